@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Verbs for people. The kernel build reads Kbuild; the work behind the verbs is in selftests/vm.
+
+KVER_RUNNING := $(shell uname -r)
+KDIR ?= /lib/modules/$(KVER_RUNNING)/build
+MO := $(CURDIR)/out/build-kdir
+VM := selftests/vm
+DESTDIR ?=
+export KVER FT T ARGS TIMEOUT
+
+.PHONY: all modules modules_install install uninstall demo test check-host check-uml check-stock check-debug \
+	vm uml fuzz fmt clippy doctor clean distclean help
+
+all: modules
+
+## all                build nft_offload.ko for KDIR (default: the running kernel)
+modules:
+	@tools/build "$(KDIR)" "$(MO)" modules
+
+## demo               the main job in an unmodified Debian kernel: start here
+demo:
+	@$(VM)/run-lane stock -t 1800 selftests/demo.sh
+
+## test               everything that proves the project: host tests, uml lane, stock lane
+test:
+	@$(VM)/check host uml stock
+
+## check-host         cargo test, loom, clippy, formatting, shellcheck
+## check-uml          kselftests in User Mode Linux (fast)
+## check-stock        kselftests in the unmodified Debian kernel
+## check-debug        kselftests with KASAN, lockdep, kmemleak and debug assertions
+##                      T=name one test, T=kernel:name one of the kernel's own net selftests,
+##                      ARGS='...' its arguments, FT=intree the kernel's C modules instead of ours
+check-host check-uml check-stock check-debug: check-%:
+	@$(VM)/check $*
+
+## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
+## uml CMD='...'      the same in User Mode Linux
+vm:
+	@$(VM)/run-lane stock $(if $(CMD),-- '$(subst ','\'',$(CMD))')
+
+uml:
+	@$(VM)/run-lane uml $(if $(CMD),-- '$(subst ','\'',$(CMD))')
+
+## fuzz               fuzz every target for FUZZ_SECONDS (default 600)
+fuzz:
+	@$(VM)/fuzz
+
+## fmt                format all Rust
+## clippy             the module with clippy, warnings denied
+fmt:
+	@$(VM)/fmt
+
+clippy:
+	@$(VM)/clippy
+
+## modules_install    install the module for KDIR and run depmod
+modules_install: modules
+	@tools/build "$(KDIR)" "$(MO)" modules_install $(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)")
+
+## install            modules_install, and the modprobe.d file that gives ours precedence
+install: modules_install
+	install -D -m 644 packaging/modprobe.d/nft-offload.conf "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
+
+## doctor             check each prerequisite and say what to do
+doctor:
+	@tools/doctor
+
+## clean              remove what was built here
+## distclean          and the cache of kernels and roots in ~/.cache/nft-offload
+clean:
+	rm -rf out target src/flow/fuzz/target
+
+distclean: clean
+	@$(VM)/distclean
+
+help:
+	@sed -n 's/^## //p' Makefile

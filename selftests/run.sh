@@ -1,0 +1,207 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Run our kselftests, inside a guest, and judge more than their exit status: a test also fails
+# when the kernel log complains, the kernel is tainted, a network namespace stays behind or the
+# module cannot be unloaded afterwards. KTAP on standard output.
+#   T=NAME           only this test (NAME or NAME.sh; a shell pattern is fine)
+#   T=kernel:NAME    a test of the kernel's own tools/testing/selftests/net, unmodified
+#   ARGS='...'       arguments for it
+#   FT=intree        with the kernel's C modules instead of ours
+#   KSFT_TIMEOUT=S   seconds per test (default: timeout= in settings; x5 with the debug kernel)
+here=$(cd "$(dirname "$0")" && pwd)
+kernel_tests=${KSELFTEST:-/opt/kselftest}/net
+FT=${FT:-ours} T=${T:-} ARGS=${ARGS:-} LANE=${LANE:-host}
+logs=${OUT:-$(mktemp -d)}/tests
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0 n=0
+
+if [ "$FT" = ours ]; then
+	ours=(nft_offload)
+	others=(nft_flow_offload nf_flow_table_inet)
+else
+	ours=(nft_flow_offload nf_flow_table_inet)
+	others=(nft_offload)
+fi
+# What a healthy kernel never prints.
+complaint='WARNING:|BUG:|Oops|INFO: (task|rcu|lockdep|possible|trying)|possible (circular|recursive) locking'
+complaint+='|inconsistent lock|suspicious RCU|KASAN|KFENCE|UBSAN|ODEBUG|rcu: .*stall|self-detected stall|soft lockup'
+complaint+='|refcount_t|unregister_netdevice|ref_tracker|list_(add|del) corruption|general protection'
+complaint+='|Unable to handle kernel|page fault for address|sleeping function called|scheduling while atomic'
+complaint+='|kernel panic|panicked at|held lock|double free|bad unlock|Call Trace'
+
+list_tests() {
+	{
+		# TEST_PROGS of selftests/Makefile: one file per line, as kselftest wants it
+		sed -n '/^TEST_PROGS *[:+]*=/,/[^\\]$/p' "$here/Makefile" 2>/dev/null | grep -oE '[A-Za-z0-9_.-]+\.sh'
+		find "$here" -maxdepth 1 -name 'test_*.sh' -printf '%f\n'
+	} | sort -u
+}
+loaded() { grep -q "^$1 " /proc/modules; }
+taint() { cat /proc/sys/kernel/tainted; }
+# The address range of our module: leak reports name functions only while it is loaded.
+module_range() { awk '$1 == "nft_offload" { print $6, $2 }' /proc/modules; }
+
+# unload MODULE...: a namespace that is still being dismantled may hold the module for a moment.
+unload() {
+	local m deadline
+	deadline=$((SECONDS + 20))
+	for m in "$@"; do
+		while loaded "$m"; do
+			if rmmod "$m" 2>"$logs/.rmmod"; then break; fi
+			[ $SECONDS -lt $deadline ] || return 1
+			read -r -t 0.2 _ <> <(:) || true
+		done
+	done
+}
+
+kmemleak=/sys/kernel/debug/kmemleak
+# leaks RANGE: allocations of our module that nothing refers to any more.
+leaks() {
+	# Young objects are never reported (MSECS_MIN_AGE), and an object must look the same in two scans.
+	read -r -t 6 _ <> <(:) || true
+	echo scan >$kmemleak; echo scan >$kmemleak
+	python3 -c '
+import re, sys
+base, size = (int(x, 0) for x in (sys.argv[1] + " 0 0").split()[:2])
+for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmemleak").read()):
+    addrs = [int(x, 16) for x in re.findall(r"\b(?:0x)?([0-9a-f]{8,16})\b", r.partition("backtrace")[2])]
+    if "[nft_offload]" in r or any(size and base <= a < base + size for a in addrs):
+        print(r)
+' "$1"
+}
+
+# one NUMBER NAME FILE: run one test and report it.
+one() {
+	local i=$1 name=$2 file=$3 log rc why='' before range='' t0 limit mark marked netns
+	log=$logs/${name//\//_}.log
+	limit=${KSFT_TIMEOUT:-}
+	if [ -z "$limit" ]; then
+		limit=$(sed -n 's/^timeout=//p' "$(dirname "$file")/settings" 2>/dev/null)
+		limit=${limit:-300}
+		[ "$LANE" = uml ] || limit=$((limit * 5))
+	fi
+	mark="selftest $name start $$"
+	echo "$mark" >/dev/kmsg
+	netns=$(ip netns list | sort)
+	for m in "${others[@]}"; do
+		! loaded "$m" || why="$m is loaded, so this would not test FT=$FT"
+	done
+	[ -n "$why" ] || for m in "${ours[@]}"; do
+		modprobe "$m" 2>"$log" || why="cannot load $m: $(tail -1 "$log")"
+	done
+	before=$(taint)
+	t0=$SECONDS
+	if [ -z "$why" ]; then
+		echo "# $name"
+		# shellcheck disable=SC2086
+		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash "./$(basename "$file")" $ARGS) </dev/null 2>&1 |
+			tee "$log" | sed -u 's/^/#   /'
+		rc=${PIPESTATUS[0]}
+		case $rc in
+		0|2|4) ;;
+		124|137) why="did not finish within $limit s" ;;
+		*) why="exit status $rc" ;;
+		esac
+	fi
+	if [ -z "$why" ]; then
+		for m in "${others[@]}"; do
+			! loaded "$m" || why="$m was loaded during the test"
+		done
+	fi
+	left=$(ip netns list | sort | comm -13 <(echo "$netns") - | tr '\n' ' ')
+	if [ -n "$left" ]; then
+		[ -n "$why" ] || why="left network namespaces behind: $left"
+		for m in $left; do ip netns del "$m" 2>/dev/null; done
+	fi
+	if [ "$LANE" = debug ] && [ "$FT" = ours ]; then
+		range=$(module_range)
+		leaks "$range" >"$log.leaks"
+	fi
+	if ! unload "${ours[@]}"; then
+		[ -n "$why" ] || why="the module cannot be unloaded: $(tail -1 "$logs/.rmmod")"
+	elif [ -n "$range" ]; then
+		leaks "$range" >>"$log.leaks"
+	fi
+	if [ -s "$log.leaks" ] && [ -z "$why" ]; then
+		why="leaked $(grep -c '^unreferenced' "$log.leaks") allocations, see $log.leaks"
+	fi
+	if [ "$(taint)" != "$before" ]; then
+		[ -n "$why" ] || why="tainted the kernel: $before -> $(taint)"
+	fi
+	dmesg >"$log.dmesg"
+	marked=$(awk -v m="$mark" 'index($0, m) { seen = 1 } seen' "$log.dmesg")
+	[ -n "$marked" ] || marked=$(cat "$log.dmesg")
+	if grep -qE "$complaint" <<<"$marked"; then
+		echo "#   the kernel log:"
+		grep -E -m1 -A25 "$complaint" <<<"$marked" | sed 's/^/#   /'
+		[ -n "$why" ] || why="the kernel complained: $(grep -E -m1 "$complaint" <<<"$marked" | cut -c1-100)"
+	fi
+
+	if [ -n "$why" ]; then
+		failed=$((failed + 1))
+		echo "not ok $i $name # $why"
+	elif [ "$rc" = 4 ]; then
+		skipped=$((skipped + 1))
+		echo "ok $i $name # SKIP $(grep -iE 'skip' "$log" | tail -1)"
+	else
+		passed=$((passed + 1))
+		echo "ok $i $name # $((SECONDS - t0)) s"
+	fi
+}
+
+# check NAME WHY: a check of the lane itself; it passes when WHY is empty.
+check() {
+	n=$((n + 1))
+	if [ -z "$2" ]; then
+		passed=$((passed + 1)); echo "ok $n lane: $1"
+	else
+		failed=$((failed + 1)); echo "not ok $n lane: $1 # $2"
+	fi
+}
+
+tests=()
+case $T in
+kernel:*)
+	for d in netfilter .; do
+		if [ -e "$kernel_tests/$d/${T#kernel:}" ]; then tests=("$kernel_tests/$d/${T#kernel:}"); break; fi
+	done ;;
+*)
+	while read -r t; do
+		# shellcheck disable=SC2254
+		case $t in
+		${T:-*}|${T%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t"); fi ;;
+		esac
+	done < <(list_tests) ;;
+esac
+[ "${#tests[@]}" -gt 0 ] || { echo "Bail out! no test ${T:+matches T=$T}"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+
+[ "$LANE" = uml ] || export KSFT_MACHINE_SLOW=yes
+checks=0
+[ "$LANE" != debug ] || checks=3
+echo "KTAP version 1"
+echo "1..$((${#tests[@]} + checks))"
+
+if [ "$LANE" = debug ]; then
+	echo 'stack=off' >$kmemleak 2>/dev/null
+	echo clear >$kmemleak && check "kmemleak is on" "" || check "kmemleak is on" "no kmemleak"
+	insmod "$NFT_OFFLOAD_CANARY" 2>/dev/null
+	hits=$(dmesg | grep -c 'BUG: KASAN: .*use-after-free.*kasan_canary')
+	[ "$hits" = 1 ] && hits='' || hits="$hits reports"
+	check "KASAN caught one deliberate use-after-free" "$hits"
+fi
+for t in "${tests[@]}"; do
+	n=$((n + 1))
+	case $t in "$here"/*) name=${t#"$here"/} ;; *) name=kernel:${t##*/} ;; esac
+	one "$n" "$name" "$t"
+done
+if [ "$LANE" = debug ]; then
+	[ "$(awk '/debug_locks:/ { print $2 }' /proc/lockdep_stats)" = 1 ] && why='' ||
+		why="lockdep switched itself off: $(dmesg | grep -E -m1 'bad unlock|possible|inconsistent lock|MAX_LOCK|lockdep' | cut -c1-90)"
+	check "lockdep was on to the end (debug_locks: 1)" "$why"
+fi
+if [ "$passed" = 0 ] && [ "$failed" = 0 ]; then
+	echo "# everything was skipped: that proves nothing"
+	failed=1
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

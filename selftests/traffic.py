@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Traffic for the selftests, with the payload compared byte for byte.
+
+serve           echo server, TCP and UDP, IPv4 and IPv6
+talk            one connection, driven by commands on standard input; each is
+                answered by one line: "ok ..." or "bad ..."
+parallel        many TCP connections at once
+send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
+"""
+import argparse
+import hashlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+
+SO_NO_CHECK = 11
+UDP_SEGMENT = 103
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+PMTU = {"dont": 0, "want": 1, "do": 2, "probe": 3}
+HEAD = struct.Struct("!4sII16s")
+
+
+def family(addr):
+    return socket.AF_INET6 if ":" in addr else socket.AF_INET
+
+
+def datagram(seq, size):
+    """A datagram that can be checked by itself."""
+    body = random.Random(seq).randbytes(max(size - HEAD.size, 0))
+    digest = hashlib.sha256(struct.pack("!II", seq, len(body)) + body).digest()[:16]
+    return HEAD.pack(b"nfof", seq, len(body), digest) + body
+
+
+def check_datagram(data):
+    """The sequence number, or None if it is damaged."""
+    if len(data) < HEAD.size:
+        return None
+    magic, seq, length, digest = HEAD.unpack_from(data)
+    body = data[HEAD.size:]
+    good = hashlib.sha256(struct.pack("!II", seq, length) + body).digest()[:16]
+    return seq if magic == b"nfof" and length == len(body) and digest == good else None
+
+
+# ------------------------------------------------------------------ server
+
+def dual(kind, port):
+    s = socket.socket(socket.AF_INET6, kind)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    s.bind(("::", port))
+    return s
+
+
+def echo_tcp(conn):
+    try:
+        while data := conn.recv(1 << 18):
+            conn.sendall(data)
+    except OSError:
+        pass
+    conn.close()
+
+
+def serve(a):
+    udp = dual(socket.SOCK_DGRAM, a.port)
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTU["dont"])
+    udp.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTU["dont"])
+    if a.no_check:
+        udp.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+
+    def udp_loop():
+        while True:
+            try:
+                data, peer = udp.recvfrom(65535)
+                udp.sendto(data, peer)
+            except OSError:
+                pass
+    threading.Thread(target=udp_loop, daemon=True).start()
+    tcp = dual(socket.SOCK_STREAM, a.port)
+    tcp.listen(1024)
+    if a.ready:
+        open(a.ready, "w").close()
+    while True:
+        conn, _ = tcp.accept()
+        threading.Thread(target=echo_tcp, args=(conn,), daemon=True).start()
+
+
+# ------------------------------------------------------------------ client
+
+class Bad(Exception):
+    pass
+
+
+class Talk:
+    def __init__(self, a):
+        self.a = a
+        kind = socket.SOCK_STREAM if a.proto == "tcp" else socket.SOCK_DGRAM
+        self.s = socket.socket(family(a.addr), kind)
+        self.seq = 0
+        if a.sport:
+            self.s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.s.bind(("", a.sport))
+        if a.no_check:
+            self.s.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        if a.pmtu and family(a.addr) == socket.AF_INET:
+            self.s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTU[a.pmtu])
+        elif a.pmtu:
+            self.s.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTU[a.pmtu])
+        self.s.settimeout(a.timeout)
+        self.s.connect((a.addr, a.port))
+
+    def echo(self, *n):
+        if self.a.proto == "tcp":
+            return self.echo_tcp(int(n[0]))
+        return self.echo_udp(int(n[0]), int(n[1]) if len(n) > 1 else 100)
+
+    def echo_tcp(self, n):
+        data = os.urandom(n)
+        got, sent = bytearray(), 0
+        self.s.setblocking(False)
+        last = time.monotonic()
+        while len(got) < n:
+            if time.monotonic() - last > self.a.timeout:
+                raise Bad(f"{len(got)} of {n} bytes came back")
+            r, w, _ = select.select([self.s], [self.s] if sent < n else [], [], 0.5)
+            if r:
+                part = self.s.recv(1 << 18)
+                if not part:
+                    raise Bad(f"closed after {len(got)} of {n} bytes")
+                got += part
+                last = time.monotonic()
+            if w:
+                sent += self.s.send(data[sent:sent + (1 << 17)])
+        self.s.settimeout(self.a.timeout)
+        if hashlib.sha256(got).digest() != hashlib.sha256(data).digest():
+            raise Bad("payload differs")
+        return f"{n} bytes"
+
+    def echo_udp(self, count, size):
+        """One after the other; a lost datagram is an error, not repeated."""
+        for _ in range(count):
+            self.seq += 1
+            data = datagram(self.seq, size)
+            self.s.send(data)
+            while (back := self.s.recv(65535)) != data:
+                if check_datagram(back) == self.seq or check_datagram(back) is None:
+                    raise Bad("payload differs")
+        return f"{count} datagrams"
+
+    def send(self, count, size="100"):
+        """Without waiting for an answer."""
+        for _ in range(int(count)):
+            self.seq += 1
+            try:
+                self.s.send(datagram(self.seq, int(size)) if self.a.proto == "udp" else os.urandom(int(size)))
+            except OSError as e:
+                raise Bad(e.strerror)
+
+    def gso(self, total, segment):
+        self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, int(segment))
+        self.s.send(os.urandom(int(total)))
+        self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+
+    def gso_echo(self, total, segment):
+        """One GSO send; all segments must come back unchanged, in order."""
+        total, segment = int(total), int(segment)
+        data = os.urandom(total)
+        self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, segment)
+        self.s.send(data)
+        self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+        got = b""
+        while len(got) < total:
+            got += self.s.recv(65535)
+        if got != data:
+            raise Bad("payload differs")
+        return f"{total} bytes"
+
+    def read(self, n="65535"):
+        return f"{len(self.s.recv(int(n)))}"
+
+    def drain(self):
+        """Throw away what is waiting."""
+        self.s.setblocking(False)
+        try:
+            while self.s.recv(65535):
+                pass
+        except OSError:
+            pass
+        self.s.settimeout(self.a.timeout)
+
+    def fin(self):
+        """Half close, then read to the end: both FINs have been seen."""
+        self.s.shutdown(socket.SHUT_WR)
+        while self.s.recv(65535):
+            pass
+
+    def shut(self):
+        self.s.shutdown(socket.SHUT_WR)
+
+    def rst(self):
+        self.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.s.close()
+
+    def close(self):
+        self.s.close()
+
+    def port(self):
+        return str(self.s.getsockname()[1])
+
+
+def talk(a):
+    def answer(text):
+        print(text, flush=True)
+    try:
+        t = Talk(a)
+    except OSError as e:
+        answer(f"bad {e}")
+        return
+    answer("ok")
+    for line in sys.stdin:
+        word, *args = line.split()
+        if word == "quit":
+            break
+        try:
+            out = getattr(t, word)(*args)
+            answer(f"ok {out}" if out else "ok")
+        except (Bad, OSError) as e:
+            answer(f"bad {e}")
+
+
+def parallel(a):
+    """--count connections, all open at once, --bytes each way on each."""
+    errors = []
+    gate = threading.Barrier(a.count + 1)
+
+    def one():
+        try:
+            t = Talk(a)
+            t.echo_tcp(a.bytes // 2)
+            gate.wait(a.timeout)
+            t.echo_tcp(a.bytes // 2)
+            gate.wait(a.timeout)
+            t.s.close()
+        except (Bad, OSError, threading.BrokenBarrierError) as e:
+            errors.append(repr(e))
+            gate.abort()
+    threads = [threading.Thread(target=one) for _ in range(a.count)]
+    for t in threads:
+        t.start()
+    try:
+        gate.wait(a.timeout)
+        gate.wait(a.timeout)
+        if a.at_end:
+            os.system(a.at_end)
+    except threading.BrokenBarrierError:
+        pass
+    for t in threads:
+        t.join()
+    print(f"bad {len(errors)} failed: {errors[0]}" if errors else f"ok {a.count} connections")
+    sys.exit(bool(errors))
+
+
+# ------------------------------------------------------------------ one way
+
+def send(a):
+    """Until --count datagrams are sent or the process is ended."""
+    s = socket.socket(family(a.addr), socket.SOCK_DGRAM)
+    if a.sport:
+        s.bind(("", a.sport))
+    s.connect((a.addr, a.port))
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    seq, start, errors = 0, time.monotonic(), 0
+    while not stopped and (not a.count or seq < a.count):
+        seq += 1
+        try:
+            s.send(datagram(seq, a.size))
+        except OSError:
+            errors += 1
+        ahead = start + seq / a.rate - time.monotonic()
+        if ahead > 0:
+            time.sleep(ahead)
+    if a.out:
+        with open(a.out, "w") as f:
+            json.dump({"sent": seq, "errors": errors}, f)
+
+
+def sink(a):
+    """Counts until ended, then writes what it saw to --out."""
+    s = dual(socket.SOCK_DGRAM, a.port)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    s.settimeout(0.2)
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    if a.ready:
+        open(a.ready, "w").close()
+    seen, bad, double, late, top, gap, gap_time = set(), 0, 0, 0, 0, 0, 0.0
+    last = None
+    while True:
+        try:
+            data = s.recv(65535)
+        except OSError:
+            if stopped:
+                break
+            continue
+        now = time.monotonic()
+        seq = check_datagram(data)
+        if seq is None:
+            bad += 1
+            continue
+        double += seq in seen
+        late += seq < top
+        if top and seq > top:
+            gap = max(gap, seq - top - 1)
+        if last is not None:
+            gap_time = max(gap_time, now - last)
+        last, top = now, max(top, seq)
+        seen.add(seq)
+    with open(a.out, "w") as f:
+        json.dump({"received": len(seen), "bad": bad, "double": double, "reordered": late,
+                   "lost": (top - min(seen) + 1 - len(seen)) if seen else 0,
+                   "first": min(seen, default=0), "last": top,
+                   "gap": gap, "gap_ms": round(gap_time * 1000)}, f)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="what", required=True)
+    q = sub.add_parser("serve")
+    q.add_argument("--port", type=int, default=5000)
+    q.add_argument("--ready")
+    q.add_argument("--no-check", action="store_true", help="answer UDP over IPv4 without checksum")
+    q = sub.add_parser("talk")
+    r = sub.add_parser("parallel")
+    for x in (q, r):
+        x.add_argument("proto", choices=["tcp", "udp"])
+        x.add_argument("addr")
+        x.add_argument("port", type=int, nargs="?", default=5000)
+        x.add_argument("--sport", type=int, default=0)
+        x.add_argument("--no-check", action="store_true", help="UDP over IPv4 without checksum")
+        x.add_argument("--pmtu", choices=["dont", "want", "do", "probe"])
+        x.add_argument("--timeout", type=float, default=30)
+        x.add_argument("--count", type=int, default=200)
+        x.add_argument("--bytes", type=int, default=20000)
+        x.add_argument("--at-end", help="command, run while all connections are open")
+    q = sub.add_parser("send")
+    q.add_argument("addr")
+    q.add_argument("port", type=int)
+    q.add_argument("--sport", type=int, default=0)
+    q.add_argument("--rate", type=float, default=200, help="datagrams per second")
+    q.add_argument("--count", type=int, default=0)
+    q.add_argument("--size", type=int, default=100)
+    q.add_argument("--out")
+    q = sub.add_parser("sink")
+    q.add_argument("--port", type=int, required=True)
+    q.add_argument("--ready")
+    q.add_argument("--out", required=True)
+    a = p.parse_args()
+    globals()[a.what](a)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connection tracking: what an entry hands over when its flow is offloaded, and gets back.
+//!
+//! While a flow is offloaded conntrack does not see its packets. So that the entry neither expires
+//! nor judges later packets by outdated windows, its timeout is kept long, window checks are
+//! relaxed, and on the way back state, windows and timeout are made what they would have been.
+//!
+//! C headers: [`include/net/netfilter/nf_conntrack.h`](srctree/include/net/netfilter/nf_conntrack.h),
+//! [`include/uapi/linux/netfilter/nf_conntrack_tcp.h`](srctree/include/uapi/linux/netfilter/nf_conntrack_tcp.h)
+
+use crate::ffi::{
+    self,
+    c,
+    HZ, //
+};
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+use nft_flow::state::Direction;
+
+pub(crate) const IPPROTO_TCP: u8 = 6;
+pub(crate) const IPPROTO_UDP: u8 = 17;
+
+/// Low bits of `skb->_nfct` hold the packet's relation to the connection, the rest the entry
+/// (`NFCT_INFOMASK`, include/linux/skbuff.h).
+const NFCT_INFOMASK: usize = 7;
+/// `IP_CT_IS_REPLY`: relations from here on belong to the reply direction.
+const IP_CT_IS_REPLY: usize = 3;
+
+/// `IP_CT_TCP_FLAG_*`, include/uapi/linux/netfilter/nf_conntrack_tcp.h.
+const TCP_FLAG_CLOSE_INIT: u8 = 0x04;
+const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
+const TCP_FLAG_MAXACK_SET: u8 = 0x20;
+
+/// Timeout of an offloaded entry: longer than any pause between two checks.
+const DAY: u32 = 86400 * HZ;
+/// Below this rest the timeout is extended.
+const MIN_TIMEOUT: i32 = (5 * 60 * HZ) as i32;
+
+const TCP_ESTABLISHED: u8 = c::tcp_conntrack_TCP_CONNTRACK_ESTABLISHED as u8;
+const TCP_TIME_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_TIME_WAIT as u8;
+const TCP_CLOSE: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE as u8;
+
+const IPS_SEEN_REPLY: usize = c::ip_conntrack_status_IPS_SEEN_REPLY as usize;
+const IPS_ASSURED: usize = c::ip_conntrack_status_IPS_ASSURED as usize;
+const IPS_CONFIRMED: usize = c::ip_conntrack_status_IPS_CONFIRMED as usize;
+const IPS_DYING: usize = c::ip_conntrack_status_IPS_DYING as usize;
+const IPS_SEQ_ADJUST: usize = c::ip_conntrack_status_IPS_SEQ_ADJUST as usize;
+const IPS_NAT_CLASH: usize = c::ip_conntrack_status_IPS_NAT_CLASH as usize;
+const IPS_OFFLOAD: usize = c::ip_conntrack_status_IPS_OFFLOAD as usize;
+
+/// A conntrack entry that is kept alive by somebody: a packet, or a flow's reference.
+///
+/// # Invariants
+///
+/// The pointer is a valid `nf_conn` for as long as the value is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ct(NonNull<c::nf_conn>);
+
+impl Ct {
+    /// The entry of a packet and the direction that the packet travels in.
+    ///
+    /// # Safety
+    ///
+    /// `skb` must be valid; the result lives as long as the packet keeps its entry.
+    pub(crate) unsafe fn of_skb(skb: *const c::sk_buff) -> Option<(Self, Direction)> {
+        // SAFETY: The caller vouches for the packet.
+        let nfct = unsafe { (*skb)._nfct } as usize;
+        let ct = NonNull::new((nfct & !NFCT_INFOMASK) as *mut c::nf_conn)?;
+        let dir = if nfct & NFCT_INFOMASK >= IP_CT_IS_REPLY {
+            Direction::Reply
+        } else {
+            Direction::Original
+        };
+
+        // INVARIANT: The packet holds a reference.
+        Some((Self(ct), dir))
+    }
+
+    pub(crate) fn as_ptr(self) -> *mut c::nf_conn {
+        self.0.as_ptr()
+    }
+
+    #[inline(always)]
+    fn status(self) -> usize {
+        // SAFETY: Valid by the type invariant; C changes the word with atomic bit operations.
+        unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) }.load(Ordering::Relaxed)
+    }
+
+    /// Is the entry on its way out (`conntrack -D`, expiry, namespace exit)?
+    #[inline(always)]
+    pub(crate) fn is_dying(self) -> bool {
+        self.status() & IPS_DYING != 0
+    }
+
+    pub(crate) fn is_confirmed(self) -> bool {
+        self.status() & IPS_CONFIRMED != 0
+    }
+
+    pub(crate) fn has_seq_adjust(self) -> bool {
+        self.status() & IPS_SEQ_ADJUST != 0
+    }
+
+    pub(crate) fn has_nat_clash(self) -> bool {
+        self.status() & IPS_NAT_CLASH != 0
+    }
+
+    pub(crate) fn has_helper(self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_ct_helper(self.as_ptr()) }
+    }
+
+    /// Is the entry in a flowtable, ours or another one?
+    pub(crate) fn is_offloaded(self) -> bool {
+        self.status() & IPS_OFFLOAD != 0
+    }
+
+    /// Claims the entry for a flowtable; false if it has been claimed already.
+    pub(crate) fn claim(self) -> bool {
+        // SAFETY: As in `status`.
+        let word = unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) };
+
+        word.fetch_or(IPS_OFFLOAD, Ordering::AcqRel) & IPS_OFFLOAD == 0
+    }
+
+    /// Ends a claim. Only for the one who made it.
+    pub(crate) fn release_claim(self) {
+        // SAFETY: As in `status`.
+        let word = unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) };
+
+        word.fetch_and(!IPS_OFFLOAD, Ordering::AcqRel);
+    }
+
+    /// The tuple as packets of one direction show it.
+    pub(crate) fn tuple<'a>(self, dir: Direction) -> &'a c::nf_conntrack_tuple {
+        // SAFETY: Valid by the type invariant; the tuples of a confirmed entry do not change.
+        unsafe { &(*self.0.as_ptr()).tuplehash[dir as usize].tuple }
+    }
+
+    pub(crate) fn l4proto(self) -> u8 {
+        self.tuple(Direction::Original).dst.protonum
+    }
+
+    fn tcp_state(self) -> u8 {
+        // SAFETY: Valid by the type invariant; one byte, read without the lock as C does.
+        unsafe { (&raw const (*self.0.as_ptr()).proto.tcp.state).read_volatile() }
+    }
+
+    /// Established in both directions (`nf_conntrack_tcp_established()`).
+    pub(crate) fn is_tcp_established(self) -> bool {
+        self.tcp_state() == TCP_ESTABLISHED && self.status() & IPS_ASSURED != 0
+    }
+
+    /// Closed for good in conntrack's eyes: nothing more to forward fast.
+    pub(crate) fn is_tcp_closed(self) -> bool {
+        self.l4proto() == IPPROTO_TCP && matches!(self.tcp_state(), TCP_CLOSE | TCP_TIME_WAIT)
+    }
+
+    /// Runs `f` on the TCP state under the entry's lock.
+    fn with_tcp(self, f: impl FnOnce(&mut c::ip_ct_tcp)) {
+        // SAFETY: Valid by the type invariant; the lock protects `proto`, and the entry is a TCP
+        // one, which the callers check.
+        unsafe {
+            c::nfo_ct_lock(self.as_ptr());
+            f(&mut (*self.0.as_ptr()).proto.tcp);
+            c::nfo_ct_unlock(self.as_ptr());
+        }
+    }
+
+    /// The entry's flow is in the table now: conntrack will not see all packets.
+    pub(crate) fn hand_over(self) {
+        if self.l4proto() == IPPROTO_TCP {
+            self.with_tcp(|tcp| {
+                for seen in &mut tcp.seen {
+                    seen.flags |= TCP_FLAG_BE_LIBERAL;
+                }
+            });
+        }
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_ct_refresh(self.as_ptr(), DAY) };
+    }
+
+    /// Forgets the windows: they are older than the packets that passed meanwhile. Conntrack
+    /// learns them anew from the next packet of each direction.
+    pub(crate) fn forget_windows(self) {
+        if self.l4proto() == IPPROTO_TCP {
+            self.with_tcp(Self::forget);
+        }
+    }
+
+    fn forget(tcp: &mut c::ip_ct_tcp) {
+        for seen in &mut tcp.seen {
+            seen.td_maxwin = 0;
+            seen.flags &= !TCP_FLAG_MAXACK_SET;
+        }
+    }
+
+    /// Gives the entry back to conntrack, `idle` jiffies after the last packet; `reopen`: a SYN
+    /// is about to start a new connection with the same ports.
+    pub(crate) fn hand_back(self, idle: u32, reopen: bool) {
+        let state = match self.l4proto() {
+            IPPROTO_TCP => {
+                self.with_tcp(|tcp| {
+                    if reopen {
+                        tcp.state = TCP_CLOSE;
+                        tcp.seen[0].flags |= TCP_FLAG_CLOSE_INIT;
+                    }
+                    Self::forget(tcp);
+                });
+                u32::from(self.tcp_state())
+            }
+            IPPROTO_UDP if self.status() & IPS_SEEN_REPLY != 0 => {
+                c::udp_conntrack_UDP_CT_REPLIED as u32
+            }
+            IPPROTO_UDP => c::udp_conntrack_UDP_CT_UNREPLIED as u32,
+            _ => return,
+        };
+
+        if self.is_dying() {
+            return;
+        }
+        // SAFETY: Valid by the type invariant.
+        unsafe {
+            let timeout = c::nfo_ct_timeout(self.as_ptr(), state);
+            c::nfo_ct_refresh(self.as_ptr(), timeout.saturating_sub(idle));
+        }
+    }
+
+    /// Keeps the entry of a live flow from expiring. To be called every few minutes at least.
+    pub(crate) fn extend(self) {
+        // SAFETY: Valid by the type invariant; C accesses the word atomically.
+        let timeout = unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).timeout) };
+        let now = ffi::jiffies32();
+        let old = timeout.load(Ordering::Relaxed);
+        let rest = old.wrapping_sub(now) as i32;
+
+        if rest <= 0 || rest >= MIN_TIMEOUT || !self.is_offloaded() {
+            return;
+        }
+        let new = match self.l4proto() {
+            IPPROTO_TCP => match self.tcp_state() {
+                TCP_ESTABLISHED => DAY,
+                TCP_ESTABLISHED..=TCP_TIME_WAIT => MIN_TIMEOUT as u32,
+                _ => return,
+            },
+            _ => DAY,
+        };
+        // A packet on the slow path may set the timeout meanwhile: then that one is right.
+        let _ = timeout.compare_exchange(
+            old,
+            now.wrapping_add(new),
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The packet and byte counters of both directions, if this entry counts.
+    pub(crate) fn counters(self) -> *mut c::nf_conn_counter {
+        // SAFETY: Valid by the type invariant. A confirmed entry's extensions do not move.
+        unsafe { c::nfo_ct_counters(self.as_ptr()) }
+    }
+}
+
+/// A counted reference to a conntrack entry.
+pub(crate) struct CtRef(Ct);
+
+impl CtRef {
+    /// Takes a reference to an entry that somebody else keeps alive now.
+    pub(crate) fn new(ct: Ct) -> Self {
+        // SAFETY: Valid by the type invariant of `Ct`, hence its count is not zero.
+        unsafe { c::nfo_ct_get(ct.as_ptr()) };
+        Self(ct)
+    }
+
+    /// The entry.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Ct {
+        self.0
+    }
+}
+
+impl Drop for CtRef {
+    fn drop(&mut self) {
+        // SAFETY: The reference that `new` took is given back.
+        unsafe { c::nfo_ct_put(self.0.as_ptr()) };
+    }
+}

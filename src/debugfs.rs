@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/sys/kernel/debug/nft_offload`: what happened, and why something did not.
+//!
+//! `stats`: one `name value` a line, see [`crate::stats`]. `flowtables`: one flowtable a line.
+
+use crate::{
+    ffi::c,
+    flowtable::FLOWTABLES,
+    stats::Stats, //
+};
+use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
+    fmt,
+    prelude::*,
+    str::{
+        CStr,
+        CStrExt, //
+    }, //
+};
+
+/// All flowtables of ours in all network namespaces.
+pub(crate) struct Flowtables;
+
+impl fmt::Display for Flowtables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
+            let ([v4, v6], [b4, b6]) = ft.size();
+
+            // SAFETY: nf_tables keeps table and flowtable with their names until it has told us,
+            // which takes ours out of the list first.
+            let (net, table, name) = unsafe {
+                let nft = ft.nft();
+                (
+                    c::nfo_netns_inum(ft.net()),
+                    CStr::from_char_ptr((*(*nft).table).name.cast()),
+                    CStr::from_char_ptr((*nft).name.cast()),
+                )
+            };
+            f.write_fmt(fmt!(
+                "netns {net} table {table} flowtable {name} flows_ipv4 {v4} flows_ipv6 {v6} \
+                 buckets_ipv4 {b4} buckets_ipv6 {b6}\n"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// The files; they go when it is dropped.
+#[pin_data]
+pub(crate) struct Files {
+    #[pin]
+    stats: File<Stats>,
+    #[pin]
+    flowtables: File<Flowtables>,
+    dir: Dir,
+}
+
+impl Files {
+    /// Creates the files. Without debugfs there are none, and that is fine.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        let dir = Dir::new(c"nft_offload");
+
+        try_pin_init!(Self {
+            stats <- dir.read_callback_file(c"stats", Stats, &|s: &Stats, f: &mut fmt::Formatter<'_>| {
+                fmt::Display::fmt(s, f)
+            }),
+            flowtables <- dir.read_callback_file(
+                c"flowtables",
+                Flowtables,
+                &|t: &Flowtables, f: &mut fmt::Formatter<'_>| fmt::Display::fmt(t, f),
+            ),
+            dir: dir,
+        } ? Error)
+    }
+}

@@ -1,0 +1,678 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A flow in memory: two entries for the packet path, and what only the control path needs.
+//!
+//! ```text
+//!   Flow<F>  +--------------------+--------------------+------------------+
+//!            | Entry, original    | Entry, reply       | Cold             |
+//!            | 2 cache lines      | 2 cache lines      | ct, state, links |
+//!            +--------------------+--------------------+------------------+
+//!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
+//! ```
+//!
+//! A flow is made by [`Flow::new`], published and withdrawn by the flowtable, and freed a grace
+//! period after the worker took it out, by which time no packet looks at it any more.
+
+use crate::{
+    ct::{
+        Ct,
+        CtRef, //
+    },
+    ffi::{
+        self,
+        c,
+        cache::Cache, //
+    },
+    flowtable::{
+        Flowtable,
+        Inner, //
+    },
+    path::{
+        self,
+        Dst,
+        Half,
+        Neigh, //
+    },
+    stats, //
+};
+use core::{
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicBool,
+        AtomicPtr,
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+use nft_flow::{
+    age::Link,
+    key::{
+        Key,
+        Key4,
+        Key6,
+        L4Proto,
+        PortId,
+        PortProto, //
+    },
+    parse::{
+        self,
+        Miss,
+        Packet, //
+    },
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    },
+    rewrite::{
+        self,
+        Csum,
+        Rewrite4,
+        Rewrite6, //
+    },
+    state::{
+        Direction,
+        State, //
+    },
+    table::{
+        Item,
+        Table, //
+    }, //
+};
+
+/// What differs between IPv4 and IPv6.
+pub(crate) trait Family: Sized + 'static {
+    /// Lookup key.
+    type Key: Key + 'static;
+    /// What a direction changes in a packet.
+    type Rewrite;
+
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    const NFPROTO: u8;
+
+    /// Where this family's flows are allocated.
+    fn cache() -> &'static Cache;
+
+    /// This family's table.
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
+
+    /// From bytes to a key.
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+
+    /// The key that packets of a conntrack tuple have when they enter by `port`.
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Self::Key;
+
+    /// From the packets with key `old` to answers to the packets of `answer`.
+    fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple) -> Self::Rewrite;
+
+    /// Bytes that [`Family::apply`] writes at most.
+    fn writes(rewrite: &Self::Rewrite, proto: L4Proto) -> u32;
+
+    /// Rewrites a packet in place.
+    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Self::Rewrite, csum: Csum)
+        -> Result<(), Miss>;
+
+    /// Index of the device that packets with this key enter by.
+    fn input(key: &Self::Key) -> u32;
+
+    /// Takes an entry out of its table, if it is there still.
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>);
+
+    /// What [`Family::dst_valid`] compares with.
+    fn cookie(dst: &Dst) -> u32;
+
+    /// Is the route still the one that a lookup would give?
+    fn dst_valid(entry: &Entry<Self>) -> bool;
+
+    /// Fills in a route lookup back to the packet's source; see [`path::flow_to4`].
+    ///
+    /// # Safety
+    ///
+    /// `skb` has its network header in the linear part.
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    );
+}
+
+/// One direction of a flow, as the packet path needs it: two cache lines.
+///
+/// # Invariants
+///
+/// - It is one of the two entries of a [`Flow`]: the one at index `dir`.
+/// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
+/// - `neigh` is null or a neighbour to which the entry holds a reference.
+#[repr(C, align(64))]
+pub(crate) struct Entry<F: Family> {
+    pub(crate) key: F::Key,
+    pub(crate) rewrite: F::Rewrite,
+    pub(crate) dst: ManuallyDrop<Dst>,
+    neigh: AtomicPtr<c::neighbour>,
+    pub(crate) ct: Ct,
+    hash: u32,
+    /// `jiffies` of the latest packet, written at most once a second.
+    seen: AtomicU32,
+    pub(crate) cookie: u32,
+    pub(crate) mtu: u16,
+    dead: AtomicBool,
+    pub(crate) dir: Direction,
+}
+
+const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
+
+/// The part of a flow that packets do not touch unless they are counted.
+///
+/// # Invariants
+///
+/// It is the last part of a [`Flow`] of family `nfproto`.
+#[repr(C)]
+pub(crate) struct Cold {
+    /// In the flowtable's wheel; used under its lock.
+    pub(crate) link: Link,
+    /// The next in the flowtable's list of dead flows.
+    pub(crate) next_dead: AtomicPtr<Cold>,
+    pub(crate) state: State,
+    pub(crate) proto: L4Proto,
+    nfproto: u8,
+    pub(crate) ct: ManuallyDrop<CtRef>,
+    /// Conntrack's counters of both directions, null if it keeps none.
+    pub(crate) acct: *mut c::nf_conn_counter,
+    ft: NonNull<Flowtable>,
+    rcu: c::callback_head,
+}
+
+/// A flow.
+#[repr(C)]
+pub(crate) struct Flow<F: Family> {
+    pub(crate) entries: [Entry<F>; 2],
+    pub(crate) cold: Cold,
+}
+
+// SAFETY: Key and hash do not change while the entry is in a table.
+unsafe impl<F: Family> Item for Entry<F> {
+    type Key = F::Key;
+
+    #[inline(always)]
+    fn key(&self) -> &F::Key {
+        &self.key
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u32 {
+        self.hash
+    }
+}
+
+impl<F: Family> Entry<F> {
+    fn new(ct: Ct, dir: Direction, out: Half, input: PortId, proto: L4Proto, ft: &Flowtable) -> Self {
+        let key = F::key(ct.tuple(dir), proto, input);
+
+        // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
+        Self {
+            hash: key.hash(&ft.seed),
+            rewrite: F::rewrite(&key, ct.tuple(dir.opposite())),
+            key,
+            cookie: F::cookie(&out.dst),
+            dst: ManuallyDrop::new(out.dst),
+            neigh: AtomicPtr::new(out.neigh.into_raw()),
+            ct,
+            seen: AtomicU32::new(ffi::jiffies32()),
+            mtu: out.mtu,
+            dead: AtomicBool::new(false),
+            dir,
+        }
+    }
+
+    /// The flow that this is a part of.
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> &Flow<F> {
+        // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
+        unsafe {
+            &*ptr::from_ref(self)
+                .sub(self.dir as usize)
+                .cast::<Flow<F>>()
+        }
+    }
+
+    /// Has the flow not been taken down?
+    #[inline(always)]
+    pub(crate) fn is_live(&self) -> bool {
+        !self.dead.load(Ordering::Relaxed)
+    }
+
+    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
+    /// section.
+    #[inline(always)]
+    pub(crate) fn neigh(&self) -> *mut c::neighbour {
+        self.neigh.load(Ordering::Acquire)
+    }
+
+    /// Exchanges the neighbour.
+    pub(crate) fn set_neigh(&self, new: Option<Neigh>) {
+        let old = self.neigh.swap(new.map_or(ptr::null_mut(), Neigh::into_raw), Ordering::AcqRel);
+
+        // SAFETY: It came from `into_raw`, and the exchange made us its only owner.
+        drop(unsafe { Neigh::from_raw(old) });
+        // The flow may have died, and dropped the neighbour that we replaced, at the same time.
+        if !self.is_live() {
+            let ours = self.neigh.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: As above.
+            drop(unsafe { Neigh::from_raw(ours) });
+        }
+    }
+
+    /// Notes a packet.
+    #[inline(always)]
+    pub(crate) fn saw(&self, now: u32) {
+        if now.wrapping_sub(self.seen.load(Ordering::Relaxed)) > ffi::HZ / 2 {
+            self.seen.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Jiffies since the latest packet.
+    fn idle(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.seen.load(Ordering::Relaxed))
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// Makes a flow of a connection and its way out in both directions.
+    pub(crate) fn new(
+        ct: Ct,
+        proto: L4Proto,
+        [orig, reply]: [Half; 2],
+        ft: &Flowtable,
+    ) -> Result<NonNull<Self>, SkipReason> {
+        let orig_in = PortId::from_ifindex(reply.ifindex).ok_or(SkipReason::Ifindex)?;
+        let reply_in = PortId::from_ifindex(orig.ifindex).ok_or(SkipReason::Ifindex)?;
+        let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
+
+        // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
+        unsafe {
+            flow.write(Self {
+                entries: [
+                    Entry::new(ct, Direction::Original, orig, orig_in, proto, ft),
+                    Entry::new(ct, Direction::Reply, reply, reply_in, proto, ft),
+                ],
+                // INVARIANT: Of this family.
+                cold: Cold {
+                    link: Link::new(),
+                    next_dead: AtomicPtr::new(ptr::null_mut()),
+                    state: State::new(),
+                    proto,
+                    nfproto: F::NFPROTO,
+                    ct: ManuallyDrop::new(CtRef::new(ct)),
+                    acct: ct.counters(),
+                    ft: ft.into(),
+                    rcu: c::callback_head {
+                        next: ptr::null_mut(),
+                        func: None,
+                    },
+                },
+            });
+        }
+        Ok(flow)
+    }
+
+    /// Frees a flow that was never published.
+    ///
+    /// # Safety
+    ///
+    /// `flow` came from [`Flow::new`] and nobody else knows it.
+    pub(crate) unsafe fn destroy(flow: NonNull<Self>) {
+        // SAFETY: The caller gives the flow away; its references are dropped once, here.
+        unsafe {
+            let this = &mut *flow.as_ptr();
+
+            for entry in &mut this.entries {
+                entry.dead.store(true, Ordering::Relaxed);
+                entry.set_neigh(None);
+                ManuallyDrop::drop(&mut entry.dst);
+            }
+            ManuallyDrop::drop(&mut this.cold.ct);
+            F::cache().free(flow.cast());
+        }
+    }
+}
+
+impl Cold {
+    /// The cold part that a wheel link belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `link` must be the `link` of a [`Cold`].
+    pub(crate) unsafe fn from_link(link: NonNull<Link>) -> NonNull<Self> {
+        // SAFETY: The caller vouches for it.
+        unsafe { link.byte_sub(offset_of!(Self, link)).cast() }
+    }
+
+    /// The whole flow.
+    ///
+    /// # Safety
+    ///
+    /// The flow must be of family `F`.
+    unsafe fn flow<F: Family>(&self) -> &Flow<F> {
+        // SAFETY: By the type invariant it is the last part of a flow, of `F` as the caller says.
+        unsafe {
+            &*ptr::from_ref(self)
+                .byte_sub(offset_of!(Flow<F>, cold))
+                .cast::<Flow<F>>()
+        }
+    }
+
+    /// Calls `f` with the flow as what it is.
+    pub(crate) fn with<V: Visitor>(&self, v: V) -> V::Output {
+        if self.nfproto == V4::NFPROTO {
+            // SAFETY: Just checked.
+            v.visit(unsafe { self.flow::<V4>() })
+        } else {
+            // SAFETY: There are two families.
+            v.visit(unsafe { self.flow::<V6>() })
+        }
+    }
+
+    /// The flowtable that the flow is in.
+    pub(crate) fn flowtable(&self) -> &Flowtable {
+        // SAFETY: A flowtable frees its flows before itself.
+        unsafe { self.ft.as_ref() }
+    }
+
+    /// Jiffies since the latest packet of either direction.
+    pub(crate) fn idle(&self, now: u32) -> u32 {
+        struct Idle(u32);
+        impl Visitor for Idle {
+            type Output = u32;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
+                let [a, b] = &flow.entries;
+                a.idle(self.0).min(b.idle(self.0))
+            }
+        }
+        self.with(Idle(now))
+    }
+
+    /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
+    /// worker will free it. Only the first call does anything. Does not sleep; may be called by
+    /// the packet path.
+    #[cold]
+    pub(crate) fn kill(&self, reason: TeardownReason) {
+        struct Kill;
+        impl Visitor for Kill {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for entry in &flow.entries {
+                    entry.dead.store(true, Ordering::SeqCst);
+                }
+                for entry in &flow.entries {
+                    entry.set_neigh(None);
+                }
+            }
+        }
+
+        if !self.state.kill(reason) {
+            return;
+        }
+        self.with(Kill);
+        stats::teardown(reason);
+
+        let ct = self.ct.get();
+        let idle = match reason {
+            TeardownReason::Idle => self.idle(ffi::jiffies32()),
+            _ => 0,
+        };
+        ct.hand_back(idle, reason == TeardownReason::SynReuse);
+        ct.release_claim();
+        self.flowtable().bury(self);
+    }
+
+    /// Frees the flow after a grace period.
+    ///
+    /// # Safety
+    ///
+    /// It is dead, in no table and no list, and this is called once.
+    pub(crate) unsafe fn free(this: NonNull<Self>) {
+        unsafe extern "C" fn callback(head: *mut c::callback_head) {
+            struct Destroy;
+            impl Visitor for Destroy {
+                type Output = ();
+                fn visit<F: Family>(self, flow: &Flow<F>) {
+                    // SAFETY: A grace period ago it was withdrawn from everywhere.
+                    unsafe { Flow::destroy(flow.into()) };
+                    stats::count(stats::Counter::FlowsFreed);
+                }
+            }
+
+            // SAFETY: `head` is the `rcu` of a `Cold`.
+            let cold = unsafe { &*head.byte_sub(offset_of!(Cold, rcu)).cast::<Cold>() };
+            cold.with(Destroy);
+        }
+
+        // SAFETY: The head is in memory that lives until the callback, which runs once.
+        unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
+    }
+}
+
+/// Something that is done with a flow of either family.
+pub(crate) trait Visitor {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output;
+}
+
+/// The ports of a conntrack tuple, source first, as they lie in a packet.
+fn ports(tuple: &c::nf_conntrack_tuple) -> u32 {
+    // SAFETY: All members of these unions begin with the port or what stands for it.
+    let (src, dst) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
+    let ([a, b], [c, d]) = (src.to_ne_bytes(), dst.to_ne_bytes());
+
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// IPv4.
+pub(crate) enum V4 {}
+
+/// Created by the module's init.
+static CACHE4: Cache = Cache::new();
+
+impl Family for V4 {
+    type Key = Key4;
+    type Rewrite = Rewrite4;
+
+    const NFPROTO: u8 = c::NFPROTO_IPV4 as u8;
+
+    fn cache() -> &'static Cache {
+        &CACHE4
+    }
+
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v4
+    }
+
+    #[inline(always)]
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
+        parse::ipv4(hdr, len, port)
+    }
+
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key4 {
+        // SAFETY: The tuple is one of IPv4.
+        let (saddr, daddr) = unsafe { (tuple.src.u3.ip, tuple.dst.u3.ip) };
+
+        Key4 {
+            saddr,
+            daddr,
+            ports: ports(tuple),
+            port: PortProto::new(proto, port),
+        }
+    }
+
+    fn rewrite(old: &Key4, answer: &c::nf_conntrack_tuple) -> Rewrite4 {
+        // SAFETY: The tuple is one of IPv4.
+        let (saddr, daddr) = unsafe { (answer.dst.u3.ip, answer.src.u3.ip) };
+
+        Rewrite4::new(old, saddr, daddr, ports(answer).rotate_left(16))
+    }
+
+    #[inline(always)]
+    fn writes(rewrite: &Rewrite4, proto: L4Proto) -> u32 {
+        rewrite.writes(proto)
+    }
+
+    #[inline(always)]
+    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
+        rewrite::apply4(hdr, proto, rewrite, csum)
+    }
+
+    fn input(key: &Key4) -> u32 {
+        key.port.port().ifindex().unwrap_or(0)
+    }
+
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
+        inner.w4.remove(entry);
+    }
+
+    fn cookie(_: &Dst) -> u32 {
+        0
+    }
+
+    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since.
+    #[inline(always)]
+    fn dst_valid(entry: &Entry<Self>) -> bool {
+        /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
+        const FORCE_CHK: i16 = -1;
+
+        let rt = entry.dst.as_ptr().cast::<c::rtable>();
+
+        // SAFETY: The entry holds the route, and its device lives until the end of the RCU
+        // section; the generation of its namespace is an atomic counter.
+        unsafe {
+            let net = (*entry.dst.dev()).nd_net.net;
+            let genid = ffi::read_once((&raw const (*net).ipv4.rt_genid).cast());
+
+            (&raw const (*rt).dst.obsolete).read_volatile() == FORCE_CHK
+                && (*rt).rt_genid as u32 == genid
+        }
+    }
+
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    ) {
+        // SAFETY: The same contract.
+        unsafe { path::flow_to4(fl, skb, pkt, ct, dir) }
+    }
+}
+
+/// IPv6.
+pub(crate) enum V6 {}
+
+/// Created by the module's init.
+static CACHE6: Cache = Cache::new();
+
+/// An IPv6 address as two words.
+fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
+    // SAFETY: All members are plain integers of 16 bytes together.
+    let [a, b, c, d] = unsafe { addr.all };
+    let join = |x: u32, y: u32| {
+        let mut bytes = [0; 8];
+
+        bytes[..4].copy_from_slice(&x.to_ne_bytes());
+        bytes[4..].copy_from_slice(&y.to_ne_bytes());
+        u64::from_ne_bytes(bytes)
+    };
+
+    [join(a, b), join(c, d)]
+}
+
+impl Family for V6 {
+    type Key = Key6;
+    type Rewrite = Rewrite6;
+
+    const NFPROTO: u8 = c::NFPROTO_IPV6 as u8;
+
+    fn cache() -> &'static Cache {
+        &CACHE6
+    }
+
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v6
+    }
+
+    #[inline(always)]
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
+        parse::ipv6(hdr, len, port)
+    }
+
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key6 {
+        Key6 {
+            saddr: addr6(&tuple.src.u3),
+            daddr: addr6(&tuple.dst.u3),
+            ports: ports(tuple),
+            port: PortProto::new(proto, port),
+        }
+    }
+
+    fn rewrite(old: &Key6, answer: &c::nf_conntrack_tuple) -> Rewrite6 {
+        Rewrite6::new(
+            old,
+            addr6(&answer.dst.u3),
+            addr6(&answer.src.u3),
+            ports(answer).rotate_left(16),
+        )
+    }
+
+    #[inline(always)]
+    fn writes(rewrite: &Rewrite6, proto: L4Proto) -> u32 {
+        rewrite.writes(proto)
+    }
+
+    #[inline(always)]
+    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
+        rewrite::apply6(hdr, proto, rewrite, csum)
+    }
+
+    fn input(key: &Key6) -> u32 {
+        key.port.port().ifindex().unwrap_or(0)
+    }
+
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
+        inner.w6.remove(entry);
+    }
+
+    fn cookie(dst: &Dst) -> u32 {
+        // SAFETY: An IPv6 route.
+        unsafe { c::nfo_rt6_cookie(dst.as_ptr()) }
+    }
+
+    /// `ip6_dst_check()` (net/ipv6/route.c) knows the kinds of IPv6 routes; one call.
+    #[inline(always)]
+    fn dst_valid(entry: &Entry<Self>) -> bool {
+        // SAFETY: The entry holds the route; RCU is held.
+        unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) }
+    }
+
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    ) {
+        // SAFETY: The same contract.
+        unsafe { path::flow_to6(fl, skb, pkt, ct, dir) }
+    }
+}

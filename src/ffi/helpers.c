@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+/* C wrappers of what Rust cannot call: static inlines, macros and per-CPU data.
+ * No decision is made here; each function is one kernel facility.
+ */
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/tcp.h>
+#include <net/ip.h>
+#include <net/ip6_fib.h>
+#include <net/ip6_route.h>
+#include <net/neighbour.h>
+#include <net/netfilter/nf_conntrack_acct.h>
+#include <net/netfilter/nf_conntrack_helper.h>
+#include <net/netfilter/nf_conntrack_l4proto.h>
+#include <net/netfilter/nf_conntrack_timeout.h>
+#include <net/xfrm.h>
+
+#include "helpers.h"
+
+/* Statistics */
+
+struct nfo_stats {
+	u64	packets;
+	u64	bytes;
+	u64	n[NFO_STATS];
+};
+
+static DEFINE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
+
+void nfo_stat_add(u32 idx, u64 n)
+{
+	if (likely(idx < NFO_STATS))
+		this_cpu_add(nfo_stats.n[idx], n);
+}
+
+/* The only one that is called for each forwarded packet. */
+void nfo_stat_fast(u32 bytes)
+{
+	struct nfo_stats *s = this_cpu_ptr(&nfo_stats);
+
+	s->packets++;
+	s->bytes += bytes;
+}
+
+/* idx NFO_STATS and NFO_STATS + 1 are the fast path's packets and bytes. */
+u64 nfo_stat_sum(u32 idx)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		const struct nfo_stats *s = per_cpu_ptr(&nfo_stats, cpu);
+
+		if (idx < NFO_STATS)
+			sum += s->n[idx];
+		else
+			sum += idx == NFO_STATS ? s->packets : s->bytes;
+	}
+	return sum;
+}
+
+/* Context */
+
+void nfo_bh_disable(void)
+{
+	local_bh_disable();
+}
+
+void nfo_bh_enable(void)
+{
+	local_bh_enable();
+}
+
+void nfo_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* Socket buffers: all of them off the common path */
+
+bool nfo_skb_pull(struct sk_buff *skb, u32 len)
+{
+	return pskb_may_pull(skb, len);
+}
+
+bool nfo_skb_cow_head(struct sk_buff *skb, u32 headroom)
+{
+	return !skb_cow_head(skb, headroom);
+}
+
+bool nfo_skb_trim(struct sk_buff *skb, u32 len)
+{
+	return !pskb_trim_rcsum(skb, len);
+}
+
+void nfo_skb_dst_drop(struct sk_buff *skb)
+{
+	skb_dst_drop(skb);
+}
+
+bool nfo_skb_secpath(const struct sk_buff *skb)
+{
+	return skb_sec_path(skb);
+}
+
+bool nfo_skb_ip_options(const struct sk_buff *skb)
+{
+	return IPCB(skb)->opt.optlen;
+}
+
+bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags)
+{
+	const struct tcphdr *th;
+	struct tcphdr _th;
+
+	th = skb_header_pointer(skb, thoff, sizeof(_th), &_th);
+	if (!th)
+		return false;
+	*flags = ((const u8 *)th)[13];
+	return true;
+}
+
+/* Routes and neighbours */
+
+bool nfo_dst_hold(struct dst_entry *dst)
+{
+	return dst_hold_safe(dst);
+}
+
+u32 nfo_dst_mtu(struct dst_entry *dst, u8 family)
+{
+	return family == NFPROTO_IPV4 ? ip_dst_mtu_maybe_forward(dst, true) :
+					ip6_dst_mtu_maybe_forward(dst, true);
+}
+
+bool nfo_dst_check(struct dst_entry *dst, u32 cookie)
+{
+	return dst_check(dst, cookie);
+}
+
+bool nfo_dst_xfrm(const struct dst_entry *dst)
+{
+	return dst_xfrm(dst);
+}
+
+u32 nfo_rt6_cookie(const struct dst_entry *dst)
+{
+	return rt6_get_cookie(dst_rt6_info(dst));
+}
+
+void nfo_neigh_put(struct neighbour *n)
+{
+	neigh_release(n);
+}
+
+/* Connection tracking */
+
+void nfo_ct_get(struct nf_conn *ct)
+{
+	refcount_inc(&ct->ct_general.use);
+}
+
+bool nfo_ct_get_unless_zero(struct nf_conn *ct)
+{
+	return refcount_inc_not_zero(&ct->ct_general.use);
+}
+
+void nfo_ct_put(struct nf_conn *ct)
+{
+	nf_ct_put(ct);
+}
+
+bool nfo_ct_helper(const struct nf_conn *ct)
+{
+	return nf_ct_ext_exist(ct, NF_CT_EXT_HELPER);
+}
+
+struct nf_conn_counter *nfo_ct_counters(const struct nf_conn *ct)
+{
+	struct nf_conn_acct *acct = nf_conn_acct_find(ct);
+
+	return acct ? acct->counter : NULL;
+}
+
+void nfo_ct_lock(struct nf_conn *ct)
+{
+	spin_lock_bh(&ct->lock);
+}
+
+void nfo_ct_unlock(struct nf_conn *ct)
+{
+	spin_unlock_bh(&ct->lock);
+}
+
+void nfo_ct_refresh(struct nf_conn *ct, u32 extra)
+{
+	nf_ct_refresh(ct, extra);
+}
+
+/* Timeout in jiffies that conntrack would give an entry in this protocol state: its timeout
+ * policy where it has one, else the setting of its network namespace; 0: no such protocol.
+ */
+u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state)
+{
+	struct net *net = nf_ct_net(ct);
+	const unsigned int *timeouts;
+	u32 timeout = 0;
+
+	rcu_read_lock();
+	timeouts = nf_ct_timeout_lookup(ct);
+	switch (nf_ct_protonum(ct)) {
+	case IPPROTO_TCP:
+		if (!timeouts)
+			timeouts = nf_tcp_pernet(net)->timeouts;
+		if (state < TCP_CONNTRACK_TIMEOUT_MAX)
+			timeout = READ_ONCE(timeouts[state]);
+		break;
+	case IPPROTO_UDP:
+		if (!timeouts)
+			timeouts = nf_udp_pernet(net)->timeouts;
+		if (state < UDP_CT_MAX)
+			timeout = READ_ONCE(timeouts[state]);
+		break;
+	}
+	rcu_read_unlock();
+	return timeout;
+}
+
+u32 nfo_offload_timeout(struct net *net, u8 l4proto)
+{
+	switch (l4proto) {
+	case IPPROTO_TCP:
+		return READ_ONCE(nf_tcp_pernet(net)->offload_timeout);
+	case IPPROTO_UDP:
+		return READ_ONCE(nf_udp_pernet(net)->offload_timeout);
+	}
+	return NF_FLOW_TIMEOUT;
+}
+
+/* nf_tables */
+
+int nfo_use_inc(struct nft_flowtable *ft)
+{
+	return nft_use_inc(&ft->use) ? 0 : -EMFILE;
+}
+
+void nfo_use_dec(struct nft_flowtable *ft)
+{
+	nft_use_dec(&ft->use);
+}
+
+void nfo_use_restore(struct nft_flowtable *ft)
+{
+	nft_use_inc_restore(&ft->use);
+}
+
+u8 nfo_genmask_next(const struct net *net)
+{
+	return nft_genmask_next(net);
+}
+
+int nfo_put_name(struct sk_buff *skb, int attr, const char *name)
+{
+	return nla_put_string(skb, attr, name);
+}
+
+/* Under rcu_read_lock(), as in the packet path. */
+bool nfo_dev_listed(struct nft_flowtable *ft, const struct net_device *dev)
+{
+	struct nft_hook *hook;
+
+	list_for_each_entry_rcu(hook, &ft->hook_list, list) {
+		if (nft_hook_find_ops_rcu(hook, dev))
+			return true;
+	}
+	return false;
+}
+
+struct net *nfo_ft_net(const struct nf_flowtable *ft)
+{
+	return read_pnet(&ft->net);
+}
+
+struct net *nfo_dev_net(const struct net_device *dev)
+{
+	return dev_net(dev);
+}
+
+u32 nfo_netns_inum(const struct net *net)
+{
+	return net->ns.inum;
+}
+
+/* The parts of struct nf_flowtable that are ours to use. The flow block is what drivers get. */
+void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc)
+{
+	INIT_DELAYED_WORK(&ft->gc_work, gc);
+	flow_block_init(&ft->flow_block);
+	init_rwsem(&ft->flow_block_lock);
+}
+
+void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay)
+{
+	queue_delayed_work(system_power_efficient_wq, &ft->gc_work, delay);
+}
+
+void nfo_gc_kick(struct nf_flowtable *ft)
+{
+	mod_delayed_work(system_power_efficient_wq, &ft->gc_work, 0);
+}
+
+void nfo_gc_cancel(struct nf_flowtable *ft)
+{
+	disable_delayed_work_sync(&ft->gc_work);
+}
+
+/* Memory */
+
+struct kmem_cache *nfo_cache_create(const char *name, u32 size)
+{
+	return kmem_cache_create(name, size, 0, SLAB_HWCACHE_ALIGN, NULL);
+}
+
+void *nfo_cache_zalloc(struct kmem_cache *cache)
+{
+	return kmem_cache_zalloc(cache, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void *nfo_table_alloc(size_t size)
+{
+	return kvzalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+}
+
+void nfo_table_free(void *p)
+{
+	kvfree(p);
+}
+
+/* Move the newest entry of a list to its front. The newest is at the tail, so that its successor
+ * is the list's head, which nobody exports.
+ */
+void nfo_list_to_front(struct list_head *entry)
+{
+	struct list_head *head;
+
+	nfnl_lock(NFNL_SUBSYS_NFTABLES);
+	head = entry->next;
+	if (head->next != entry) {
+		list_del_rcu(entry);
+		list_add_rcu(entry, head);
+	}
+	nfnl_unlock(NFNL_SUBSYS_NFTABLES);
+}

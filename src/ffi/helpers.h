@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* C wrappers of what Rust cannot call: static inlines, macros and per-CPU data. */
+#ifndef _NFT_OFFLOAD_HELPERS_H
+#define _NFT_OFFLOAD_HELPERS_H
+
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <linux/workqueue.h>
+#include <net/netfilter/nf_conntrack.h>
+#include <net/netfilter/nf_flow_table.h>
+#include <net/netfilter/nf_tables.h>
+
+#define NFO_STATS	128
+
+void nfo_stat_add(u32 idx, u64 n);
+void nfo_stat_fast(u32 bytes);
+u64 nfo_stat_sum(u32 idx);
+
+void nfo_bh_disable(void);
+void nfo_bh_enable(void);
+void nfo_cond_resched(void);
+
+bool nfo_skb_pull(struct sk_buff *skb, u32 len);
+bool nfo_skb_cow_head(struct sk_buff *skb, u32 headroom);
+bool nfo_skb_trim(struct sk_buff *skb, u32 len);
+void nfo_skb_dst_drop(struct sk_buff *skb);
+bool nfo_skb_secpath(const struct sk_buff *skb);
+bool nfo_skb_ip_options(const struct sk_buff *skb);
+bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags);
+
+bool nfo_dst_hold(struct dst_entry *dst);
+u32 nfo_dst_mtu(struct dst_entry *dst, u8 family);
+bool nfo_dst_check(struct dst_entry *dst, u32 cookie);
+bool nfo_dst_xfrm(const struct dst_entry *dst);
+u32 nfo_rt6_cookie(const struct dst_entry *dst);
+void nfo_neigh_put(struct neighbour *n);
+
+void nfo_ct_get(struct nf_conn *ct);
+void nfo_ct_put(struct nf_conn *ct);
+bool nfo_ct_get_unless_zero(struct nf_conn *ct);
+bool nfo_ct_helper(const struct nf_conn *ct);
+struct nf_conn_counter *nfo_ct_counters(const struct nf_conn *ct);
+void nfo_ct_lock(struct nf_conn *ct);
+void nfo_ct_unlock(struct nf_conn *ct);
+void nfo_ct_refresh(struct nf_conn *ct, u32 jiffies);
+u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state);
+u32 nfo_offload_timeout(struct net *net, u8 l4proto);
+
+int nfo_use_inc(struct nft_flowtable *ft);
+void nfo_use_dec(struct nft_flowtable *ft);
+void nfo_use_restore(struct nft_flowtable *ft);
+u8 nfo_genmask_next(const struct net *net);
+int nfo_put_name(struct sk_buff *skb, int attr, const char *name);
+bool nfo_dev_listed(struct nft_flowtable *ft, const struct net_device *dev);
+struct net *nfo_ft_net(const struct nf_flowtable *ft);
+struct net *nfo_dev_net(const struct net_device *dev);
+u32 nfo_netns_inum(const struct net *net);
+
+void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc);
+void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay);
+void nfo_gc_kick(struct nf_flowtable *ft);
+void nfo_gc_cancel(struct nf_flowtable *ft);
+
+struct kmem_cache *nfo_cache_create(const char *name, u32 size);
+void *nfo_cache_zalloc(struct kmem_cache *cache);
+void *nfo_table_alloc(size_t size);
+void nfo_table_free(void *p);
+
+void nfo_list_to_front(struct list_head *entry);
+
+#endif

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The only place that knows C layouts.
+//!
+//! [`bindings`] is generated from `bindings_helper.h`; its types are our own view of the C types,
+//! and are cast at the border to those of the `kernel` crate where both exist. `layout.c` holds the
+//! compiler that built the kernel to the same layouts.
+
+pub(crate) mod cache;
+pub(crate) mod skb;
+
+#[allow(
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn
+)]
+pub(crate) mod bindings {
+    type __kernel_size_t = usize;
+    type __kernel_ssize_t = isize;
+    type __kernel_ptrdiff_t = isize;
+
+    include!(env!("NFT_OFFLOAD_BINDINGS"));
+}
+
+use core::ptr;
+use core::sync::atomic::{
+    AtomicU32,
+    AtomicUsize,
+    Ordering, //
+};
+
+pub(crate) use bindings as c;
+
+/// Jiffies per second.
+pub(crate) const HZ: u32 = c::NFO_HZ;
+
+/// The low 32 bits of `jiffies`, as conntrack and the flowtable count time.
+#[inline(always)]
+pub(crate) fn jiffies32() -> u32 {
+    // SAFETY: `jiffies` is always mapped; C reads it with a volatile load as well.
+    unsafe { ptr::read_volatile(&raw const c::jiffies) as u32 }
+}
+
+/// Softirqs are off on this CPU while it lives: what `spin_lock_bh()` adds to a spinlock.
+pub(crate) struct BhGuard(());
+
+impl BhGuard {
+    /// Disables softirqs on this CPU.
+    pub(crate) fn new() -> Self {
+        // SAFETY: No preconditions; `drop` is the other half.
+        unsafe { c::nfo_bh_disable() };
+        Self(())
+    }
+}
+
+impl Drop for BhGuard {
+    fn drop(&mut self) {
+        // SAFETY: Balances the call in `new`.
+        unsafe { c::nfo_bh_enable() };
+    }
+}
+
+/// A C bit map word (`unsigned long`) that C changes with `set_bit()` and friends.
+///
+/// # Safety
+///
+/// `word` must be valid and only changed atomically for `'a`.
+#[inline(always)]
+pub(crate) unsafe fn bit_word<'a>(word: *mut kernel::ffi::c_ulong) -> &'a AtomicUsize {
+    // SAFETY: The caller vouches for the pointer; unsigned long is usize on every kernel target.
+    unsafe { AtomicUsize::from_ptr(word.cast()) }
+}
+
+/// A relaxed load of a 32-bit C field that others change: `READ_ONCE()`.
+///
+/// # Safety
+///
+/// `p` must be valid for reads, and only changed atomically.
+#[inline(always)]
+pub(crate) unsafe fn read_once(p: *const u32) -> u32 {
+    // SAFETY: The caller vouches for the pointer.
+    unsafe { AtomicU32::from_ptr(p.cast_mut()) }.load(Ordering::Relaxed)
+}

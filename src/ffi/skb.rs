@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A socket buffer at the ingress hook: plain field access for the packet path.
+//!
+//! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
+
+use super::c;
+use core::{
+    ptr::NonNull,
+    slice, //
+};
+
+/// `SKB_DST_NOREF`: the buffer's route is protected by RCU, not by a reference.
+const DST_NOREF: usize = 1;
+
+/// What `ip_summed` says about the transport checksum.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IpSummed {
+    /// Nothing is known, or it was verified: the field holds a full checksum.
+    Full,
+    /// The field holds the sum of the pseudo header; the rest is added on the way out.
+    Partial,
+}
+
+/// A socket buffer that the ingress hook was given, `data` at the network header.
+///
+/// # Invariants
+///
+/// The pointer is a valid `sk_buff`, nobody else changes its fields while we have it, and the hook
+/// runs in an RCU read-side section with softirqs off.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(NonNull<c::sk_buff>);
+
+macro_rules! field {
+    ($self:ident, $($f:tt)+) => {
+        (*$self.0.as_ptr()).$($f)+
+    };
+}
+
+macro_rules! header {
+    ($self:ident, $f:ident) => {
+        (*$self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().$f
+    };
+}
+
+impl Skb {
+    /// Wraps what C passed to the hook.
+    ///
+    /// # Safety
+    ///
+    /// `skb` must fulfil the type's invariants for as long as the value is used.
+    #[inline(always)]
+    pub(crate) unsafe fn from_raw(skb: *mut c::sk_buff) -> Self {
+        // SAFETY: The caller vouches that it is a valid pointer.
+        // INVARIANT: By the caller's promise.
+        Self(unsafe { NonNull::new_unchecked(skb) })
+    }
+
+    /// For calls into C.
+    #[inline(always)]
+    pub(crate) fn as_ptr(self) -> *mut c::sk_buff {
+        self.0.as_ptr()
+    }
+
+    /// EtherType, in network byte order.
+    #[inline(always)]
+    pub(crate) fn protocol(self) -> u16 {
+        // SAFETY: By the type invariant; every bit pattern is a valid integer.
+        unsafe { header!(self, protocol) }
+    }
+
+    /// `PACKET_HOST` (0) and so on: who the frame was sent to.
+    #[inline(always)]
+    pub(crate) fn pkt_type(self) -> u8 {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().pkt_type() }
+    }
+
+    /// A VLAN tag that the device has taken off, 0 for none.
+    #[inline(always)]
+    pub(crate) fn vlan_all(self) -> u32 {
+        // SAFETY: By the type invariant; both views of the union are plain integers.
+        unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().__bindgen_anon_2.vlan_all }
+    }
+
+    /// Bytes from the network header to the end.
+    #[inline(always)]
+    pub(crate) fn len(self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { field!(self, len) }
+    }
+
+    /// Bytes of that which are not in the linear part.
+    #[inline(always)]
+    fn data_len(self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { field!(self, data_len) }
+    }
+
+    /// Index of the device that the packet came in through.
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        // SAFETY: By the type invariant; an skb at the ingress hook has a device.
+        unsafe {
+            let dev = field!(self, __bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_1.dev);
+            (*dev).ifindex as u32
+        }
+    }
+
+    /// The linear part, from the network header on.
+    #[inline(always)]
+    pub(crate) fn head<'a>(self) -> &'a [u8] {
+        let len = self.len().wrapping_sub(self.data_len()) as usize;
+
+        // SAFETY: C keeps `len - data_len` bytes from `data` on in the linear part, and nobody
+        // changes them while the hook runs. The caller drops the slice before it changes the
+        // packet or moves its data.
+        unsafe { slice::from_raw_parts(field!(self, data), len) }
+    }
+
+    /// The linear part, writable.
+    ///
+    /// # Safety
+    ///
+    /// [`Skb::make_writable`] has succeeded for the part that is written, and no other slice of
+    /// this packet is alive.
+    #[inline(always)]
+    pub(crate) unsafe fn head_mut<'a>(self) -> &'a mut [u8] {
+        let len = self.len().wrapping_sub(self.data_len()) as usize;
+
+        // SAFETY: As for `head`; the caller has exclusive use.
+        unsafe { slice::from_raw_parts_mut(field!(self, data), len) }
+    }
+
+    /// Makes sure that `len` bytes are in the linear part. Data may move.
+    #[cold]
+    pub(crate) fn pull(self, len: u32) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_pull(self.as_ptr(), len) }
+    }
+
+    /// Makes the first `len` bytes ours alone. Data may move.
+    #[inline(always)]
+    pub(crate) fn make_writable(self, len: u32) -> bool {
+        // SAFETY: By the type invariant.
+        if likely_zero(unsafe { self.0.as_ref() }.cloned()) {
+            return true;
+        }
+        // SAFETY: By the type invariant.
+        unsafe { c::skb_ensure_writable(self.as_ptr(), len) == 0 }
+    }
+
+    /// Cuts the packet to `len` bytes: link-layer padding is not part of it.
+    #[inline(always)]
+    pub(crate) fn trim(self, len: u32) -> bool {
+        if self.len() == len {
+            return true;
+        }
+        self.trim_slow(len)
+    }
+
+    #[inline(never)]
+    fn trim_slow(self, len: u32) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_trim(self.as_ptr(), len) }
+    }
+
+    /// Bytes free before the network header.
+    #[inline(always)]
+    pub(crate) fn headroom(self) -> u32 {
+        // SAFETY: By the type invariant; `head` and `data` point into one allocation.
+        unsafe { field!(self, data).offset_from(field!(self, head)) as u32 }
+    }
+
+    /// Makes sure of `headroom` free bytes before the network header. Data may move.
+    #[cold]
+    pub(crate) fn cow_head(self, headroom: u32) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_cow_head(self.as_ptr(), headroom) }
+    }
+
+    /// State of the transport checksum. A checksum over the whole packet (`CHECKSUM_COMPLETE`)
+    /// does not survive forwarding, as in `skb_forward_csum()`.
+    #[inline(always)]
+    pub(crate) fn forward_csum(self) -> IpSummed {
+        const CHECKSUM_COMPLETE: u8 = 2;
+        const CHECKSUM_PARTIAL: u8 = 3;
+
+        // SAFETY: By the type invariant.
+        let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
+
+        match headers.ip_summed() {
+            CHECKSUM_PARTIAL => IpSummed::Partial,
+            CHECKSUM_COMPLETE => {
+                headers.set_ip_summed(0);
+                IpSummed::Full
+            }
+            _ => IpSummed::Full,
+        }
+    }
+
+    /// Is it a super-packet that the stack will cut up on the way out?
+    #[inline(always)]
+    pub(crate) fn is_gso(self) -> bool {
+        // SAFETY: By the type invariant; the shared info follows the linear part.
+        unsafe {
+            let shinfo = field!(self, head)
+                .add(field!(self, end) as usize)
+                .cast::<c::skb_shared_info>();
+            (*shinfo).gso_size != 0
+        }
+    }
+
+    /// Would each segment of this super-packet fit `mtu`?
+    #[cold]
+    pub(crate) fn gso_fits(self, mtu: u32) -> bool {
+        // SAFETY: By the type invariant.
+        self.is_gso() && unsafe { c::skb_gso_validate_network_len(self.as_ptr(), mtu) }
+    }
+
+    /// A route that came with the packet (tunnel metadata), which ours would overwrite.
+    #[inline(always)]
+    pub(crate) fn drop_dst(self) {
+        // SAFETY: By the type invariant.
+        if unsafe { field!(self, __bindgen_anon_3.__bindgen_anon_1._skb_refdst) } != 0 {
+            // SAFETY: By the type invariant.
+            unsafe { c::nfo_skb_dst_drop(self.as_ptr()) };
+        }
+    }
+
+    /// Gives the packet to the device that it leaves through: route (not counted, as we are in an
+    /// RCU section), device, transport header; no receive time stamp.
+    #[inline(always)]
+    pub(crate) fn set_output(self, dst: *mut c::dst_entry, dev: *mut c::net_device, thoff: u32) {
+        // SAFETY: By the type invariant, all fields are ours to change.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst =
+                (dst as usize | DST_NOREF) as _;
+            (*skb).__bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_1.dev = dev;
+
+            let headers = (*skb).__bindgen_anon_4.headers.as_mut();
+            headers.set_slow_gro(1);
+            headers.transport_header = headers.network_header.wrapping_add(thoff as u16);
+            if headers.tstamp_type() == 0 {
+                (*skb).__bindgen_anon_2.tstamp = 0;
+            }
+        }
+    }
+
+    /// Start of the linear part.
+    #[inline(always)]
+    pub(crate) fn data(self) -> *mut u8 {
+        // SAFETY: By the type invariant.
+        unsafe { field!(self, data) }
+    }
+
+    /// Moves `data` back by `len` bytes, which the caller has filled.
+    ///
+    /// # Safety
+    ///
+    /// There must be `len` bytes of headroom.
+    #[inline(always)]
+    pub(crate) unsafe fn push(self, len: u32) {
+        // SAFETY: The caller checked the headroom.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).data = (*skb).data.sub(len as usize);
+            (*skb).len = (*skb).len.wrapping_add(len);
+        }
+    }
+}
+
+#[inline(always)]
+fn likely_zero(bit: u8) -> bool {
+    bit == 0
+}

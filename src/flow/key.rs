@@ -1,0 +1,634 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Flow keys and their hash.
+//!
+//! A key holds everything that tells one flow from another: addresses, ports, protocol and where
+//! the packet came in. Addresses and ports keep network byte order and are loaded from the packet
+//! in the byte order of the CPU, so no swap happens on the way.
+
+/// What the padding of a key must never have: a key is hashed and compared as whole words.
+const _: () = assert!(size_of::<Key4>() == 16 && size_of::<Key6>() == 40);
+
+/// Where a packet came in, in 24 bits: an interface, or a shape that the caller interned.
+///
+/// # Invariants
+///
+/// At most [`PortId::MAX`]. Bit 23 is clear for an interface index and set for an interned shape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(transparent)]
+pub struct PortId(u32);
+
+impl PortId {
+    /// The largest raw value.
+    pub const MAX: u32 = (1 << 24) - 1;
+
+    const INTERNED: u32 = 1 << 23;
+
+    /// The plain case: packets without encapsulation that enter by the interface `ifindex`.
+    ///
+    /// [`None`] for 0, which no interface has, and for 2^23 and above, which does not fit; intern
+    /// such a one.
+    #[inline]
+    pub const fn from_ifindex(ifindex: u32) -> Option<Self> {
+        if ifindex == 0 || ifindex >= Self::INTERNED {
+            return None;
+        }
+        // INVARIANT: Below 2^23 by the test above.
+        Some(PortId(ifindex))
+    }
+
+    /// A rare shape, such as an encapsulation or a tunnel, that the caller numbered.
+    ///
+    /// [`None`] if `id` is 2^23 or above.
+    #[inline]
+    pub const fn from_interned(id: u32) -> Option<Self> {
+        if id >= Self::INTERNED {
+            return None;
+        }
+        // INVARIANT: Below 2^23 by the test above, hence below 2^24 with bit 23 set.
+        Some(PortId(id | Self::INTERNED))
+    }
+
+    /// The interface index, or [`None`] for an interned shape.
+    #[inline]
+    pub const fn ifindex(self) -> Option<u32> {
+        if self.0 & Self::INTERNED == 0 {
+            Some(self.0)
+        } else {
+            None
+        }
+    }
+
+    /// The number of an interned shape, or [`None`] for an interface.
+    #[inline]
+    pub const fn interned(self) -> Option<u32> {
+        if self.0 & Self::INTERNED == 0 {
+            None
+        } else {
+            Some(self.0 & !Self::INTERNED)
+        }
+    }
+
+    /// All 24 bits.
+    #[inline]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// The transport protocols that flows have, with their IANA numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum L4Proto {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+}
+
+impl L4Proto {
+    /// The protocol with number `number`, if it is one that flows have.
+    #[inline]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(L4Proto::Tcp),
+            17 => Some(L4Proto::Udp),
+            _ => None,
+        }
+    }
+
+    /// The IANA number.
+    #[inline]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The size in bytes of the header without options.
+    #[inline]
+    pub const fn header_len(self) -> u32 {
+        match self {
+            L4Proto::Tcp => 20,
+            L4Proto::Udp => 8,
+        }
+    }
+}
+
+/// The last word of a key: the transport protocol in the top byte, the [`PortId`] below it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(transparent)]
+pub struct PortProto(u32);
+
+impl PortProto {
+    /// Joins the two.
+    #[inline]
+    pub const fn new(proto: L4Proto, port: PortId) -> Self {
+        PortProto((proto.number() as u32) << 24 | port.raw())
+    }
+
+    /// The IANA number of the transport protocol.
+    #[inline]
+    pub const fn proto(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// Where the packet came in.
+    #[inline]
+    pub const fn port(self) -> PortId {
+        // INVARIANT: Masked to 24 bits, and bit 23 is as it was when it came in.
+        PortId(self.0 & PortId::MAX)
+    }
+
+    /// The same protocol, coming in at another port.
+    #[inline]
+    pub const fn with_port(self, port: PortId) -> Self {
+        PortProto(self.0 & !PortId::MAX | port.raw())
+    }
+
+    /// The word itself.
+    #[inline]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+/// Both ports in one word, source first, as the first four bytes of a TCP or UDP header.
+///
+/// Takes port numbers, in the order of the CPU.
+#[inline]
+pub const fn ports(source: u16, destination: u16) -> u32 {
+    let [a, b] = source.to_be_bytes();
+    let [c, d] = destination.to_be_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// The port numbers of a word made by [`ports`]: source, destination.
+#[inline]
+pub const fn split_ports(ports: u32) -> (u16, u16) {
+    let [a, b, c, d] = ports.to_ne_bytes();
+    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}
+
+/// Exchanges source and destination in a word of two ports.
+#[inline]
+pub const fn swap_ports(ports: u32) -> u32 {
+    // Exchanges the halves, which are the two ports in either byte order.
+    ports.rotate_left(16)
+}
+
+/// A flow key: a plain value that can be hashed with a secret.
+pub trait Key: Copy + Eq {
+    /// The keyed hash; all 32 bits are of equal quality.
+    ///
+    /// Without the seed nobody can aim at a bucket: for two different keys the chance of an equal
+    /// hash is that of a random function, whoever chooses them.
+    fn hash(&self, seed: &Seed) -> u32;
+}
+
+/// The key of one direction of an IPv4 flow: 16 bytes without padding.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Key4 {
+    /// Source address, as it lies in the packet.
+    pub saddr: u32,
+    /// Destination address, as it lies in the packet.
+    pub daddr: u32,
+    /// Source and destination port, as they lie in the packet; see [`ports`].
+    pub ports: u32,
+    /// Transport protocol and ingress port.
+    pub port: PortProto,
+}
+
+/// The key of one direction of an IPv6 flow: 40 bytes without padding.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct Key6 {
+    /// Source address, as it lies in the packet.
+    pub saddr: [u64; 2],
+    /// Destination address, as it lies in the packet.
+    pub daddr: [u64; 2],
+    /// Source and destination port, as they lie in the packet; see [`ports`].
+    pub ports: u32,
+    /// Transport protocol and ingress port.
+    pub port: PortProto,
+}
+
+/// Two 32-bit words as they lie in memory, in one register.
+#[inline(always)]
+const fn join(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// The halves of a 64-bit word.
+#[inline(always)]
+const fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
+impl Key4 {
+    #[inline(always)]
+    const fn words(&self) -> [u64; 2] {
+        [
+            join(self.saddr, self.daddr),
+            join(self.ports, self.port.raw()),
+        ]
+    }
+
+    /// The key of packets that answer packets with this key and that enter by `port`, if nothing
+    /// is translated in between.
+    #[inline]
+    pub const fn reply(&self, port: PortId) -> Self {
+        Key4 {
+            saddr: self.daddr,
+            daddr: self.saddr,
+            ports: swap_ports(self.ports),
+            port: self.port.with_port(port),
+        }
+    }
+}
+
+impl Key6 {
+    #[inline(always)]
+    const fn words(&self) -> [u64; 5] {
+        let [s0, s1] = self.saddr;
+        let [d0, d1] = self.daddr;
+        [s0, s1, d0, d1, join(self.ports, self.port.raw())]
+    }
+
+    /// The key of packets that answer packets with this key and that enter by `port`, if nothing
+    /// is translated in between.
+    #[inline]
+    pub const fn reply(&self, port: PortId) -> Self {
+        Key6 {
+            saddr: self.daddr,
+            daddr: self.saddr,
+            ports: swap_ports(self.ports),
+            port: self.port.with_port(port),
+        }
+    }
+}
+
+// Compared as words without a branch: nearly every comparison is with the right key.
+impl PartialEq for Key4 {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let ([a0, a1], [b0, b1]) = (self.words(), other.words());
+        (a0 ^ b0) | (a1 ^ b1) == 0
+    }
+}
+
+impl Eq for Key4 {}
+
+impl PartialEq for Key6 {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let ([a0, a1, a2, a3, a4], [b0, b1, b2, b3, b4]) = (self.words(), other.words());
+        (a0 ^ b0) | (a1 ^ b1) | (a2 ^ b2) | (a3 ^ b3) | (a4 ^ b4) == 0
+    }
+}
+
+impl Eq for Key6 {}
+
+impl Key for Key4 {
+    #[inline]
+    fn hash(&self, seed: &Seed) -> u32 {
+        if cfg!(target_pointer_width = "64") {
+            seed.hash4_wide(self)
+        } else {
+            seed.hash4_narrow(self)
+        }
+    }
+}
+
+impl Key for Key6 {
+    #[inline]
+    fn hash(&self, seed: &Seed) -> u32 {
+        if cfg!(target_pointer_width = "64") {
+            seed.hash6_wide(self)
+        } else {
+            seed.hash6_narrow(self)
+        }
+    }
+}
+
+/// The secret of a table's hash function: one cache line of random bits.
+///
+/// The hash is NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: "UMAC: Fast and Secure Message
+/// Authentication", CRYPTO '99): add a secret word to each word of the key, multiply in pairs
+/// without truncation, sum up. Two different keys have equal sums with probability 2^-64 (2^-32 in
+/// the variant for 32-bit CPUs) over the choice of the secret. One more multiplication with fresh
+/// secret words spreads the sum over the 32 bits of the result.
+///
+/// That is two multiplications of 64 by 64 bits for IPv4 and four for IPv6. CPUs without such an
+/// instruction use one of 32 by 32 bits for every two words of 32 bits.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct Seed([u64; 8]);
+
+impl Seed {
+    /// Makes a seed of 64 random bytes, which must come from a cryptographic generator and stay
+    /// secret. The bytes are used as they are: a zero word is as good as any other.
+    pub const fn new(random: [u64; 8]) -> Self {
+        Seed(random)
+    }
+
+    /// The hash for CPUs that multiply 64 by 64 bits.
+    #[inline(always)]
+    fn hash4_wide(&self, key: &Key4) -> u32 {
+        let [k0, k1, .., f0, f1] = self.0;
+        let [w0, w1] = key.words();
+
+        finish_wide(product_wide(w0, k0, w1, k1), f0, f1)
+    }
+
+    /// The hash for CPUs that multiply 64 by 64 bits.
+    #[inline(always)]
+    fn hash6_wide(&self, key: &Key6) -> u32 {
+        let [k0, k1, k2, k3, k4, k5, f0, f1] = self.0;
+        let [w0, w1, w2, w3, w4] = key.words();
+
+        let sum = product_wide(w0, k0, w1, k1)
+            .wrapping_add(product_wide(w2, k2, w3, k3))
+            .wrapping_add(product_wide(w4, k4, 0, k5));
+        finish_wide(sum, f0, f1)
+    }
+
+    /// The hash for CPUs that multiply 32 by 32 bits.
+    #[inline(always)]
+    fn hash4_narrow(&self, key: &Key4) -> u32 {
+        let [k0, k1, .., f0, f1] = self.0;
+        let [w0, w1] = key.words();
+
+        let sum = product_narrow(w0, k0).wrapping_add(product_narrow(w1, k1));
+        finish_narrow(sum, f0, f1)
+    }
+
+    /// The hash for CPUs that multiply 32 by 32 bits.
+    #[inline(always)]
+    fn hash6_narrow(&self, key: &Key6) -> u32 {
+        let [k0, k1, k2, k3, k4, _, f0, f1] = self.0;
+        let [w0, w1, w2, w3, w4] = key.words();
+
+        let sum = product_narrow(w0, k0)
+            .wrapping_add(product_narrow(w1, k1))
+            .wrapping_add(product_narrow(w2, k2))
+            .wrapping_add(product_narrow(w3, k3))
+            .wrapping_add(product_narrow(w4, k4));
+        finish_narrow(sum, f0, f1)
+    }
+}
+
+/// One term of NH over 64-bit words.
+#[inline(always)]
+const fn product_wide(a: u64, ka: u64, b: u64, kb: u64) -> u128 {
+    // A product of two 64-bit factors fits; `wrapping_mul` says so without an overflow check.
+    (a.wrapping_add(ka) as u128).wrapping_mul(b.wrapping_add(kb) as u128)
+}
+
+/// Spreads a sum over 32 bits.
+#[inline(always)]
+const fn finish_wide(sum: u128, f0: u64, f1: u64) -> u32 {
+    let (low, high) = (sum as u64, (sum >> 64) as u64);
+    let product = ((low ^ f0) as u128).wrapping_mul((high ^ f1) as u128);
+    let folded = product as u64 ^ (product >> 64) as u64;
+
+    folded as u32 ^ (folded >> 32) as u32
+}
+
+/// One term of NH over 32-bit words: the two halves of `word` multiplied.
+#[inline(always)]
+const fn product_narrow(word: u64, k: u64) -> u64 {
+    let ([a, b], [ka, kb]) = (halves(word), halves(k));
+
+    (a.wrapping_add(ka) as u64).wrapping_mul(b.wrapping_add(kb) as u64)
+}
+
+/// Spreads a sum over 32 bits; twice, because one product of 32-bit factors mixes too little.
+#[inline(always)]
+const fn finish_narrow(sum: u64, f0: u64, f1: u64) -> u32 {
+    let ([low, high], [f00, f01], [f10, f11]) = (halves(sum), halves(f0), halves(f1));
+    let [a, b] = halves(((low ^ f00) as u64).wrapping_mul((high ^ f01) as u64));
+    // The factors are the two halves plus the two inputs, so that a zero factor loses nothing.
+    let x = a ^ high;
+    let y = b ^ low;
+    let [c, d] = halves(((x ^ f10) as u64).wrapping_mul((y ^ f11) as u64));
+
+    c ^ d
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn seed(words: [u64; 8]) -> Seed {
+        Seed::new(words)
+    }
+
+    fn key4(w: [u32; 4]) -> Key4 {
+        Key4 {
+            saddr: w[0],
+            daddr: w[1],
+            ports: w[2],
+            port: PortProto(w[3]),
+        }
+    }
+
+    fn key6(w: [u64; 5]) -> Key6 {
+        Key6 {
+            saddr: [w[0], w[1]],
+            daddr: [w[2], w[3]],
+            ports: w[4] as u32,
+            port: PortProto((w[4] >> 32) as u32),
+        }
+    }
+
+    #[test]
+    fn port_ids() {
+        assert_eq!(PortId::from_ifindex(0), None);
+        assert_eq!(PortId::from_ifindex(1 << 23), None);
+        assert_eq!(PortId::from_interned(1 << 23), None);
+        for id in [1, 7, (1 << 23) - 1] {
+            let port = PortId::from_ifindex(id).unwrap();
+            let shape = PortId::from_interned(id).unwrap();
+            assert_eq!((port.ifindex(), port.interned()), (Some(id), None));
+            assert_eq!((shape.ifindex(), shape.interned()), (None, Some(id)));
+            assert_ne!(port, shape);
+            assert!(shape.raw() <= PortId::MAX);
+            for proto in [L4Proto::Tcp, L4Proto::Udp] {
+                let word = PortProto::new(proto, shape);
+                assert_eq!((word.proto(), word.port()), (proto.number(), shape));
+                assert_eq!(word.with_port(port), PortProto::new(proto, port));
+            }
+        }
+        assert_eq!(PortId::from_interned(0).unwrap().raw(), 1 << 23);
+    }
+
+    #[test]
+    fn protocols() {
+        for number in 0..=255 {
+            match L4Proto::from_number(number) {
+                Some(proto) => assert_eq!(proto.number(), number),
+                None => assert!(number != 6 && number != 17),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn port_words(a in any::<u16>(), b in any::<u16>()) {
+            let word = ports(a, b);
+            prop_assert_eq!(word.to_ne_bytes()[..2].to_vec(), a.to_be_bytes().to_vec());
+            prop_assert_eq!(split_ports(word), (a, b));
+            prop_assert_eq!(swap_ports(word), ports(b, a));
+        }
+
+        #[test]
+        fn equality_and_reply_4(w in any::<[u32; 4]>(), bit in 0_usize..128, s in any::<[u64; 8]>()) {
+            let (key, seed) = (key4(w), seed(s));
+            let mut other = w;
+            other[bit / 32] ^= 1 << (bit % 32);
+            prop_assert!(key == key4(w) && key != key4(other));
+            prop_assert_eq!(key.hash(&seed), key4(w).hash(&seed));
+
+            let port = PortId::from_ifindex(3).unwrap();
+            let reply = key.reply(port);
+            prop_assert_eq!((reply.saddr, reply.daddr), (key.daddr, key.saddr));
+            prop_assert_eq!(reply.port.port(), port);
+            prop_assert!(reply.reply(key.port.port()) == key);
+        }
+
+        #[test]
+        fn equality_and_reply_6(w in any::<[u64; 5]>(), bit in 0_usize..320, s in any::<[u64; 8]>()) {
+            let (key, seed) = (key6(w), seed(s));
+            let mut other = w;
+            other[bit / 64] ^= 1 << (bit % 64);
+            prop_assert!(key == key6(w) && key != key6(other));
+            prop_assert_eq!(key.hash(&seed), key6(w).hash(&seed));
+
+            let port = PortId::from_ifindex(3).unwrap();
+            let reply = key.reply(port);
+            prop_assert_eq!((reply.saddr, reply.daddr), (key.daddr, key.saddr));
+            prop_assert!(reply.reply(key.port.port()) == key);
+        }
+    }
+
+    /// splitmix64.
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// All four functions, over words of which IPv4 uses the first two.
+    fn hashes(seed: &Seed, w: [u64; 5]) -> [u32; 4] {
+        let [[a, b], [c, d]] = [halves(w[0]), halves(w[1])];
+        let (k4, k6) = (key4([a, b, c, d]), key6(w));
+        [
+            seed.hash4_wide(&k4),
+            seed.hash4_narrow(&k4),
+            seed.hash6_wide(&k6),
+            seed.hash6_narrow(&k6),
+        ]
+    }
+
+    /// Over all seeds, every bit of the key turns every bit of the hash half of the time.
+    #[test]
+    fn avalanche() {
+        const ROUNDS: usize = 4000;
+        let mut state = 1;
+        for bit in 0..320 {
+            let mut turned = [[0_usize; 32]; 4];
+            for _ in 0..ROUNDS {
+                let seed = seed(core::array::from_fn(|_| random(&mut state)));
+                // Keys as they come: small numbers.
+                let mut w = [0x0100_007f_0a00_0001, 0x0600_0001_5000_9c40, 0, 1, 2];
+                let before = hashes(&seed, w);
+                w[bit / 64] ^= 1 << (bit % 64);
+                let after = hashes(&seed, w);
+                for (function, turned) in turned.iter_mut().enumerate() {
+                    let difference = before[function] ^ after[function];
+                    for (i, count) in turned.iter_mut().enumerate() {
+                        *count += (difference >> i & 1) as usize;
+                    }
+                }
+            }
+            for (function, turned) in turned.iter().enumerate() {
+                if function < 2 && bit >= 128 {
+                    continue;
+                }
+                for (i, count) in turned.iter().enumerate() {
+                    let share = *count as f64 / ROUNDS as f64;
+                    // Six standard deviations, and some bias for the cheap function.
+                    let allowed = if function % 2 == 0 { 0.05 } else { 0.08 };
+                    assert!(
+                        (share - 0.5).abs() < allowed,
+                        "function {function}, bit {bit} -> {i}: {share}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Related keys spread over buckets and tags like random numbers, whatever the seed.
+    #[test]
+    fn distribution() {
+        const KEYS: u64 = 1 << 16;
+        const BUCKETS: usize = 1 << 14;
+        type Pattern = fn(u64) -> [u64; 5];
+        let patterns: [(&str, Pattern); 5] = [
+            ("source ports", |i| {
+                [9, (i & 0xffff) | 0x0600_0001_bb01_0000, 0, 0, 5]
+            }),
+            ("addresses", |i| {
+                [i << 16 | 0x0a, 0x0600_0001_bb01_0000, i, 0, 5]
+            }),
+            ("addresses and ports", |i| {
+                [(i & 255) << 24, (i >> 8) << 16, i & 255, i >> 8, 5]
+            }),
+            ("pairs", |i| {
+                [(i & 255) | (i >> 8) << 32, 7, i & 255, i >> 8, 5]
+            }),
+            ("opposed", |i| [i, !i, !i, i, i]),
+        ];
+        let mut state = 2;
+        for (name, pattern) in patterns {
+            for _ in 0..4 {
+                let seed = seed(core::array::from_fn(|_| random(&mut state)));
+                let mut buckets = vec![[0_u32; 4]; BUCKETS];
+                let mut whole: [Vec<u32>; 4] = Default::default();
+                for i in 0..KEYS {
+                    for (function, hash) in hashes(&seed, pattern(i)).into_iter().enumerate() {
+                        buckets[hash as usize % BUCKETS][function] += 1;
+                        whole[function].push(hash);
+                    }
+                }
+                for function in 0..4 {
+                    // Chi squared with 16383 degrees of freedom: mean 16383, deviation 181.
+                    let mean = KEYS as f64 / BUCKETS as f64;
+                    let chi: f64 = buckets
+                        .iter()
+                        .map(|b| (f64::from(b[function]) - mean).powi(2) / mean)
+                        .sum();
+                    assert!(
+                        chi < 16383.0 + 12.0 * 181.0,
+                        "{name}, {function}: chi {chi}"
+                    );
+                    // Random 32-bit numbers collide half a time in 65536; bucket and tag together
+                    // are 30 bits of them.
+                    let hashes = &mut whole[function];
+                    hashes.sort_unstable();
+                    hashes.dedup();
+                    let lost = KEYS as usize - hashes.len();
+                    assert!(lost < 12, "{name}, {function}: {lost} collisions");
+                }
+            }
+        }
+    }
+}

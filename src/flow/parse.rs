@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From the bytes of a packet to a key, or to the reason why there is none.
+//!
+//! The fast path takes plain packets only: no fragments, no options, no extension headers, TTL to
+//! spare, lengths that agree. Everything else is for the stack, which either forwards it or drops
+//! and counts it.
+
+use crate::bytes::{
+    load_be16,
+    load_u16,
+    load_u32,
+    load_u64,
+    load_u8, //
+};
+use crate::checksum::ipv4_header_ok;
+use crate::key::{
+    Key4,
+    Key6,
+    L4Proto,
+    PortId,
+    PortProto, //
+};
+use crate::reason::MissReason;
+
+/// Bits of the TCP flags byte.
+pub mod tcp {
+    /// The sender has no more data.
+    pub const FIN: u8 = 0x01;
+    /// A connection is being opened.
+    pub const SYN: u8 = 0x02;
+    /// The connection is reset.
+    pub const RST: u8 = 0x04;
+
+    /// The flags that connection tracking must see.
+    pub const CONTROL: u8 = FIN | SYN | RST;
+}
+
+/// The size of an IPv4 header without options.
+pub(crate) const IPV4_LEN: usize = 20;
+/// The size of an IPv6 header.
+pub(crate) const IPV6_LEN: usize = 40;
+/// The size of a TCP header without options.
+const TCP_LEN: usize = 20;
+/// The size of a UDP header.
+const UDP_LEN: usize = 8;
+
+/// "More fragments" and the fragment offset.
+const IPV4_FRAGMENT: u16 = 0x3fff;
+
+/// Why a packet has no key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Miss {
+    /// The packet is for the ordinary forwarding path.
+    Reason(MissReason),
+    /// The packet is long enough but not linear enough: make this many bytes, counted from the
+    /// network header, linear and try again. More than were, at most the whole packet. Not worth
+    /// counting.
+    NeedPull(u32),
+}
+
+impl From<MissReason> for Miss {
+    #[inline]
+    fn from(reason: MissReason) -> Self {
+        Miss::Reason(reason)
+    }
+}
+
+/// What the fast path needs to know of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet<K> {
+    /// Whose packet it is.
+    pub key: K,
+    /// The transport protocol.
+    pub proto: L4Proto,
+    /// Where the transport header starts, in bytes from the network header.
+    pub thoff: u8,
+    /// The TCP flags byte (see [`tcp`]); zero for UDP.
+    pub tcp_flags: u8,
+    /// The length of the IP packet in bytes, its header included; the frame may be longer by some
+    /// padding.
+    pub len: u32,
+}
+
+/// A parsed IPv4 packet.
+pub type Packet4 = Packet<Key4>;
+
+/// A parsed IPv6 packet.
+pub type Packet6 = Packet<Key6>;
+
+/// Parses an IPv4 packet.
+///
+/// `hdr` is the linear part of the packet and `skb_len` the length in bytes of all of it, both
+/// from the network header on. On success `hdr` holds the whole transport header without options.
+///
+/// # Errors
+///
+/// The first that applies of: [`Miss::NeedPull`] or [`MissReason::Truncated`] if there is no
+/// header, [`MissReason::BadVersion`], `Truncated` (header length), [`MissReason::IpOptions`],
+/// `Truncated` (total length), [`MissReason::BadChecksum`], [`MissReason::Fragment`],
+/// [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport header's `Truncated`
+/// (room), `NeedPull`, `Truncated` (its own length field).
+#[inline]
+pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
+    let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
+        return Err(short(hdr, skb_len, IPV4_LEN, IPV4_LEN + TCP_LEN));
+    };
+
+    let first = load_u8(ip, 0);
+    if first != 0x45 {
+        return Err(ipv4_unusual(first));
+    }
+
+    let len = usize::from(load_be16(ip, 2));
+    if len < IPV4_LEN || len > skb_len {
+        return Err(MissReason::Truncated.into());
+    }
+    if !ipv4_header_ok(ip) {
+        return Err(MissReason::BadChecksum.into());
+    }
+    if load_u16(ip, 6) & IPV4_FRAGMENT.to_be() != 0 {
+        return Err(MissReason::Fragment.into());
+    }
+    let Some(proto) = L4Proto::from_number(load_u8(ip, 9)) else {
+        return Err(MissReason::L4Proto.into());
+    };
+    if load_u8(ip, 8) <= 1 {
+        return Err(MissReason::TtlExpiring.into());
+    }
+
+    let l4 = transport::<IPV4_LEN>(hdr, skb_len, len, proto)?;
+    Ok(Packet {
+        key: Key4 {
+            saddr: load_u32(ip, 12),
+            daddr: load_u32(ip, 16),
+            ports: l4.ports,
+            port: PortProto::new(proto, port),
+        },
+        proto,
+        thoff: IPV4_LEN as u8,
+        tcp_flags: l4.tcp_flags,
+        len: len as u32,
+    })
+}
+
+/// Parses an IPv6 packet.
+///
+/// `hdr` and `skb_len` are as for [`ipv4`].
+///
+/// # Errors
+///
+/// The first that applies of: [`Miss::NeedPull`] or [`MissReason::Truncated`] if there is no
+/// header, [`MissReason::BadVersion`], [`MissReason::Jumbogram`], `Truncated` (payload length),
+/// [`MissReason::ExtHeader`] or [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the
+/// transport header's as for [`ipv4`].
+#[inline]
+pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
+    let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
+        return Err(short(hdr, skb_len, IPV6_LEN, IPV6_LEN + TCP_LEN));
+    };
+
+    if load_u8(ip, 0) >> 4 != 6 {
+        return Err(MissReason::BadVersion.into());
+    }
+    let payload = usize::from(load_be16(ip, 4));
+    if payload == 0 {
+        return Err(MissReason::Jumbogram.into());
+    }
+    // At most 65535 + 40.
+    let len = payload.wrapping_add(IPV6_LEN);
+    if len > skb_len {
+        return Err(MissReason::Truncated.into());
+    }
+    let number = load_u8(ip, 6);
+    let Some(proto) = L4Proto::from_number(number) else {
+        return Err(ipv6_unusual(number));
+    };
+    if load_u8(ip, 7) <= 1 {
+        return Err(MissReason::TtlExpiring.into());
+    }
+
+    let l4 = transport::<IPV6_LEN>(hdr, skb_len, len, proto)?;
+    Ok(Packet {
+        key: Key6 {
+            saddr: [load_u64(ip, 8), load_u64(ip, 16)],
+            daddr: [load_u64(ip, 24), load_u64(ip, 32)],
+            ports: l4.ports,
+            port: PortProto::new(proto, port),
+        },
+        proto,
+        thoff: IPV6_LEN as u8,
+        tcp_flags: l4.tcp_flags,
+        len: len as u32,
+    })
+}
+
+/// What a transport header gives to a key and a packet.
+struct Transport {
+    ports: u32,
+    tcp_flags: u8,
+}
+
+/// Reads the transport header behind `THOFF` bytes of network header; `len` is the length of the
+/// IP packet, at least `THOFF` and at most `skb_len`.
+#[inline(always)]
+fn transport<const THOFF: usize>(
+    hdr: &[u8],
+    skb_len: usize,
+    len: usize,
+    proto: L4Proto,
+) -> Result<Transport, Miss> {
+    let room = len.wrapping_sub(THOFF);
+    let l4 = hdr.get(THOFF..).unwrap_or_default();
+
+    match proto {
+        L4Proto::Tcp => {
+            if room < TCP_LEN {
+                return Err(MissReason::Truncated.into());
+            }
+            let Some(tcp) = l4.first_chunk::<TCP_LEN>() else {
+                return Err(short(hdr, skb_len, THOFF + TCP_LEN, THOFF + TCP_LEN));
+            };
+            // The data offset is the high nibble, in units of four bytes.
+            let header = usize::from(load_u8(tcp, 12) >> 4).wrapping_mul(4);
+            if header < TCP_LEN || header > room {
+                return Err(MissReason::Truncated.into());
+            }
+            Ok(Transport {
+                ports: load_u32(tcp, 0),
+                tcp_flags: load_u8(tcp, 13),
+            })
+        }
+        L4Proto::Udp => {
+            if room < UDP_LEN {
+                return Err(MissReason::Truncated.into());
+            }
+            let Some(udp) = l4.first_chunk::<UDP_LEN>() else {
+                return Err(short(hdr, skb_len, THOFF + UDP_LEN, THOFF + UDP_LEN));
+            };
+            let datagram = usize::from(load_be16(udp, 4));
+            if datagram < UDP_LEN || datagram > room {
+                return Err(MissReason::Truncated.into());
+            }
+            Ok(Transport {
+                ports: load_u32(udp, 0),
+                tcp_flags: 0,
+            })
+        }
+    }
+}
+
+/// `hdr` is shorter than `needed`: asks for up to `wanted` bytes if the packet has enough.
+#[cold]
+fn short(hdr: &[u8], skb_len: usize, needed: usize, wanted: usize) -> Miss {
+    if skb_len < needed || skb_len <= hdr.len() {
+        return MissReason::Truncated.into();
+    }
+    // `wanted` is at most 60.
+    Miss::NeedPull(wanted.min(skb_len) as u32)
+}
+
+/// The reason for a first byte other than 0x45.
+#[cold]
+fn ipv4_unusual(first: u8) -> Miss {
+    match (first >> 4, first & 0xf) {
+        (4, 0..=4) => MissReason::Truncated,
+        (4, _) => MissReason::IpOptions,
+        _ => MissReason::BadVersion,
+    }
+    .into()
+}
+
+/// The reason for a next header other than TCP or UDP: the extension headers are those of the
+/// kernel's `ipv6_ext_hdr()` and the rest of the IANA registry "IPv6 Extension Header Types" that
+/// has a length field.
+#[cold]
+fn ipv6_unusual(number: u8) -> Miss {
+    match number {
+        // Hop-by-hop options, routing, fragment, authentication, none, destination options.
+        0 | 43 | 44 | 51 | 59 | 60 => MissReason::ExtHeader,
+        // Mobility, host identity, shim6.
+        135 | 139 | 140 => MissReason::ExtHeader,
+        _ => MissReason::L4Proto,
+    }
+    .into()
+}

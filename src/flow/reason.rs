@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why something did not happen: every early return of the module is one of these values.
+//!
+//! The names are an interface: counters, tracepoints and the command-line tool print them. Append
+//! only; the numbers index counter arrays and may change between releases, the names may not.
+
+/// Makes a fieldless `#[repr(u8)]` enum whose values are numbered from zero without a gap.
+macro_rules! reasons {
+    (
+        $(#[$meta:meta])*
+        pub enum $type:ident {
+            $( $(#[$doc:meta])* $variant:ident = $name:literal, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $type {
+            $( $(#[$doc])* $variant, )+
+        }
+
+        impl $type {
+            /// Every value, in the order of [`Self::index`].
+            pub const ALL: &'static [$type] = &[ $( $type::$variant, )+ ];
+
+            /// The number of values: the length of a counter array.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The stable name, in snake_case.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( $type::$variant => $name, )+
+                }
+            }
+
+            /// The position in [`Self::ALL`]; always below [`Self::COUNT`].
+            #[inline]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+
+            /// The value at `index`, or [`None`] at or past [`Self::COUNT`].
+            pub fn from_index(index: usize) -> Option<Self> {
+                Self::ALL.get(index).copied()
+            }
+        }
+
+        impl core::fmt::Display for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was left to the ordinary forwarding path.
+    pub enum MissReason {
+        /// Neither IPv4 nor IPv6.
+        NotIp = "not_ip",
+        /// A length field is inconsistent: with another one, with the packet, or with the
+        /// smallest size of the header it describes.
+        Truncated = "truncated",
+        /// The version field disagrees with the link layer's protocol number.
+        BadVersion = "bad_version",
+        /// The IPv4 header checksum is wrong; the stack drops the packet and counts it.
+        BadChecksum = "bad_checksum",
+        /// An IPv4 fragment; the ports are in the first one only.
+        Fragment = "fragment",
+        /// IPv4 options are present.
+        IpOptions = "ip_options",
+        /// An IPv6 extension header precedes the transport header, a fragment header included.
+        ExtHeader = "ext_header",
+        /// An IPv6 packet without a payload length: a jumbogram, or nothing but a header.
+        Jumbogram = "jumbogram",
+        /// The TTL or hop limit would reach zero; the stack answers with an ICMP error.
+        TtlExpiring = "ttl_expiring",
+        /// Neither TCP nor UDP.
+        L4Proto = "l4_proto",
+        /// No flow has this key.
+        NoEntry = "no_entry",
+        /// An encapsulation that the fast path does not look into.
+        Encap = "encap",
+        /// The link layer says that the packet is not addressed to this host.
+        NotForUs = "not_for_us",
+        /// Larger than the path can carry; the stack fragments it or answers with an ICMP error.
+        Mtu = "mtu",
+        /// SYN, FIN or RST: connection tracking must see it.
+        TcpFlags = "tcp_flags",
+        /// The flow was torn down and still sits in the table.
+        FlowDead = "flow_dead",
+        /// The conntrack entry of the flow is being deleted.
+        CtDying = "ct_dying",
+        /// The route cached for the flow is no longer valid.
+        DstStale = "dst_stale",
+        /// The neighbour is not resolved, or not confirmed any more.
+        NeighGone = "neigh_gone",
+        /// No memory to make the headers writable.
+        NoMem = "no_mem",
+        /// The packet went through IPsec (it has a security path).
+        SecPath = "sec_path",
+    }
+}
+
+reasons! {
+    /// Why the `flow add` expression did not add a flow.
+    pub enum SkipReason {
+        /// The packet went through IPsec (it has a security path).
+        SecPath = "sec_path",
+        /// The packet carries IPv4 options.
+        IpOptions = "ip_options",
+        /// The packet has no conntrack entry.
+        NoCt = "no_ct",
+        /// A transport protocol that cannot be offloaded.
+        L4Proto = "l4_proto",
+        /// The TCP connection is not established.
+        TcpState = "tcp_state",
+        /// The packet has FIN or RST set.
+        TcpFinRst = "tcp_fin_rst",
+        /// A conntrack helper must see the packets.
+        Helper = "helper",
+        /// Sequence numbers are being adjusted.
+        SeqAdjust = "seq_adjust",
+        /// The source port was chosen to resolve a NAT clash.
+        NatClash = "nat_clash",
+        /// The conntrack entry is not confirmed yet.
+        Unconfirmed = "unconfirmed",
+        /// The connection is offloaded already.
+        AlreadyOffloaded = "already_offloaded",
+        /// The conntrack entry is being deleted.
+        CtDying = "ct_dying",
+        /// No route back to the source.
+        RouteReply = "route_reply",
+        /// The route of one direction goes through IPsec.
+        RouteXfrm = "route_xfrm",
+        /// The stack of devices below the route is one that the fast path cannot express.
+        PathShape = "path_shape",
+        /// The device that a direction enters by is not listed in the flowtable.
+        DeviceNotListed = "device_not_listed",
+        /// The egress device is not an Ethernet device and cannot be sent to directly.
+        NotEthernet = "not_ethernet",
+        /// The next hop has no usable neighbour entry yet.
+        Neigh = "neigh",
+        /// The interface index has no place in a key.
+        Ifindex = "ifindex",
+        /// The path's MTU is too small to be meant.
+        Mtu = "mtu",
+        /// No memory for the flow.
+        NoMem = "no_mem",
+        /// The flow table has no room; it grows in the background.
+        TableFull = "table_full",
+        /// Another flow has the same key.
+        TableExists = "table_exists",
+        /// The flowtable is being deleted.
+        FlowtableClosing = "flowtable_closing",
+    }
+}
+
+reasons! {
+    /// Why a flow was torn down.
+    pub enum TeardownReason {
+        /// No packet for the length of the timeout.
+        Idle = "idle",
+        /// A TCP RST was seen.
+        Rst = "rst",
+        /// TCP FINs were seen in both directions.
+        Fin = "fin",
+        /// A TCP SYN reuses the ports of a connection that is closing.
+        SynReuse = "syn_reuse",
+        /// The conntrack entry is being deleted.
+        CtDying = "ct_dying",
+        /// A cached route is no longer valid.
+        DstStale = "dst_stale",
+        /// A neighbour was deleted or failed.
+        NeighGone = "neigh_gone",
+        /// A device of the path went down.
+        DeviceDown = "device_down",
+        /// A device of the path was unregistered.
+        DeviceGone = "device_gone",
+        /// The MTU of a device of the path changed.
+        MtuChange = "mtu_change",
+        /// The link-layer address of a device of the path changed.
+        AddressChange = "address_change",
+        /// The flowtable was deleted.
+        FlowtableDelete = "flowtable_delete",
+        /// The network namespace was deleted.
+        NetnsExit = "netns_exit",
+        /// A newer flow took the place of this one.
+        Replaced = "replaced",
+        /// Connection tracking asked for the flow back.
+        Conntrack = "conntrack",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    macro_rules! check {
+        ($type:ident) => {{
+            assert_eq!($type::ALL.len(), $type::COUNT);
+            let mut names = HashSet::new();
+            for (i, reason) in $type::ALL.iter().enumerate() {
+                assert_eq!(reason.index(), i);
+                assert_eq!($type::from_index(i), Some(*reason));
+                assert_eq!(reason.to_string(), reason.name());
+                assert!(names.insert(reason.name()));
+
+                // The name is the variant's own, in snake_case.
+                let mut snake = String::new();
+                for c in format!("{reason:?}").chars() {
+                    if c.is_uppercase() && !snake.is_empty() {
+                        snake.push('_');
+                    }
+                    snake.extend(c.to_lowercase());
+                }
+                assert_eq!(snake, reason.name());
+            }
+            assert_eq!($type::from_index($type::COUNT), None);
+        }};
+    }
+
+    #[test]
+    fn names_and_indices() {
+        check!(MissReason);
+        check!(SkipReason);
+        check!(TeardownReason);
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rewriting a packet in place: addresses, ports, TTL and the checksums over them.
+//!
+//! What a flow changes in a packet is the same for every packet of a direction, so the changes to
+//! the checksums are computed once.
+
+use crate::bytes::{
+    load_u16,
+    load_u8,
+    store, //
+};
+use crate::checksum::Delta;
+use crate::key::{
+    Key4,
+    Key6,
+    L4Proto, //
+};
+use crate::parse::{
+    Miss,
+    IPV4_LEN,
+    IPV6_LEN, //
+};
+use crate::reason::MissReason;
+
+/// What TTL - 1 does to the sum over an IPv4 header; the TTL is the first byte of its word.
+const TTL_MINUS_ONE: Delta = Delta::replace32(u16::to_be(0x0100) as u32, 0);
+
+/// Where the checksum lies in a TCP header.
+const TCP_CHECK: usize = 16;
+/// Where the checksum lies in a UDP header.
+const UDP_CHECK: usize = 6;
+
+/// What the transport checksum field of a packet holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Csum {
+    /// The checksum over everything (`CHECKSUM_NONE`, `CHECKSUM_UNNECESSARY`). For
+    /// `CHECKSUM_COMPLETE` too, if the caller forgets the device's sum as `skb_forward_csum()`
+    /// does.
+    Full,
+    /// The sum over the pseudo header, to be completed by the device (`CHECKSUM_PARTIAL`).
+    Partial,
+}
+
+/// What one direction of an IPv4 flow changes in a packet.
+///
+/// # Invariants
+///
+/// The deltas are those from the key that this was made with to the new values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Rewrite4 {
+    saddr: u32,
+    daddr: u32,
+    ports: u32,
+    /// To the IP header: addresses and TTL.
+    ip: Delta,
+    /// To the pseudo header: addresses.
+    addr: Delta,
+    /// To everything the transport checksum covers: addresses and ports.
+    full: Delta,
+    /// Whether addresses or ports change at all.
+    nat: bool,
+}
+
+impl Rewrite4 {
+    /// Translates packets with key `old` to the given addresses and ports, all as they lie in the
+    /// packet.
+    pub fn new(old: &Key4, saddr: u32, daddr: u32, ports: u32) -> Self {
+        let addr = Delta::replace32(old.saddr, saddr).combine(Delta::replace32(old.daddr, daddr));
+
+        // INVARIANT: Computed from `old` and the new values right here.
+        Rewrite4 {
+            saddr,
+            daddr,
+            ports,
+            ip: addr.combine(TTL_MINUS_ONE),
+            addr,
+            full: addr.combine(Delta::replace32(old.ports, ports)),
+            nat: (saddr, daddr, ports) != (old.saddr, old.daddr, old.ports),
+        }
+    }
+
+    /// Forwards packets with key `key` as they are.
+    pub fn identity(key: &Key4) -> Self {
+        Self::new(key, key.saddr, key.daddr, key.ports)
+    }
+
+    /// The new source address, as it lies in the packet.
+    #[inline]
+    pub const fn saddr(&self) -> u32 {
+        self.saddr
+    }
+
+    /// The new destination address, as it lies in the packet.
+    #[inline]
+    pub const fn daddr(&self) -> u32 {
+        self.daddr
+    }
+
+    /// The new ports, as they lie in the packet.
+    #[inline]
+    pub const fn ports(&self) -> u32 {
+        self.ports
+    }
+
+    /// Whether addresses or ports change; if not, only the TTL and its checksum are written.
+    #[inline]
+    pub const fn is_nat(&self) -> bool {
+        self.nat
+    }
+
+    /// How many bytes from the network header on [`apply4`] writes at most: what the caller has
+    /// to make writable.
+    #[inline]
+    pub const fn writes(&self, proto: L4Proto) -> u32 {
+        match self.nat {
+            true => IPV4_LEN as u32 + proto.header_len(),
+            false => IPV4_LEN as u32,
+        }
+    }
+}
+
+/// What one direction of an IPv6 flow changes in a packet.
+///
+/// # Invariants
+///
+/// The deltas are those from the key that this was made with to the new values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Rewrite6 {
+    saddr: [u64; 2],
+    daddr: [u64; 2],
+    ports: u32,
+    /// To the pseudo header: addresses.
+    addr: Delta,
+    /// To everything the transport checksum covers: addresses and ports.
+    full: Delta,
+    /// Whether addresses or ports change at all.
+    nat: bool,
+}
+
+impl Rewrite6 {
+    /// Translates packets with key `old` to the given addresses and ports, all as they lie in the
+    /// packet.
+    pub fn new(old: &Key6, saddr: [u64; 2], daddr: [u64; 2], ports: u32) -> Self {
+        let addr = Delta::replace128(old.saddr, saddr).combine(Delta::replace128(old.daddr, daddr));
+
+        // INVARIANT: Computed from `old` and the new values right here.
+        Rewrite6 {
+            saddr,
+            daddr,
+            ports,
+            addr,
+            full: addr.combine(Delta::replace32(old.ports, ports)),
+            nat: (saddr, daddr, ports) != (old.saddr, old.daddr, old.ports),
+        }
+    }
+
+    /// Forwards packets with key `key` as they are.
+    pub fn identity(key: &Key6) -> Self {
+        Self::new(key, key.saddr, key.daddr, key.ports)
+    }
+
+    /// The new source address, as it lies in the packet.
+    #[inline]
+    pub const fn saddr(&self) -> [u64; 2] {
+        self.saddr
+    }
+
+    /// The new destination address, as it lies in the packet.
+    #[inline]
+    pub const fn daddr(&self) -> [u64; 2] {
+        self.daddr
+    }
+
+    /// The new ports, as they lie in the packet.
+    #[inline]
+    pub const fn ports(&self) -> u32 {
+        self.ports
+    }
+
+    /// Whether addresses or ports change; if not, only the hop limit is written.
+    #[inline]
+    pub const fn is_nat(&self) -> bool {
+        self.nat
+    }
+
+    /// How many bytes from the network header on [`apply6`] writes at most: what the caller has
+    /// to make writable.
+    #[inline]
+    pub const fn writes(&self, proto: L4Proto) -> u32 {
+        match self.nat {
+            true => IPV6_LEN as u32 + proto.header_len(),
+            false => IPV6_LEN as u32,
+        }
+    }
+}
+
+/// Rewrites a packet that [`crate::parse::ipv4`] accepted and whose key is the one `rewrite` was
+/// made with. `hdr` starts at the network header and is writable for [`Rewrite4::writes`] bytes.
+///
+/// # Errors
+///
+/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
+#[inline]
+pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
+    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV4_LEN>() else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.nat {
+        // First, because it may fail.
+        transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
+        store(ip, 12, rewrite.saddr.to_ne_bytes());
+        store(ip, 16, rewrite.daddr.to_ne_bytes());
+    }
+    let ttl = load_u8(ip, 8).wrapping_sub(1);
+    store(ip, 8, [ttl]);
+    let check = rewrite.ip.apply(load_u16(ip, 10));
+    store(ip, 10, check.to_ne_bytes());
+    Ok(())
+}
+
+/// Rewrites a packet that [`crate::parse::ipv6`] accepted and whose key is the one `rewrite` was
+/// made with. `hdr` starts at the network header and is writable for [`Rewrite6::writes`] bytes.
+///
+/// # Errors
+///
+/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
+#[inline]
+pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
+    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV6_LEN>() else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.nat {
+        // First, because it may fail.
+        transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
+        let ([s0, s1], [d0, d1]) = (rewrite.saddr, rewrite.daddr);
+        store(ip, 8, s0.to_ne_bytes());
+        store(ip, 16, s1.to_ne_bytes());
+        store(ip, 24, d0.to_ne_bytes());
+        store(ip, 32, d1.to_ne_bytes());
+    }
+    let hop_limit = load_u8(ip, 7).wrapping_sub(1);
+    store(ip, 7, [hop_limit]);
+    Ok(())
+}
+
+/// Writes ports and checksum of a transport header.
+#[inline(always)]
+fn transport(
+    l4: &mut [u8],
+    proto: L4Proto,
+    ports: u32,
+    addr: Delta,
+    full: Delta,
+    csum: Csum,
+) -> Result<(), Miss> {
+    match proto {
+        L4Proto::Tcp => {
+            let Some(tcp) = l4.first_chunk_mut::<20>() else {
+                return Err(MissReason::Truncated.into());
+            };
+            let check = load_u16(tcp, TCP_CHECK);
+            let check = match csum {
+                Csum::Full => full.apply(check),
+                Csum::Partial => addr.apply_partial(check),
+            };
+            store(tcp, TCP_CHECK, check.to_ne_bytes());
+            store(tcp, 0, ports.to_ne_bytes());
+        }
+        L4Proto::Udp => {
+            let Some(udp) = l4.first_chunk_mut::<8>() else {
+                return Err(MissReason::Truncated.into());
+            };
+            let check = load_u16(udp, UDP_CHECK);
+            let check = match csum {
+                Csum::Full => full.apply_udp(check),
+                Csum::Partial => addr.apply_partial(check),
+            };
+            store(udp, UDP_CHECK, check.to_ne_bytes());
+            store(udp, 0, ports.to_ne_bytes());
+        }
+    }
+    Ok(())
+}

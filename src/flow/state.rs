@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The life of a flow in one word: active, closing, dead.
+
+use crate::reason::TeardownReason;
+use crate::sync::{
+    AtomicU32,
+    Ordering, //
+};
+
+/// The reason of a dead flow, as its index.
+const REASON_MASK: u32 = 0xff;
+const DEAD: u32 = 1 << 8;
+const FIN_ORIGINAL: u32 = 1 << 9;
+const FIN_REPLY: u32 = 1 << 10;
+const FIN_BOTH: u32 = FIN_ORIGINAL | FIN_REPLY;
+
+/// A direction of a connection, with conntrack's numbers (`enum ip_conntrack_dir`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the side that opened the connection.
+    Original = 0,
+    /// Towards the side that opened the connection.
+    Reply = 1,
+}
+
+impl Direction {
+    /// The other direction.
+    #[inline]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        }
+    }
+
+    const fn fin(self) -> u32 {
+        match self {
+            Direction::Original => FIN_ORIGINAL,
+            Direction::Reply => FIN_REPLY,
+        }
+    }
+}
+
+/// What a FIN meant to a flow; see [`State::fin`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FinAction {
+    /// The first FIN of the connection: it is closing from now on.
+    First,
+    /// The second direction closed as well; reported to one caller only.
+    Both,
+    /// This direction had closed before: a retransmission.
+    Again,
+    /// The flow is dead.
+    Dead,
+}
+
+/// The state of a flow, shared by its two directions and by every CPU.
+///
+/// Zeroed memory is an active flow. Death is final. The accesses are relaxed, except that a thread
+/// which sees a flow dead also sees what the killer wrote before: that packets have stopped using
+/// a flow is established by a grace period, not by this word.
+///
+/// # Invariants
+///
+/// - If `DEAD` is set, the low byte is the index of a [`TeardownReason`], and neither changes again.
+/// - If `DEAD` is clear, the low byte is zero.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct State(AtomicU32);
+
+impl State {
+    /// A new, active flow.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        // INVARIANT: Neither `DEAD` nor a reason.
+        State(AtomicU32::new(0))
+    }
+
+    /// A new, active flow.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        State(AtomicU32::new(0))
+    }
+
+    /// Whether packets may be forwarded by the flow: not dead. One load.
+    #[inline]
+    pub fn is_live(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & DEAD == 0
+    }
+
+    /// Whether the flow is live and a FIN was seen in at least one direction.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        let state = self.0.load(Ordering::Relaxed);
+        state & DEAD == 0 && state & FIN_BOTH != 0
+    }
+
+    /// Why the flow is dead, or [`None`] while it is live.
+    pub fn reason(&self) -> Option<TeardownReason> {
+        let state = self.0.load(Ordering::Acquire);
+        if state & DEAD == 0 {
+            return None;
+        }
+        TeardownReason::from_index((state & REASON_MASK) as usize)
+    }
+
+    /// Kills the flow. Returns `true` to exactly one caller, whose reason is kept and who has to
+    /// take the flow apart.
+    #[cold]
+    pub fn kill(&self, reason: TeardownReason) -> bool {
+        let mut state = self.0.load(Ordering::Relaxed);
+        while state & DEAD == 0 {
+            // INVARIANT: `DEAD` was clear, hence the low byte zero; both are set together.
+            match self.0.compare_exchange_weak(
+                state,
+                state | DEAD | u32::from(reason as u8),
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    /// Notes a FIN seen in direction `dir`.
+    #[cold]
+    pub fn fin(&self, dir: Direction) -> FinAction {
+        // Leaves the invariants alone: a FIN bit is neither `DEAD` nor part of the reason.
+        let before = self.0.fetch_or(dir.fin(), Ordering::Relaxed);
+        if before & DEAD != 0 {
+            FinAction::Dead
+        } else if before & dir.fin() != 0 {
+            FinAction::Again
+        } else if before & FIN_BOTH != 0 {
+            FinAction::Both
+        } else {
+            FinAction::First
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fin_from_both_sides() {
+        let state = State::new();
+        assert!(state.is_live() && !state.is_closing());
+        assert_eq!(state.fin(Direction::Reply), FinAction::First);
+        assert!(state.is_live() && state.is_closing());
+        assert_eq!(state.fin(Direction::Reply), FinAction::Again);
+        assert_eq!(state.fin(Direction::Reply.opposite()), FinAction::Both);
+        assert_eq!(state.fin(Direction::Original), FinAction::Again);
+        assert_eq!(state.reason(), None);
+        assert!(state.kill(TeardownReason::Fin));
+        assert!(!state.is_live() && !state.is_closing());
+    }
+
+    #[test]
+    fn one_killer() {
+        for reason in TeardownReason::ALL {
+            let state = State::default();
+            assert!(state.kill(*reason));
+            assert!(!state.kill(TeardownReason::Idle));
+            assert!(!state.is_live());
+            assert_eq!(state.fin(Direction::Original), FinAction::Dead);
+            assert_eq!(state.reason(), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn one_killer_of_many() {
+        let state = State::new();
+        let wins: usize = std::thread::scope(|s| {
+            let killers: Vec<_> = TeardownReason::ALL
+                .iter()
+                .map(|reason| {
+                    let state = &state;
+                    s.spawn(move || {
+                        state.fin(Direction::Original);
+                        state.kill(*reason).then_some(*reason)
+                    })
+                })
+                .collect();
+            let won: Vec<_> = killers
+                .into_iter()
+                .filter_map(|k| k.join().unwrap())
+                .collect();
+            assert_eq!(state.reason(), won.first().copied());
+            won.len()
+        });
+        assert_eq!(wins, 1);
+    }
+
+    #[test]
+    fn is_one_word() {
+        assert_eq!(size_of::<State>(), 4);
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The atomics this crate uses: the real ones, or loom's when a model is being checked.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{
+    AtomicPtr,
+    AtomicU32,
+    AtomicUsize,
+    Ordering, //
+};
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{
+    AtomicPtr,
+    AtomicU32,
+    AtomicUsize,
+    Ordering, //
+};

@@ -1,0 +1,763 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The flowtable: `nf_flowtable_type` as nf_tables knows it, and our object behind it, which owns
+//! the tables, the ageing wheel and the flows.
+//!
+//! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
+//! [kills](crate::entry::Cold::kill) it, which may be the packet path, and puts it on the list of
+//! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
+//!
+//! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
+//! mainline has its hash table, the worker where mainline has its own.
+//!
+//! Lock order: [`FLOWTABLES`], then a flowtable's `inner` (softirqs off), then a conntrack entry's
+//! lock. `nfnl_lock` may be held around all of them, and is taken around none.
+
+use crate::{
+    entry::{
+        Cold,
+        Entry,
+        Family,
+        Flow,
+        Visitor,
+        V4,
+        V6, //
+    },
+    ffi::{
+        self,
+        c,
+        BhGuard,
+        HZ, //
+    },
+    hook,
+    stats, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem::offset_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicPtr,
+        Ordering, //
+    }, //
+};
+use kernel::{
+    ffi::c_int,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        global_lock,
+        rcu,
+        SpinLock, //
+    }, //
+};
+use nft_flow::{
+    age::{
+        Due,
+        Wheel, //
+    },
+    key::Seed,
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    },
+    table::{
+        Buckets,
+        Cursor,
+        InsertError,
+        Migration,
+        Table,
+        Visit,
+        Writer, //
+    }, //
+};
+
+/// Buckets of an empty table: 16 KiB for some 900 entries.
+const MIN_BUCKETS: usize = 256;
+/// Buckets that are looked at or copied before softirqs get a chance to run.
+const BUCKETS_AT_ONCE: usize = 256;
+/// Flows that the worker looks at before others get a chance to run.
+const FLOWS_AT_ONCE: usize = 64;
+/// Flows that the worker looks at in a second, about: with more flows, each one less often.
+const FLOWS_PER_SECOND: usize = 65536;
+/// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
+/// those that were deleted without another packet are noticed.
+const MAX_INTERVAL: u32 = 16;
+
+/// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
+const NF_FLOWTABLE_HW_OFFLOAD: u32 = 1;
+const NF_FLOWTABLE_COUNTER: u32 = 2;
+
+global_lock! {
+    // SAFETY: Initialised by the module's init before the types are registered.
+    pub(crate) unsafe(uninit) static FLOWTABLES: Mutex<KVec<Registered>> = KVec::new();
+}
+
+/// A flowtable in [`FLOWTABLES`].
+///
+/// # Invariants
+///
+/// The flowtable is valid while it is in the list.
+pub(crate) struct Registered(NonNull<Flowtable>);
+
+// SAFETY: A flowtable may be used from everywhere.
+unsafe impl Send for Registered {}
+
+impl Registered {
+    /// The flowtable.
+    pub(crate) fn get(&self) -> &Flowtable {
+        // SAFETY: By the type invariant; the list's lock is held by whoever sees `self`.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// A flowtable.
+#[pin_data]
+pub(crate) struct Flowtable {
+    pub(crate) seed: Seed,
+    pub(crate) v4: Table<Entry<V4>>,
+    pub(crate) v6: Table<Entry<V6>>,
+    nf: NonNull<c::nf_flowtable>,
+    /// Flows that were killed and not yet taken out.
+    dead: AtomicPtr<Cold>,
+    #[pin]
+    inner: SpinLock<Inner>,
+}
+
+/// What only one thread at a time may change.
+pub(crate) struct Inner {
+    pub(crate) w4: Writer<Entry<V4>>,
+    pub(crate) w6: Writer<Entry<V6>>,
+    wheel: Wheel,
+    closing: bool,
+}
+
+// SAFETY: The pointer to the C object is used under the rules of nf_tables: it outlives ours.
+unsafe impl Send for Flowtable {}
+// SAFETY: As above; what changes is atomic or under the lock.
+unsafe impl Sync for Flowtable {}
+
+/// A family's writer, for code that serves both.
+pub(crate) trait Writers: Family {
+    /// The writer of this family's table.
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
+}
+
+impl Writers for V4 {
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<V4>> {
+        &mut inner.w4
+    }
+}
+
+impl Writers for V6 {
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<V6>> {
+        &mut inner.w6
+    }
+}
+
+/// Seconds since boot, as the wheel counts them.
+fn tick() -> u32 {
+    // SAFETY: `jiffies` is always mapped.
+    let jiffies = unsafe { ptr::read_volatile(&raw const c::jiffies) };
+
+    (jiffies as usize / HZ as usize) as u32
+}
+
+fn alloc_buckets<T>(n: usize) -> Option<Buckets<T>> {
+    let layout = Buckets::<T>::layout(n)?;
+    // SAFETY: Any size is allowed. The allocation is aligned to its size's largest power of two.
+    let memory = NonNull::new(unsafe { c::nfo_table_alloc(layout.size()) })?;
+
+    // SAFETY: Fresh, zeroed and large enough.
+    unsafe { Buckets::from_zeroed(memory.cast(), n) }
+}
+
+/// # Safety
+///
+/// No reader may be in the array any more.
+unsafe fn free_buckets<T>(buckets: Buckets<T>) {
+    let (memory, _) = buckets.into_raw();
+
+    // SAFETY: It came from `alloc_buckets`.
+    unsafe { c::nfo_table_free(memory.as_ptr().cast()) };
+}
+
+impl Flowtable {
+    fn new(nf: NonNull<c::nf_flowtable>) -> Result<Pin<KBox<Self>>> {
+        let mut random = [0u64; 8];
+        // SAFETY: The buffer is as large as is said.
+        unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
+
+        let b4 = alloc_buckets(MIN_BUCKETS).ok_or(ENOMEM)?;
+        let Some(b6) = alloc_buckets(MIN_BUCKETS) else {
+            // SAFETY: Nobody has seen it.
+            unsafe { free_buckets(b4) };
+            return Err(ENOMEM);
+        };
+        let (v4, w4) = Table::new(b4);
+        let (v6, w6) = Table::new(b6);
+        let mut inner = Inner {
+            w4,
+            w6,
+            wheel: Wheel::new(tick()),
+            closing: false,
+        };
+
+        let uninit = match KBox::<Self>::new_uninit(GFP_KERNEL) {
+            Ok(uninit) => uninit,
+            Err(_) => {
+                // SAFETY: Nobody has seen the tables.
+                unsafe { close_tables(&v4, &v6, &mut inner) };
+                return Err(ENOMEM);
+            }
+        };
+        let init = pin_init!(Self {
+            seed: Seed::new(random),
+            v4,
+            v6,
+            nf,
+            dead: AtomicPtr::new(ptr::null_mut()),
+            inner <- new_spinlock!(inner, "nft_offload::flowtable"),
+        });
+        // Cannot fail: the memory is there.
+        uninit.write_pin_init(init).map_err(|e| match e {})
+    }
+
+    /// The flowtable behind the pointer that netfilter gives to the hook.
+    ///
+    /// # Safety
+    ///
+    /// `nf` is a `struct nf_flowtable` that [`init`] has made ours.
+    #[inline(always)]
+    pub(crate) unsafe fn from_hook<'a>(nf: *mut kernel::ffi::c_void) -> &'a Self {
+        // SAFETY: `init` has put the pointer there; the object outlives the hook by a grace
+        // period.
+        unsafe { &*(*nf.cast::<c::nf_flowtable>()).rhashtable.tbl.cast::<Self>() }
+    }
+
+    /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
+    ///
+    /// # Safety
+    ///
+    /// `ft` is valid.
+    pub(crate) unsafe fn from_nft<'a>(ft: *mut c::nft_flowtable) -> Option<&'a Self> {
+        // SAFETY: Valid by contract; a flowtable has a type from its creation on.
+        unsafe {
+            let ty = (*ft).data.type_;
+
+            TYPES
+                .iter()
+                .any(|t| ptr::eq(t.0.get(), ty))
+                .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
+        }
+    }
+
+    /// nf_tables' object.
+    pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
+        self.nf
+            .as_ptr()
+            .wrapping_byte_sub(offset_of!(c::nft_flowtable, data))
+            .cast()
+    }
+
+    /// The network namespace.
+    pub(crate) fn net(&self) -> *mut c::net {
+        // SAFETY: The C object outlives ours.
+        unsafe { c::nfo_ft_net(self.nf.as_ptr()) }
+    }
+
+    /// Are packets to be counted in conntrack (flag `counter`)?
+    #[inline(always)]
+    pub(crate) fn counts(&self) -> bool {
+        // SAFETY: The C object outlives ours. Nf_tables may change the flags at any time.
+        let flags = unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) };
+
+        flags & NF_FLOWTABLE_COUNTER != 0
+    }
+
+    /// Flows of IPv4 and IPv6, and buckets of both tables.
+    pub(crate) fn size(&self) -> ([usize; 2], [usize; 2]) {
+        self.locked(|inner| {
+            (
+                [inner.w4.len() / 2, inner.w6.len() / 2],
+                [inner.w4.buckets(), inner.w6.buckets()],
+            )
+        })
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        let _bh = BhGuard::new();
+
+        f(&mut self.inner.lock())
+    }
+
+    /// Publishes a flow, which belongs to the flowtable then.
+    ///
+    /// # Errors
+    ///
+    /// The flow is the caller's still.
+    ///
+    /// # Safety
+    ///
+    /// `flow` came from [`Flow::new`] and is in no table.
+    pub(crate) unsafe fn add<F: Writers>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
+        // SAFETY: Valid, and not yet shared.
+        let [orig, reply] = unsafe { &(*flow.as_ptr()).entries };
+        // SAFETY: As above.
+        let link = unsafe { NonNull::from(&(*flow.as_ptr()).cold.link) };
+
+        self.locked(|inner| {
+            if inner.closing {
+                return Err(SkipReason::FlowtableClosing);
+            }
+            // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
+            unsafe {
+                insert::<F>(inner, reply)?;
+                // Original last: a walk that looks at one direction only finds whole flows.
+                if let Err(e) = insert::<F>(inner, orig) {
+                    F::writer(inner).remove(reply);
+                    return Err(e);
+                }
+                inner.wheel.add(link, tick().wrapping_add(1));
+            }
+            Ok(())
+        })?;
+        stats::count(stats::Counter::FlowsAdded);
+        Ok(())
+    }
+
+    /// Puts a killed flow on the list for the worker. Takes no lock.
+    pub(crate) fn bury(&self, cold: &Cold) {
+        let new = ptr::from_ref(cold).cast_mut();
+        let mut head = self.dead.load(Ordering::Relaxed);
+
+        loop {
+            cold.next_dead.store(head, Ordering::Relaxed);
+            match self.dead.compare_exchange_weak(
+                head,
+                new,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        if head.is_null() {
+            // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
+            unsafe { c::nfo_gc_kick(self.nf.as_ptr()) };
+        }
+    }
+
+    /// Kills every flow for which `which` holds.
+    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold, [u32; 2]) -> bool) {
+        self.kill_family::<V4>(reason, &which);
+        self.kill_family::<V6>(reason, &which);
+    }
+
+    fn kill_family<F: Writers>(
+        &self,
+        reason: TeardownReason,
+        which: &impl Fn(&Cold, [u32; 2]) -> bool,
+    ) {
+        let mut cursor = Cursor::default();
+
+        while self.locked(|inner| {
+            F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
+                // SAFETY: An entry in the table is valid.
+                let entry = unsafe { entry.as_ref() };
+                let flow = entry.flow();
+                let ports = flow.entries.each_ref().map(|e| F::input(&e.key));
+
+                if entry.is_live() && which(&flow.cold, ports) {
+                    flow.cold.kill(reason);
+                }
+                Visit::Keep
+            })
+        }) {
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+    }
+
+    /// One run of the worker.
+    fn work(&self) {
+        self.reap();
+        self.age();
+        self.reap();
+        self.resize::<V4>();
+        self.resize::<V6>();
+    }
+
+    /// Takes the dead out of table and wheel, and frees them.
+    fn reap(&self) {
+        struct Withdraw<'a>(&'a mut Inner);
+        impl Visitor for Withdraw<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for entry in &flow.entries {
+                    F::withdraw(self.0, entry);
+                }
+            }
+        }
+
+        let mut next = self.dead.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut n = 0;
+
+        while let Some(cold) = NonNull::new(next) {
+            // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
+            unsafe {
+                next = cold.as_ref().next_dead.load(Ordering::Relaxed);
+                self.locked(|inner| {
+                    cold.as_ref().with(Withdraw(inner));
+                    inner.wheel.remove(NonNull::from(&cold.as_ref().link));
+                });
+                Cold::free(cold);
+
+                n += 1;
+                if n % FLOWS_AT_ONCE == 0 {
+                    c::nfo_cond_resched();
+                }
+            }
+        }
+    }
+
+    /// Looks at the flows whose time has come.
+    fn age(&self) {
+        let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
+
+        loop {
+            let now = tick();
+            let mut n = 0;
+            let flows = self.locked(|inner| {
+                let mut budget = 4 * FLOWS_AT_ONCE as u32;
+
+                while n < FLOWS_AT_ONCE {
+                    match inner.wheel.advance(now, &mut budget) {
+                        Due::Link(link) => {
+                            // SAFETY: All links in the wheel are those of flows.
+                            due[n] = unsafe { Cold::from_link(link) };
+                            n += 1;
+                        }
+                        Due::Busy | Due::Idle => break,
+                    }
+                }
+                inner.wheel.len().wrapping_add(n)
+            });
+            if n == 0 {
+                return;
+            }
+
+            let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
+            let mut again = [None; FLOWS_AT_ONCE];
+
+            for (cold, again) in due[..n].iter().zip(&mut again) {
+                // SAFETY: The worker alone frees flows, and these are not freed yet.
+                *again = self.check(unsafe { cold.as_ref() }, interval);
+            }
+            self.locked(|inner| {
+                for (cold, again) in due[..n].iter().zip(&again) {
+                    if let Some(after) = again {
+                        // SAFETY: The link is in no wheel, and lives until the worker frees the
+                        // flow, before which it is removed.
+                        unsafe {
+                            let link = NonNull::from(&cold.as_ref().link);
+                            inner.wheel.add(link, now.wrapping_add(*after));
+                        }
+                    }
+                }
+            });
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+    }
+
+    /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
+    fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
+        struct Valid;
+        impl Visitor for Valid {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                flow.entries.iter().all(|entry| F::dst_valid(entry))
+            }
+        }
+
+        if !cold.state.is_live() {
+            return None;
+        }
+        let ct = cold.ct.get();
+        let idle = cold.idle(ffi::jiffies32());
+        // SAFETY: The namespace outlives its flowtables.
+        let timeout = unsafe { c::nfo_offload_timeout(self.net(), cold.proto.number()) };
+        let reason = if ct.is_dying() {
+            TeardownReason::CtDying
+        } else if idle >= timeout {
+            TeardownReason::Idle
+        } else if ct.is_tcp_closed() {
+            TeardownReason::Conntrack
+        } else if {
+            let _rcu = rcu::read_lock();
+            !cold.with(Valid)
+        } {
+            TeardownReason::DstStale
+        } else {
+            ct.extend();
+            let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
+            return Some(rest.clamp(1, interval));
+        };
+        cold.kill(reason);
+        None
+    }
+
+    /// Gives a table more or fewer buckets, if it wants them.
+    fn resize<F: Writers>(&self) {
+        let Some(want) = self.locked(|inner| F::writer(inner).wants_resize()) else {
+            return;
+        };
+        // Without memory the table stays as it is; the worker asks again in a second.
+        let Some(new) = alloc_buckets(want) else {
+            return;
+        };
+        if let Err(new) = self.locked(|inner| F::writer(inner).begin_resize(new)) {
+            // SAFETY: No reader has seen it.
+            unsafe { free_buckets(new) };
+            return;
+        }
+
+        let old = loop {
+            match self.locked(|inner| F::writer(inner).migrate(BUCKETS_AT_ONCE)) {
+                // SAFETY: Process context, no lock is held.
+                Migration::More => unsafe { c::nfo_cond_resched() },
+                Migration::Done => {
+                    let old = self.locked(|inner| {
+                        // SAFETY: The writer belongs to this table.
+                        unsafe { F::writer(inner).finish(F::table(self)) }
+                    });
+                    if old.is_some() {
+                        break old;
+                    }
+                }
+                Migration::Failed | Migration::Idle => {
+                    break self.locked(|inner| F::writer(inner).abort_resize());
+                }
+            }
+        };
+        if let Some(old) = old {
+            // SAFETY: After the grace period no reader is in it.
+            unsafe {
+                c::synchronize_rcu();
+                free_buckets(old);
+            }
+        }
+    }
+
+    /// Ends the flowtable: no hook and no rule refers to it any more.
+    fn close(self: Pin<KBox<Self>>) {
+        let mut list = FLOWTABLES.lock();
+        let this = &raw const *self;
+        if let Some(i) = list.iter().position(|r| ptr::eq(r.0.as_ptr(), this)) {
+            let _ = list.remove(i);
+        }
+        drop(list);
+
+        self.locked(|inner| inner.closing = true);
+        // SAFETY: The C object outlives ours. The worker does not run from here on.
+        unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
+        self.kill_all(TeardownReason::FlowtableDelete, |_, _| true);
+        self.reap();
+
+        let buckets = self.locked(|inner| {
+            // SAFETY: The writers belong to these tables.
+            unsafe { (inner.w4.close(&self.v4), inner.w6.close(&self.v6)) }
+        });
+        // Packets that had got hold of the flowtable before its hooks were removed are through
+        // after this.
+        // SAFETY: Process context; afterwards no reader is in the arrays.
+        unsafe {
+            c::synchronize_rcu();
+            for b in [buckets.0 .0, buckets.0 .1].into_iter().flatten() {
+                free_buckets(b);
+            }
+            for b in [buckets.1 .0, buckets.1 .1].into_iter().flatten() {
+                free_buckets(b);
+            }
+        }
+    }
+}
+
+/// Frees tables that nobody has seen.
+///
+/// # Safety
+///
+/// No reader knows the tables.
+unsafe fn close_tables(v4: &Table<Entry<V4>>, v6: &Table<Entry<V6>>, inner: &mut Inner) {
+    // SAFETY: The writers belong to these tables, and nobody else does anything with them.
+    unsafe {
+        if let (Some(b), _) = inner.w4.close(v4) {
+            free_buckets(b);
+        }
+        if let (Some(b), _) = inner.w6.close(v6) {
+            free_buckets(b);
+        }
+    }
+}
+
+/// Inserts one direction. A dead flow with the same key makes room; the worker will find that it
+/// is out of the table already.
+///
+/// # Safety
+///
+/// As for [`Writer::insert`].
+unsafe fn insert<F: Writers>(inner: &mut Inner, entry: &Entry<F>) -> Result<(), SkipReason> {
+    // SAFETY: By the contract of this function.
+    match unsafe { F::writer(inner).insert(entry.into()) } {
+        Ok(()) => return Ok(()),
+        Err(InsertError::Full) => return Err(SkipReason::TableFull),
+        Err(InsertError::Exists(old)) => {
+            // SAFETY: An entry in the table is valid.
+            let old = unsafe { old.as_ref() };
+
+            if old.is_live() {
+                return Err(SkipReason::TableExists);
+            }
+            F::writer(inner).remove(old);
+        }
+    }
+    // SAFETY: By the contract of this function.
+    unsafe { F::writer(inner).insert(entry.into()) }.map_err(|e| match e {
+        InsertError::Full => SkipReason::TableFull,
+        InsertError::Exists(_) => SkipReason::TableExists,
+    })
+}
+
+/// `nf_flowtable_type.init`: a flowtable is being created.
+unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
+    let Some(nf) = NonNull::new(nf) else {
+        return EINVAL.to_errno();
+    };
+    let ft = match Flowtable::new(nf) {
+        Ok(ft) => ft,
+        Err(e) => return e.to_errno(),
+    };
+    let raw = NonNull::from(&*ft);
+
+    // SAFETY: nf_tables gives us a new object that nobody else uses yet.
+    unsafe { c::nfo_ft_init(nf.as_ptr(), Some(gc)) };
+    // INVARIANT: It is taken out of the list before it is freed.
+    if FLOWTABLES.lock().push(Registered(raw), GFP_KERNEL).is_err() {
+        ft.close();
+        return ENOMEM.to_errno();
+    }
+    // SAFETY: As above. The pin is kept: only `free` takes the box back.
+    unsafe {
+        (*nf.as_ptr()).rhashtable.tbl = KBox::into_raw(Pin::into_inner_unchecked(ft)).cast();
+        c::nfo_gc_queue(nf.as_ptr(), HZ as usize);
+    }
+    0
+}
+
+/// `nf_flowtable_type.free`: no hook and no rule refers to the flowtable any more.
+unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
+    // SAFETY: `init` has put the pointer there, and nf_tables calls this once.
+    unsafe {
+        let raw = (*nf).rhashtable.tbl.cast::<Flowtable>();
+
+        Pin::new_unchecked(KBox::from_raw(raw)).close();
+    }
+}
+
+/// The worker.
+unsafe extern "C" fn gc(work: *mut c::work_struct) {
+    // SAFETY: The work item is the one in a flowtable that `init` has made ours, and that waits
+    // for the worker before it ends.
+    unsafe {
+        let nf = work
+            .byte_sub(offset_of!(c::nf_flowtable, gc_work) + offset_of!(c::delayed_work, work))
+            .cast::<c::nf_flowtable>();
+
+        Flowtable::from_hook(nf.cast()).work();
+        c::nfo_gc_queue(nf, HZ as usize);
+    }
+}
+
+/// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
+/// asks whether hardware can offload: a flowtable with `flags offload` is refused for a device
+/// that cannot.
+unsafe extern "C" fn setup(
+    nf: *mut c::nf_flowtable,
+    _dev: *mut c::net_device,
+    cmd: c::flow_block_command,
+) -> c_int {
+    // SAFETY: nf_tables passes a flowtable of ours.
+    let hw = unsafe { (*nf).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
+
+    if hw && cmd == c::flow_block_command_FLOW_BLOCK_BIND {
+        return EOPNOTSUPP.to_errno();
+    }
+    0
+}
+
+/// A type that C links into its list.
+struct Type(UnsafeCell<c::nf_flowtable_type>);
+
+// SAFETY: C serialises what it does with registered types.
+unsafe impl Sync for Type {}
+
+const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
+    Type(UnsafeCell::new(c::nf_flowtable_type {
+        list: c::list_head {
+            next: ptr::null_mut(),
+            prev: ptr::null_mut(),
+        },
+        family: family as c_int,
+        init: Some(init),
+        gc: None,
+        setup: Some(setup),
+        action: None,
+        free: Some(free),
+        get: None,
+        put: None,
+        hook,
+        owner: ptr::null_mut(),
+    }))
+}
+
+static TYPES: [Type; 3] = [
+    flowtable_type(c::NFPROTO_INET, Some(hook::inet)),
+    flowtable_type(c::NFPROTO_IPV4, Some(hook::ipv4)),
+    flowtable_type(c::NFPROTO_IPV6, Some(hook::ipv6)),
+];
+
+/// Keeps the types registered.
+pub(crate) struct Registration(());
+
+impl Registration {
+    /// Registers the flowtable types, in front of those of nf_flow_table_inet if that is loaded.
+    pub(crate) fn new(module: &'static ThisModule) -> Self {
+        for ty in &TYPES {
+            let ty = ty.0.get();
+
+            // SAFETY: The type is static, and not registered yet.
+            unsafe {
+                (*ty).owner = module.as_ptr().cast();
+                c::nft_register_flowtable_type(ty);
+                // nf_tables takes the first one of a family.
+                c::nfo_list_to_front(&raw mut (*ty).list);
+            }
+        }
+        Self(())
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        for ty in &TYPES {
+            // SAFETY: Registered by `new`. The module is not unloaded while a flowtable exists.
+            unsafe { c::nft_unregister_flowtable_type(ty.0.get()) };
+        }
+        *FLOWTABLES.lock() = KVec::new();
+    }
+}

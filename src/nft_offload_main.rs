@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! nft_offload: netfilter flow offloading.
+//!
+//! | module      | what it is                                                         |
+//! |-------------|--------------------------------------------------------------------|
+//! | `expr`      | the nftables expression `flow_offload`: which connections          |
+//! | `path`      | where their packets leave and come in                              |
+//! | `flowtable` | tables, ageing, worker; the flowtable types                        |
+//! | `entry`     | a flow in memory                                                   |
+//! | `hook`      | the fast path at the ingress hook                                  |
+//! | `xmit`      | transmit through a neighbour                                       |
+//! | `ct`        | what conntrack hands over and gets back                            |
+//! | `heal`      | devices that change                                                |
+//! | `stats`     | counters, one per reason                                           |
+//! | `debugfs`   | where they are read                                                |
+//! | `ffi`       | everything that knows C layouts                                    |
+//!
+//! Keys, parser, rewriting, table and wheel are the crate `nft_flow`, in `flow/`.
+
+#![crate_name = "nft_offload"]
+
+use kernel::prelude::*;
+
+mod ct;
+mod debugfs;
+mod entry;
+mod expr;
+mod ffi;
+mod flowtable;
+mod heal;
+mod hook;
+mod path;
+mod stats;
+mod xmit;
+
+use entry::{
+    Family,
+    Flow,
+    V4,
+    V6, //
+};
+
+module! {
+    type: NftOffload,
+    name: "nft_offload",
+    authors: ["nft_offload developers"],
+    description: "Netfilter flow offloading",
+    license: "GPL",
+    alias: [
+        "kmod-nft-offload",
+        "nf-flowtable-1",
+        "nf-flowtable-2",
+        "nf-flowtable-10",
+        "nft-expr-1-flow_offload",
+        "nft-expr-2-flow_offload",
+        "nft-expr-10-flow_offload",
+    ],
+}
+
+/// The module: its registrations, in the order in which they end. First nothing new comes in, then
+/// nobody tells us anything, then the memory goes.
+#[pin_data]
+struct NftOffload {
+    _expr: expr::Registration,
+    _types: flowtable::Registration,
+    _heal: heal::Registration,
+    #[pin]
+    _debugfs: debugfs::Files,
+    _caches: [ffi::cache::CacheGuard; 2],
+}
+
+impl kernel::InPlaceModule for NftOffload {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // SAFETY: Once, before anything uses it.
+        unsafe { flowtable::FLOWTABLES.init() };
+
+        try_pin_init!(Self {
+            _caches: [
+                V4::cache().create(c"nft_offload_flow4", size_of::<Flow<V4>>())?,
+                V6::cache().create(c"nft_offload_flow6", size_of::<Flow<V6>>())?,
+            ],
+            _debugfs <- debugfs::Files::new(),
+            _heal: heal::Registration::new()?,
+            _types: flowtable::Registration::new(module),
+            _expr: expr::Registration::new(module)?,
+        })
+    }
+}

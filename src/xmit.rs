@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmit through a neighbour.
+//!
+//! A connected neighbour has a ready link-layer header, which is copied under its sequence lock: a
+//! changed address is used from the next packet on. In every other state the packet goes to the
+//! neighbour's own output function, which resolves, confirms and queues as for any other packet.
+//! Either way it leaves through the device's queueing discipline.
+
+use crate::{
+    entry::{
+        Entry,
+        Family, //
+    },
+    ffi::{
+        c,
+        skb::Skb, //
+    },
+    stats, //
+};
+use core::{
+    ptr,
+    sync::atomic::{
+        fence,
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+
+/// `HH_DATA_MOD`: headers of up to this size lie at the end of the first 16 bytes of the cache.
+const HH_DATA_MOD: u32 = 16;
+
+/// The neighbour that `entry` sends to, if it is still in use. A deleted one is replaced by a new
+/// one for the same next hop.
+#[inline(always)]
+pub(crate) fn neighbour<F: Family>(entry: &Entry<F>) -> Option<ptr::NonNull<c::neighbour>> {
+    let n = ptr::NonNull::new(entry.neigh())?;
+
+    // SAFETY: Valid until the end of the RCU section that the hook runs in.
+    if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
+        return Some(n);
+    }
+    renew(entry)
+}
+
+/// Looks the neighbour up again, after it was flushed or deleted.
+#[cold]
+fn renew<F: Family>(entry: &Entry<F>) -> Option<ptr::NonNull<c::neighbour>> {
+    let daddr = &raw const entry.ct.tuple(entry.dir.opposite()).src.u3;
+    let new = entry.dst.neighbour(daddr.cast())?;
+
+    stats::count(stats::Counter::NeighRenewed);
+    entry.set_neigh(Some(new));
+    ptr::NonNull::new(entry.neigh())
+}
+
+/// Bytes that have to be free before the network header.
+#[inline(always)]
+pub(crate) fn headroom(n: ptr::NonNull<c::neighbour>) -> u32 {
+    // SAFETY: A neighbour keeps its device; both are valid in the RCU section.
+    unsafe {
+        let dev = (*n.as_ptr()).dev;
+        let need = (*dev).hard_header_len.wrapping_add((*dev).needed_headroom);
+
+        u32::from(need).max(HH_DATA_MOD)
+    }
+}
+
+/// Sends a rewritten packet. It is gone then.
+///
+/// # Safety
+///
+/// There are [`headroom`] bytes of headroom, the packet's first bytes before the network header
+/// may be written, and `n` is valid in this RCU section.
+#[inline(always)]
+pub(crate) unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
+    let n = n.as_ptr();
+
+    // SAFETY: `n` is valid; its state and header are written concurrently, hence the volatile
+    // reads, and the sequence lock.
+    unsafe {
+        let state = (&raw const (*n).nud_state).read_volatile();
+
+        if u32::from(state) & c::NUD_CONNECTED != 0 {
+            if let Some(len) = copy_header(skb, &raw const (*n).hh) {
+                skb.push(len);
+                c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());
+                return;
+            }
+        }
+        if let Some(output) = (&raw const (*n).output).read_volatile() {
+            output(n, skb.as_ptr());
+        }
+    }
+}
+
+/// Copies the cached header in front of the packet, and returns its length; [`None`] if there is
+/// none yet, or it is longer than that of Ethernet.
+///
+/// # Safety
+///
+/// As for [`output`].
+#[inline(always)]
+unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache) -> Option<u32> {
+    // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while
+    // nobody writes, and unchanged if nobody wrote meanwhile.
+    unsafe {
+        let sequence = AtomicU32::from_ptr((&raw mut (*hh.cast_mut()).hh_lock.seqcount.seqcount.sequence).cast());
+
+        loop {
+            let start = sequence.load(Ordering::Acquire);
+            let len = (&raw const (*hh).hh_len).read_volatile();
+
+            if len == 0 || len > HH_DATA_MOD {
+                return None;
+            }
+            if start & 1 == 0 {
+                let header = (&raw const (*hh).hh_data).cast::<[u64; 2]>().read_volatile();
+
+                skb.data()
+                    .sub(HH_DATA_MOD as usize)
+                    .cast::<[u64; 2]>()
+                    .write_unaligned(header);
+                fence(Ordering::Acquire);
+                if sequence.load(Ordering::Relaxed) == start {
+                    return Some(len);
+                }
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
