@@ -142,7 +142,7 @@ one() {
 		echo "not ok $i $name # $why"
 	elif [ "$rc" = 4 ]; then
 		skipped=$((skipped + 1))
-		echo "ok $i $name # SKIP $(grep -iE 'skip' "$log" | tail -1)"
+		echo "ok $i $name # SKIP $(grep -i skip "$log" | tail -1 | sed -E 's/^[# ]*SKIP[: ]*//')"
 	else
 		passed=$((passed + 1))
 		echo "ok $i $name # $((SECONDS - t0)) s"

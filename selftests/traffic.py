@@ -60,9 +60,13 @@ def dual(kind, port):
 
 
 def echo_tcp(conn):
+    last = b""
     try:
         while data := conn.recv(1 << 18):
             conn.sendall(data)
+            last = data[-8:]
+        if last[:4] == b"TAIL":  # more to say after the other side has finished
+            conn.sendall(random.Random(1).randbytes(int.from_bytes(last[4:], "big")))
     except OSError:
         pass
     conn.close()
@@ -201,6 +205,18 @@ class Talk:
         self.s.shutdown(socket.SHUT_WR)
         while self.s.recv(65535):
             pass
+
+    def tail(self, n):
+        """Half close; n bytes must still come the other way."""
+        n = int(n)
+        self.s.sendall(b"TAIL" + n.to_bytes(4, "big"))
+        self.s.shutdown(socket.SHUT_WR)
+        got = bytearray()
+        while part := self.s.recv(1 << 18):
+            got += part
+        if bytes(got[8:]) != random.Random(1).randbytes(n):
+            raise Bad(f"payload differs, {len(got)} bytes")
+        return f"{n} bytes"
 
     def shut(self):
         self.s.shutdown(socket.SHUT_WR)

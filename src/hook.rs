@@ -139,7 +139,8 @@ fn miss(reason: MissReason) -> c_uint {
     NF_ACCEPT
 }
 
-#[inline(always)]
+/// One copy of the fast path per family, whichever hook it is called from.
+#[inline(never)]
 fn forward<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
     match try_forward::<F>(ft, skb) {
         Ok(()) => NF_STOLEN,
@@ -157,17 +158,15 @@ fn try_forward<F: Family>(ft: &Flowtable, skb: Skb) -> Result<(), MissReason> {
         return Err(MissReason::Encap);
     }
     let port = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
-    let pkt = match F::parse(skb.head(), skb.len() as usize, port) {
-        Ok(pkt) => pkt,
-        Err(Miss::Reason(reason)) => return Err(reason),
-        Err(Miss::NeedPull(len)) => {
-            if !skb.pull(len) {
-                return Err(MissReason::NoMem);
-            }
-            match F::parse(skb.head(), skb.len() as usize, port) {
-                Ok(pkt) => pkt,
-                Err(Miss::Reason(reason)) => return Err(reason),
-                Err(Miss::NeedPull(_)) => return Err(MissReason::Truncated),
+    // Ends: each pull makes the linear part longer, up to the whole packet.
+    let pkt = loop {
+        match F::parse(skb.head(), skb.len() as usize, port) {
+            Ok(pkt) => break pkt,
+            Err(Miss::Reason(reason)) => return Err(reason),
+            Err(Miss::NeedPull(len)) => {
+                if !skb.pull(len) {
+                    return Err(MissReason::NoMem);
+                }
             }
         }
     };

@@ -68,8 +68,23 @@ pub(crate) fn teardown(reason: TeardownReason) {
 /// Counts a packet of `len` bytes (from the network header on) that the fast path forwarded.
 #[inline(always)]
 pub(crate) fn fast(len: u32) {
+    #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
+    // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data.
+    // `packets` and `bytes` are the first two members of `nfo_stats`.
+    unsafe {
+        core::arch::asm!(
+            "inc qword ptr gs:[rip + {stats}]",
+            "add qword ptr gs:[rip + {stats} + 8], {len}",
+            stats = sym c::nfo_stats,
+            len = in(reg) u64::from(len),
+            options(nostack),
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
     // SAFETY: Called with softirqs off, as the hook runs.
-    unsafe { c::nfo_stat_fast(len) };
+    unsafe {
+        c::nfo_stat_fast(len);
+    }
 }
 
 /// All counters, one `name value` a line.

@@ -29,6 +29,8 @@ use core::{
 
 /// `HH_DATA_MOD`: headers of up to this size lie at the end of the first 16 bytes of the cache.
 const HH_DATA_MOD: u32 = 16;
+/// `ETH_HLEN`: an Ethernet header.
+const ETH_HLEN: u32 = 14;
 
 /// The neighbour that `entry` sends to, if it is still in use. A deleted one is replaced by a new
 /// one for the same next hop.
@@ -82,8 +84,8 @@ pub(crate) unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
         let state = (&raw const (*n).nud_state).read_volatile();
 
         if u32::from(state) & c::NUD_CONNECTED != 0 {
-            if let Some(len) = copy_header(skb, &raw const (*n).hh) {
-                skb.push(len);
+            if copy_header(skb, &raw const (*n).hh, skb.protocol()) {
+                skb.push(ETH_HLEN);
                 c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());
                 return;
             }
@@ -94,14 +96,15 @@ pub(crate) unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
     }
 }
 
-/// Copies the cached header in front of the packet, and returns its length; [`None`] if there is
-/// none yet, or it is longer than that of Ethernet.
+/// Copies the cached Ethernet header in front of the packet; false if there is none yet, or not one
+/// for packets of this `ethertype` (network byte order): an IPv4 route may go through an IPv6
+/// neighbour, whose header says IPv6.
 ///
 /// # Safety
 ///
 /// As for [`output`].
 #[inline(always)]
-unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache) -> Option<u32> {
+unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool {
     // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while
     // nobody writes, and unchanged if nobody wrote meanwhile.
     unsafe {
@@ -111,19 +114,17 @@ unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache) -> Option<u32> {
             let start = sequence.load(Ordering::Acquire);
             let len = (&raw const (*hh).hh_len).read_volatile();
 
-            if len == 0 || len > HH_DATA_MOD {
-                return None;
+            if len != ETH_HLEN {
+                return false;
             }
             if start & 1 == 0 {
                 let header = (&raw const (*hh).hh_data).cast::<[u64; 2]>().read_volatile();
+                let at = skb.data().sub(HH_DATA_MOD as usize);
 
-                skb.data()
-                    .sub(HH_DATA_MOD as usize)
-                    .cast::<[u64; 2]>()
-                    .write_unaligned(header);
+                at.cast::<[u64; 2]>().write_unaligned(header);
                 fence(Ordering::Acquire);
                 if sequence.load(Ordering::Relaxed) == start {
-                    return Some(len);
+                    return at.add(14).cast::<u16>().read_unaligned() == ethertype;
                 }
             }
             core::hint::spin_loop();

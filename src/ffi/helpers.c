@@ -18,13 +18,7 @@
 
 /* Statistics */
 
-struct nfo_stats {
-	u64	packets;
-	u64	bytes;
-	u64	n[NFO_STATS];
-};
-
-static DEFINE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
+DEFINE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
 
 void nfo_stat_add(u32 idx, u64 n)
 {

@@ -4,6 +4,7 @@
 #define _NFT_OFFLOAD_HELPERS_H
 
 #include <linux/netdevice.h>
+#include <linux/percpu.h>
 #include <linux/skbuff.h>
 #include <linux/workqueue.h>
 #include <net/netfilter/nf_conntrack.h>
@@ -11,6 +12,15 @@
 #include <net/netfilter/nf_tables.h>
 
 #define NFO_STATS	128
+
+/* Rust adds to the first two without a call where it can. */
+struct nfo_stats {
+	u64	packets;
+	u64	bytes;
+	u64	n[NFO_STATS];
+};
+
+DECLARE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
 
 void nfo_stat_add(u32 idx, u64 n);
 void nfo_stat_fast(u32 bytes);

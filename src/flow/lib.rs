@@ -26,4 +26,5 @@ pub mod state;
 pub mod table;
 
 mod bytes;
+mod hash;
 mod sync;

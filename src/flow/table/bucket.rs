@@ -153,7 +153,7 @@ impl<T> Bucket<T> {
         if let Some(word) = self.meta.get(slot / LANES) {
             let shift = (slot % LANES) * 16;
             let others = word.load(Ordering::Relaxed) & !(0xffff << shift);
-            word.store(others | (tag as usize) << shift, Ordering::Release);
+            word.store(others | ((tag as usize) << shift), Ordering::Release);
         }
     }
 

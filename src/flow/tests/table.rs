@@ -76,9 +76,9 @@ fn hash_of(kind: u8, number: u32) -> u32 {
     match kind {
         0 => key(number).hash(&seed(1)),
         // Few buckets, tags all different.
-        1 => number << 16 | number % 3,
+        1 => (number << 16) | (number % 3),
         // One tag, many buckets.
-        2 => 5 << 16 | number % 16,
+        2 => (5 << 16) | (number % 16),
         // One bucket and one tag; the last one, so that the probe wraps around.
         _ => u32::MAX,
     }
@@ -89,16 +89,14 @@ struct Model {
     kind: u8,
     table: Table<Flow>,
     writer: Writer<Flow>,
-    all: Vec<Box<Flow>>,
+    all: Vec<Flow>,
     model: HashMap<u32, NonNull<Flow>>,
 }
 
 impl Model {
     fn new(kind: u8, n: usize) -> Self {
         let (table, writer) = Table::new(buckets(n));
-        let all = (0..KEYS)
-            .map(|i| Box::new(Flow::new(i, hash_of(kind, i))))
-            .collect();
+        let all = (0..KEYS).map(|i| Flow::new(i, hash_of(kind, i))).collect();
         Model {
             kind,
             table,
@@ -114,7 +112,7 @@ impl Model {
     }
 
     fn flow(&self, number: u32) -> NonNull<Flow> {
-        NonNull::from(&*self.all[number as usize])
+        NonNull::from(&self.all[number as usize])
     }
 
     fn insert(&mut self, number: u32) {
@@ -126,8 +124,8 @@ impl Model {
             Err(InsertError::Exists(old)) => assert_eq!(self.model.get(&number), Some(&old)),
             Err(InsertError::Full) => {
                 assert!(!self.model.contains_key(&number));
-                // Eight buckets of six are full, or all there are.
-                assert!(self.model.len() >= 6 * self.writer.buckets().min(8));
+                // Sixteen buckets of six are full, or all there are.
+                assert!(self.model.len() >= 6 * self.writer.buckets().min(16));
             }
         }
     }
@@ -313,16 +311,16 @@ fn a_failed_resize_asks_for_more() {
 
 #[test]
 fn an_insertion_that_fails_asks_for_more() {
-    // All in one bucket: 48 find room, and more buckets do not help. The table must not grow
+    // All in one bucket: 96 find room, and more buckets do not help. The table must not grow
     // without bounds for that.
     let mut model = Model::new(3, 16);
-    (0..60).for_each(|number| model.insert(number));
-    assert_eq!(model.writer.len(), 48);
+    (0..120).for_each(|number| model.insert(number));
+    assert_eq!(model.writer.len(), 96);
     for _ in 0..100 {
         model.adapt();
-        model.insert(59);
+        model.insert(119);
     }
-    assert!(model.writer.buckets() <= 64 * 64);
+    assert!(model.writer.buckets() <= 128 * 64);
     model.check_all();
     model.close();
 }

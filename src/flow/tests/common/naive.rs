@@ -125,7 +125,7 @@ pub fn sum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u64;
     for part in parts {
         for word in part.chunks(2) {
-            sum += word[0] as u64 * 256 + *word.get(1).unwrap_or(&0) as u64;
+            sum += u64::from(word[0]) * 256 + u64::from(*word.get(1).unwrap_or(&0));
         }
     }
     while sum > 0xffff {
