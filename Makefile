@@ -38,10 +38,10 @@ check-host check-uml check-stock check-debug: check-%:
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
 ## uml CMD='...'      the same in User Mode Linux
 vm:
-	@$(VM)/run-lane stock $(if $(CMD),-- '$(subst ','\'',$(CMD))')
+	@$(VM)/run-lane stock $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
 
 uml:
-	@$(VM)/run-lane uml $(if $(CMD),-- '$(subst ','\'',$(CMD))')
+	@$(VM)/run-lane uml $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
 
 ## fuzz               fuzz every target for FUZZ_SECONDS (default 600)
 fuzz:

@@ -163,13 +163,15 @@ tcase "tcp entry outlives a conntrack timeout of 2 s while offloaded" kept tcp
 
 # ---- the end of a TCP connection
 
-fin() { # closed by both: conntrack has seen it, the entry does not linger
+fin() { # closed by both: the entry does not linger
+	ct_set nf_flowtable_tcp_timeout=2
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
 	say_ok x echo 100000
 	say_ok x fin
 	hush x
-	busywait $((4000 * SLOW)) closing || fail "after FIN: $(ct_list -p tcp)"
+	busywait $((6000 * SLOW)) closing || fail "after FIN: $(ct_list -p tcp)"
+	defaults
 }
 closing() {
 	local l
@@ -198,29 +200,34 @@ fin_states() { # every state is gone through
 tcase -x "FIN: conntrack reports FIN_WAIT, LAST_ACK, TIME_WAIT" fin_states
 
 half_close() { # one side has finished, the other sends a lot more
+	ct_set nf_flowtable_tcp_timeout=2
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
 	say_ok x tail 2000000
 	hush x
-	busywait $((4000 * SLOW)) closing || fail "afterwards: $(ct_list -p tcp)"
+	busywait $((6000 * SLOW)) closing || fail "afterwards: $(ct_list -p tcp)"
+	defaults
 }
 tcase "half closed tcp IPv4 carries data the other way" half_close $V4
 tcase "half closed tcp IPv6 carries data the other way" half_close $V6
 
-rst() {
+rst() { # rst ADDRESS [TIMEOUT]: with the default timeout the entry is closed at once
+	ct_set nf_flowtable_tcp_timeout="${2:-30}"
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
 	say_ok x rst
 	hush x
-	busywait $((4000 * SLOW)) closed || fail "after RST: $(ct_list -p tcp)"
+	busywait $((6000 * SLOW)) closed || fail "after RST: $(ct_list -p tcp)"
+	defaults
 }
 closed() {
 	local l
 	l=$(ct_list -p tcp)
 	[ -z "$l" ] || { grep -q ' CLOSE ' <<<"$l" && [ "$(awk '{ print $3 }' <<<"$l")" -le 10 ]; }
 }
-tcase "RST: tcp IPv4 leaves the table, entry is closed" rst $V4
-tcase "RST: tcp IPv6 leaves the table, entry is closed" rst $V6
+tcase "RST: tcp IPv4 leaves the table, entry is closed" rst $V4 2
+tcase "RST: tcp IPv6 leaves the table, entry is closed" rst $V6 2
+tcase -x "RST: the entry is closed at once" rst $V4
 
 reuse() { # the same ports again, at once
 	local i

@@ -59,7 +59,7 @@ tcase() {
 }
 
 run_cases() {
-	local i n=0 bad=0 want=() pat=${1:-.}
+	local i n=0 bad=0 keep want=() pat=${1:-.}
 	if [ "$pat" = -l ]; then printf '%s\n' "${DESC[@]}"; exit 0; fi
 	shift $(($# ? 1 : 0))
 	for i in "$@"; do pat+="|$i"; done
@@ -89,7 +89,13 @@ run_cases() {
 		if [[ ${KIND[i]} = *o* && $FT != ours ]]; then
 			skip "about our module"
 		else
+			keep=${#PIDS[@]}
 			eval "${CMD[i]}"
+			# what a failed case has left running
+			if [ ${#PIDS[@]} -gt "$keep" ]; then
+				stop "${PIDS[@]:keep}" 2>/dev/null
+				PIDS=("${PIDS[@]:0:keep}")
+			fi
 		fi
 		case $RET in
 		0) echo "ok $n ${DESC[i]}" ;;
@@ -446,6 +452,41 @@ bypass_numbers() {
 	want_le "of $1 packets, seen by the forward chain" "$2" "${MAX_SLOW:-$(($1 / 8 + 8))}"
 	[ "$FT" != ours ] || want_ge "of $1 packets, counted as packets_fast" "$3" $(($1 - $2 - 4))
 	[ "$FT" != ours ] || want_le "of $1 packets, counted as packets_fast" "$3" "$1"
+}
+
+# stream_start ADDRESS: numbered datagrams one way, RATE per second, from cl to sv port
+# 6000; returns when the flow is offloaded. stream_end ends it and says what got lost.
+RATE=200
+stream_start() {
+	rm -f "$TMP"/sink.*
+	bg at "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	SINK=$!
+	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
+	bg at "$cl" python3 "$HERE/traffic.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
+	SEND=$!
+	busywait $((9000 * SLOW)) streaming || { fail "stream to $1 is not offloaded: $(ct_list -p udp --orig-port-dst 6000 | head -n1)"; return 1; }
+	counters_zero
+}
+streaming() { ct_list -p udp --orig-port-dst 6000 | grep -q '\[OFFLOAD\]'; }
+# received: datagrams that the sink has got so far
+received() { at "$sv" awk '/^Udp: [0-9]/ { a = $2 } /^Udp6InDatagrams/ { b = $2 } END { print a + b }' /proc/net/snmp /proc/net/snmp6; }
+# flowing: at least half of the stream's rate arrives; not_flowing: next to nothing
+flowing() { [ "$(received_in 0.3)" -ge $((RATE * 3 / 20)) ]; }
+not_flowing() { [ "$(received_in 0.2)" -le 2 ]; }
+received_in() { local a; a=$(received); sleep "$1"; echo $(($(received) - a)); }
+# fast_now: the stream is fast (again) at this moment
+fast_now() {
+	busywait $((5000 * SLOW)) fast_sample || { fast_sample
+		fail "the stream is not fast: in 0.3 s $ARRIVED arrived, $FORWARDED in the forward chain"; }
+}
+fast_sample() { counters_zero; sleep 0.3; counters; [ "$ARRIVED" -ge 20 ] && [ "$FORWARDED" -le 2 ]; }
+# stream_end MAX-GAP-MS [MAX-LOST]
+stream_end() {
+	stop "$SEND"; sleep 0.2; stop "$SINK"
+	want_le "longest silence in ms" "$(jq .gap_ms "$TMP/sink.json")" $(($1 * SLOW))
+	want_eq "damaged datagrams" "$(jq .bad "$TMP/sink.json")" 0
+	want_eq "doubled datagrams" "$(jq .double "$TMP/sink.json")" 0
+	[ -z "${2:-}" ] || want_le "lost datagrams of $(jq .sent "$TMP/send.json")" "$(jq .lost "$TMP/sink.json")" "$2"
 }
 
 offloads() { at "$1" ethtool -K "$2" "${@:3}" >/dev/null 2>&1; }

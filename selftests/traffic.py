@@ -264,6 +264,7 @@ def parallel(a):
             gate.wait(a.timeout)
             t.echo_tcp(a.bytes // 2)
             gate.wait(a.timeout)
+            gate.wait(a.timeout)
             t.s.close()
         except (Bad, OSError, threading.BrokenBarrierError) as e:
             errors.append(repr(e))
@@ -276,6 +277,7 @@ def parallel(a):
         gate.wait(a.timeout)
         if a.at_end:
             os.system(a.at_end)
+        gate.wait(a.timeout)
     except threading.BrokenBarrierError:
         pass
     for t in threads:

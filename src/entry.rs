@@ -31,8 +31,11 @@ use crate::{
         self,
         Dst,
         Half,
-        Neigh, //
+        Input,
+        Neigh,
+        Output, //
     },
+    shape::Shape,
     stats, //
 };
 use core::{
@@ -53,6 +56,7 @@ use core::{
 };
 use nft_flow::{
     age::Link,
+    encap::ethertype,
     key::{
         Key,
         Key4,
@@ -95,6 +99,8 @@ pub(crate) trait Family: Sized + 'static {
 
     /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
     const NFPROTO: u8;
+    /// EtherType, in network byte order.
+    const ETHERTYPE: u16;
 
     /// Where this family's flows are allocated.
     fn cache() -> &'static Cache;
@@ -117,9 +123,6 @@ pub(crate) trait Family: Sized + 'static {
     /// Rewrites a packet in place.
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Self::Rewrite, csum: Csum)
         -> Result<(), Miss>;
-
-    /// Index of the device that packets with this key enter by.
-    fn input(key: &Self::Key) -> u32;
 
     /// Takes an entry out of its table, if it is there still.
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>);
@@ -148,7 +151,7 @@ pub(crate) trait Family: Sized + 'static {
 ///
 /// # Invariants
 ///
-/// - It is one of the two entries of a [`Flow`]: the one at index `dir`.
+/// - It is one of the two entries of a [`Flow`]: the one at the index that `flags` says.
 /// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
 /// - `neigh` is null or a neighbour to which the entry holds a reference.
 #[repr(C, align(64))]
@@ -164,7 +167,19 @@ pub(crate) struct Entry<F: Family> {
     pub(crate) cookie: u32,
     pub(crate) mtu: u16,
     dead: AtomicBool,
-    pub(crate) dir: Direction,
+    flags: u8,
+}
+
+/// Bits of [`Entry::flags`].
+mod flag {
+    /// The entry is that of the reply direction.
+    pub(super) const REPLY: u8 = 1 << 0;
+    /// Packets leave through IPsec.
+    pub(super) const XFRM: u8 = 1 << 1;
+    /// Packets must have come in through IPsec, because the answers leave through it.
+    pub(super) const SECPATH: u8 = 1 << 2;
+    /// Packets come in through a bridge port.
+    pub(super) const BRIDGED: u8 = 1 << 3;
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
@@ -186,8 +201,19 @@ pub(crate) struct Cold {
     pub(crate) ct: ManuallyDrop<CtRef>,
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
+    /// When a packet of each direction last took the slow path, in `jiffies`.
+    refreshed: [AtomicU32; 2],
+    /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
+    pub(crate) shapes: [Option<NonNull<Shape>>; 2],
     ft: NonNull<Flowtable>,
     rcu: c::callback_head,
+}
+
+/// How packets of a direction come in.
+struct Side {
+    port: PortId,
+    secure: bool,
+    bridged: bool,
 }
 
 /// A flow.
@@ -213,8 +239,10 @@ unsafe impl<F: Family> Item for Entry<F> {
 }
 
 impl<F: Family> Entry<F> {
-    fn new(ct: Ct, dir: Direction, out: Half, input: PortId, proto: L4Proto, ft: &Flowtable) -> Self {
-        let key = F::key(ct.tuple(dir), proto, input);
+    fn new(ct: Ct, dir: Direction, out: Half<'_>, side: Side, proto: L4Proto, ft: &Flowtable) -> Self {
+        let key = F::key(ct.tuple(dir), proto, side.port);
+        let xfrm = matches!(out.output, Output::Xfrm);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
 
         // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
         Self {
@@ -223,12 +251,18 @@ impl<F: Family> Entry<F> {
             key,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
-            neigh: AtomicPtr::new(out.neigh.into_raw()),
+            neigh: AtomicPtr::new(match out.output {
+                Output::Neigh(neigh) => neigh.into_raw(),
+                Output::Xfrm => ptr::null_mut(),
+            }),
             ct,
             seen: AtomicU32::new(ffi::jiffies32()),
             mtu: out.mtu,
             dead: AtomicBool::new(false),
-            dir,
+            flags: flag(dir == Direction::Reply, flag::REPLY)
+                | flag(xfrm, flag::XFRM)
+                | flag(side.secure, flag::SECPATH)
+                | flag(side.bridged, flag::BRIDGED),
         }
     }
 
@@ -238,9 +272,57 @@ impl<F: Family> Entry<F> {
         // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
         unsafe {
             &*ptr::from_ref(self)
-                .sub(self.dir as usize)
+                .sub(usize::from(self.flags & flag::REPLY))
                 .cast::<Flow<F>>()
         }
+    }
+
+    /// The direction of the packets.
+    #[inline(always)]
+    pub(crate) fn dir(&self) -> Direction {
+        if self.flags & flag::REPLY != 0 {
+            Direction::Reply
+        } else {
+            Direction::Original
+        }
+    }
+
+    /// Is there anything that [`Entry::needs_secpath`] or [`Entry::wants_refresh`] ask?
+    #[inline(always)]
+    pub(crate) fn is_special(&self) -> bool {
+        self.flags & (flag::SECPATH | flag::BRIDGED) != 0
+    }
+
+    /// Do packets leave through IPsec?
+    #[inline(always)]
+    pub(crate) fn is_xfrm(&self) -> bool {
+        self.flags & flag::XFRM != 0
+    }
+
+    /// Must packets have come in through IPsec?
+    #[inline(always)]
+    pub(crate) fn needs_secpath(&self) -> bool {
+        self.flags & flag::SECPATH != 0
+    }
+
+    /// Is it time for a packet to show its sender to the bridge that it comes in through? Bridges
+    /// forget stations that they do not hear, after five minutes as a rule.
+    #[inline(always)]
+    pub(crate) fn wants_refresh(&self, now: u32) -> bool {
+        self.flags & flag::BRIDGED != 0 && self.refresh(now)
+    }
+
+    #[inline(never)]
+    fn refresh(&self, now: u32) -> bool {
+        const INTERVAL: u32 = 15 * ffi::HZ;
+
+        let last = &self.flow().cold.refreshed[self.dir() as usize];
+        let due = now.wrapping_sub(last.load(Ordering::Relaxed)) > INTERVAL;
+
+        if due {
+            last.store(now, Ordering::Relaxed);
+        }
+        due
     }
 
     /// Has the flow not been taken down?
@@ -289,12 +371,33 @@ impl<F: Family> Flow<F> {
     pub(crate) fn new(
         ct: Ct,
         proto: L4Proto,
-        [orig, reply]: [Half; 2],
+        [orig, reply]: [Half<'_>; 2],
         ft: &Flowtable,
     ) -> Result<NonNull<Self>, SkipReason> {
-        let orig_in = PortId::from_ifindex(reply.ifindex).ok_or(SkipReason::Ifindex)?;
-        let reply_in = PortId::from_ifindex(orig.ifindex).ok_or(SkipReason::Ifindex)?;
         let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
+        let interned = ft.intern(&reply.input).and_then(|a| {
+            let b = ft.intern(&orig.input);
+
+            b.map(|b| [a, b]).inspect_err(|_| ft.release([a, None]))
+        });
+        let shapes = match interned {
+            Ok(shapes) => shapes,
+            Err(e) => {
+                // SAFETY: Not initialised, and nobody has seen it.
+                unsafe { F::cache().free(flow.cast()) };
+                return Err(e);
+            }
+        };
+        let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
+            // SAFETY: A use of the shape is ours.
+            port: shape.map_or(input.ifindex, |s| unsafe { s.as_ref() }.port),
+            secure: matches!(answers.output, Output::Xfrm),
+            bridged: input.bridged,
+        };
+        let [orig_in, reply_in] = shapes;
+        let orig_in = side(orig_in, &reply.input, &reply);
+        let reply_in = side(reply_in, &orig.input, &orig);
+        let now = ffi::jiffies32();
 
         // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
         unsafe {
@@ -312,6 +415,8 @@ impl<F: Family> Flow<F> {
                     nfproto: F::NFPROTO,
                     ct: ManuallyDrop::new(CtRef::new(ct)),
                     acct: ct.counters(),
+                    refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
+                    shapes,
                     ft: ft.into(),
                     rcu: c::callback_head {
                         next: ptr::null_mut(),
@@ -323,7 +428,7 @@ impl<F: Family> Flow<F> {
         Ok(flow)
     }
 
-    /// Frees a flow that was never published.
+    /// Frees a flow, except for the uses of its shapes.
     ///
     /// # Safety
     ///
@@ -378,6 +483,27 @@ impl Cold {
             // SAFETY: There are two families.
             v.visit(unsafe { self.flow::<V6>() })
         }
+    }
+
+    /// Do packets of the flow pass the device with this index?
+    pub(crate) fn passes(&self, ifindex: u32) -> bool {
+        struct Passes(u32);
+        impl Visitor for Passes {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                flow.entries.iter().any(|entry| {
+                    // SAFETY: The route is valid; a device is freed after a grace period, and the
+                    // flowtable's lock keeps us on the CPU.
+                    unsafe { (*entry.dst.dev()).ifindex as u32 == self.0 }
+                })
+            }
+        }
+
+        self.with(Passes(ifindex))
+            || self.shapes.iter().flatten().any(|shape| {
+                // SAFETY: The flow uses it.
+                unsafe { shape.as_ref() }.devices.contains(&ifindex)
+            })
     }
 
     /// The flowtable that the flow is in.
@@ -489,6 +615,7 @@ impl Family for V4 {
     type Rewrite = Rewrite4;
 
     const NFPROTO: u8 = c::NFPROTO_IPV4 as u8;
+    const ETHERTYPE: u16 = ethertype::IP.to_be();
 
     fn cache() -> &'static Cache {
         &CACHE4
@@ -533,10 +660,6 @@ impl Family for V4 {
         rewrite::apply4(hdr, proto, rewrite, csum)
     }
 
-    fn input(key: &Key4) -> u32 {
-        key.port.port().ifindex().unwrap_or(0)
-    }
-
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
         inner.w4.remove(entry);
     }
@@ -545,7 +668,8 @@ impl Family for V4 {
         0
     }
 
-    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since.
+    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since. A bundle
+    /// of IPsec has a check of its own.
     #[inline(always)]
     fn dst_valid(entry: &Entry<Self>) -> bool {
         /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
@@ -553,6 +677,10 @@ impl Family for V4 {
 
         let rt = entry.dst.as_ptr().cast::<c::rtable>();
 
+        if entry.is_xfrm() {
+            // SAFETY: The entry holds the route; RCU is held.
+            return unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) };
+        }
         // SAFETY: The entry holds the route, and its device lives until the end of the RCU
         // section; the generation of its namespace is an atomic counter.
         unsafe {
@@ -602,6 +730,7 @@ impl Family for V6 {
     type Rewrite = Rewrite6;
 
     const NFPROTO: u8 = c::NFPROTO_IPV6 as u8;
+    const ETHERTYPE: u16 = ethertype::IPV6.to_be();
 
     fn cache() -> &'static Cache {
         &CACHE6
@@ -643,10 +772,6 @@ impl Family for V6 {
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
         rewrite::apply6(hdr, proto, rewrite, csum)
-    }
-
-    fn input(key: &Key6) -> u32 {
-        key.port.port().ifindex().unwrap_or(0)
     }
 
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {

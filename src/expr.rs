@@ -129,7 +129,7 @@ unsafe fn offload<F: Writers>(
     }
 
     // SAFETY: By the contract of this function.
-    let added = unsafe { path::discover::<F>(pkt, ct, dir, nft) }.and_then(|halves| {
+    let added = unsafe { path::discover::<F>(pkt, ct, dir, nft, &ft.seed) }.and_then(|halves| {
         let flow = Flow::<F>::new(ct, proto, halves, ft)?;
 
         // From here on a packet may take the flow, and somebody may give the entry back.
@@ -138,7 +138,10 @@ unsafe fn offload<F: Writers>(
         unsafe { ft.add(flow) }.inspect_err(|_| {
             ct.hand_back(0, false);
             // SAFETY: It was not published.
-            unsafe { Flow::destroy(flow) };
+            unsafe {
+                ft.release((*flow.as_ptr()).cold.shapes);
+                Flow::destroy(flow);
+            }
         })
     });
     if added.is_err() {

@@ -30,6 +30,11 @@ use crate::{
         HZ, //
     },
     hook,
+    path::Input,
+    shape::{
+        self,
+        Shape, //
+    },
     stats, //
 };
 use core::{
@@ -41,6 +46,7 @@ use core::{
     },
     sync::atomic::{
         AtomicPtr,
+        AtomicUsize,
         Ordering, //
     }, //
 };
@@ -52,7 +58,8 @@ use kernel::{
         global_lock,
         rcu,
         SpinLock, //
-    }, //
+    },
+    types::ScopeGuard, //
 };
 use nft_flow::{
     age::{
@@ -68,6 +75,7 @@ use nft_flow::{
         Buckets,
         Cursor,
         InsertError,
+        Item,
         Migration,
         Table,
         Visit,
@@ -77,6 +85,8 @@ use nft_flow::{
 
 /// Buckets of an empty table: 16 KiB for some 900 entries.
 const MIN_BUCKETS: usize = 256;
+/// Buckets for shapes: 1 KiB. A worker makes more if there are many.
+const SHAPE_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 /// Flows that the worker looks at before others get a chance to run.
@@ -120,6 +130,9 @@ pub(crate) struct Flowtable {
     pub(crate) seed: Seed,
     pub(crate) v4: Table<Entry<V4>>,
     pub(crate) v6: Table<Entry<V6>>,
+    pub(crate) shapes: Table<Shape>,
+    /// Shapes in use: none, and every packet with encapsulation is none of ours.
+    shaped: AtomicUsize,
     nf: NonNull<c::nf_flowtable>,
     /// Flows that were killed and not yet taken out.
     dead: AtomicPtr<Cold>,
@@ -131,6 +144,9 @@ pub(crate) struct Flowtable {
 pub(crate) struct Inner {
     pub(crate) w4: Writer<Entry<V4>>,
     pub(crate) w6: Writer<Entry<V6>>,
+    pub(crate) shapes: Writer<Shape>,
+    /// The number of the next shape.
+    pub(crate) next_shape: u32,
     wheel: Wheel,
     closing: bool,
 }
@@ -175,6 +191,14 @@ fn alloc_buckets<T>(n: usize) -> Option<Buckets<T>> {
     unsafe { Buckets::from_zeroed(memory.cast(), n) }
 }
 
+/// Buckets that are freed unless the guard is dismissed.
+fn guarded_buckets<T>(n: usize) -> Result<ScopeGuard<Buckets<T>, impl FnOnce(Buckets<T>)>> {
+    let buckets = alloc_buckets(n).ok_or(ENOMEM)?;
+
+    // SAFETY: No table has them.
+    Ok(ScopeGuard::new_with_data(buckets, |b| unsafe { free_buckets(b) }))
+}
+
 /// # Safety
 ///
 /// No reader may be in the array any more.
@@ -191,33 +215,27 @@ impl Flowtable {
         // SAFETY: The buffer is as large as is said.
         unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
 
-        let b4 = alloc_buckets(MIN_BUCKETS).ok_or(ENOMEM)?;
-        let Some(b6) = alloc_buckets(MIN_BUCKETS) else {
-            // SAFETY: Nobody has seen it.
-            unsafe { free_buckets(b4) };
-            return Err(ENOMEM);
-        };
-        let (v4, w4) = Table::new(b4);
-        let (v6, w6) = Table::new(b6);
-        let mut inner = Inner {
+        let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
+        let b4 = guarded_buckets(MIN_BUCKETS)?;
+        let b6 = guarded_buckets(MIN_BUCKETS)?;
+        let bs = guarded_buckets(SHAPE_BUCKETS)?;
+        let (v4, w4) = Table::new(b4.dismiss());
+        let (v6, w6) = Table::new(b6.dismiss());
+        let (shapes, ws) = Table::new(bs.dismiss());
+        let inner = Inner {
             w4,
             w6,
+            shapes: ws,
+            next_shape: 0,
             wheel: Wheel::new(tick()),
             closing: false,
-        };
-
-        let uninit = match KBox::<Self>::new_uninit(GFP_KERNEL) {
-            Ok(uninit) => uninit,
-            Err(_) => {
-                // SAFETY: Nobody has seen the tables.
-                unsafe { close_tables(&v4, &v6, &mut inner) };
-                return Err(ENOMEM);
-            }
         };
         let init = pin_init!(Self {
             seed: Seed::new(random),
             v4,
             v6,
+            shapes,
+            shaped: AtomicUsize::new(0),
             nf,
             dead: AtomicPtr::new(ptr::null_mut()),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
@@ -352,8 +370,42 @@ impl Flowtable {
         }
     }
 
+    /// Are there packets with encapsulation that flows are waiting for?
+    #[inline(always)]
+    pub(crate) fn has_shapes(&self) -> bool {
+        self.shaped.load(Ordering::Relaxed) != 0
+    }
+
+    /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
+    pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
+        if input.tunnel.is_none() && !input.has_frame_shape() {
+            return Ok(None);
+        }
+        let mut reserve = shape::Reserve::new(input)?;
+
+        self.locked(|inner| {
+            let shape = shape::intern(inner, input, &mut reserve);
+
+            self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
+            shape
+        })
+    }
+
+    /// Ends the use of shapes.
+    pub(crate) fn release(&self, shapes: [Option<NonNull<Shape>>; 2]) {
+        self.locked(|inner| self.release_locked(inner, shapes));
+    }
+
+    fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
+        for shape in shapes.into_iter().flatten() {
+            // SAFETY: Counted by `intern`, and given back once.
+            unsafe { shape::release(inner, shape) };
+        }
+        self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
+    }
+
     /// Kills every flow for which `which` holds.
-    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold, [u32; 2]) -> bool) {
+    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold) -> bool) {
         self.kill_family::<V4>(reason, &which);
         self.kill_family::<V6>(reason, &which);
     }
@@ -361,7 +413,7 @@ impl Flowtable {
     fn kill_family<F: Writers>(
         &self,
         reason: TeardownReason,
-        which: &impl Fn(&Cold, [u32; 2]) -> bool,
+        which: &impl Fn(&Cold) -> bool,
     ) {
         let mut cursor = Cursor::default();
 
@@ -369,11 +421,10 @@ impl Flowtable {
             F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
                 // SAFETY: An entry in the table is valid.
                 let entry = unsafe { entry.as_ref() };
-                let flow = entry.flow();
-                let ports = flow.entries.each_ref().map(|e| F::input(&e.key));
+                let cold = &entry.flow().cold;
 
-                if entry.is_live() && which(&flow.cold, ports) {
-                    flow.cold.kill(reason);
+                if entry.is_live() && which(cold) {
+                    cold.kill(reason);
                 }
                 Visit::Keep
             })
@@ -388,8 +439,9 @@ impl Flowtable {
         self.reap();
         self.age();
         self.reap();
-        self.resize::<V4>();
-        self.resize::<V6>();
+        self.resize(&self.v4, |inner| &mut inner.w4);
+        self.resize(&self.v6, |inner| &mut inner.w6);
+        self.resize(&self.shapes, |inner| &mut inner.shapes);
     }
 
     /// Takes the dead out of table and wheel, and frees them.
@@ -414,6 +466,7 @@ impl Flowtable {
                 self.locked(|inner| {
                     cold.as_ref().with(Withdraw(inner));
                     inner.wheel.remove(NonNull::from(&cold.as_ref().link));
+                    self.release_locked(inner, cold.as_ref().shapes);
                 });
                 Cold::free(cold);
 
@@ -513,35 +566,33 @@ impl Flowtable {
     }
 
     /// Gives a table more or fewer buckets, if it wants them.
-    fn resize<F: Writers>(&self) {
-        let Some(want) = self.locked(|inner| F::writer(inner).wants_resize()) else {
+    fn resize<T: Item>(&self, table: &Table<T>, writer: impl Fn(&mut Inner) -> &mut Writer<T>) {
+        let Some(want) = self.locked(|inner| writer(inner).wants_resize()) else {
             return;
         };
         // Without memory the table stays as it is; the worker asks again in a second.
         let Some(new) = alloc_buckets(want) else {
             return;
         };
-        if let Err(new) = self.locked(|inner| F::writer(inner).begin_resize(new)) {
+        if let Err(new) = self.locked(|inner| writer(inner).begin_resize(new)) {
             // SAFETY: No reader has seen it.
             unsafe { free_buckets(new) };
             return;
         }
 
         let old = loop {
-            match self.locked(|inner| F::writer(inner).migrate(BUCKETS_AT_ONCE)) {
+            match self.locked(|inner| writer(inner).migrate(BUCKETS_AT_ONCE)) {
                 // SAFETY: Process context, no lock is held.
                 Migration::More => unsafe { c::nfo_cond_resched() },
                 Migration::Done => {
-                    let old = self.locked(|inner| {
-                        // SAFETY: The writer belongs to this table.
-                        unsafe { F::writer(inner).finish(F::table(self)) }
-                    });
+                    // SAFETY: The callers pass a table and its own writer.
+                    let old = self.locked(|inner| unsafe { writer(inner).finish(table) });
                     if old.is_some() {
                         break old;
                     }
                 }
                 Migration::Failed | Migration::Idle => {
-                    break self.locked(|inner| F::writer(inner).abort_resize());
+                    break self.locked(|inner| writer(inner).abort_resize());
                 }
             }
         };
@@ -566,42 +617,40 @@ impl Flowtable {
         self.locked(|inner| inner.closing = true);
         // SAFETY: The C object outlives ours. The worker does not run from here on.
         unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
-        self.kill_all(TeardownReason::FlowtableDelete, |_, _| true);
+        self.kill_all(TeardownReason::FlowtableDelete, |_| true);
         self.reap();
 
         let buckets = self.locked(|inner| {
             // SAFETY: The writers belong to these tables.
-            unsafe { (inner.w4.close(&self.v4), inner.w6.close(&self.v6)) }
+            unsafe {
+                (
+                    inner.w4.close(&self.v4),
+                    inner.w6.close(&self.v6),
+                    inner.shapes.close(&self.shapes),
+                )
+            }
         });
         // Packets that had got hold of the flowtable before its hooks were removed are through
         // after this.
         // SAFETY: Process context; afterwards no reader is in the arrays.
         unsafe {
             c::synchronize_rcu();
-            for b in [buckets.0 .0, buckets.0 .1].into_iter().flatten() {
-                free_buckets(b);
-            }
-            for b in [buckets.1 .0, buckets.1 .1].into_iter().flatten() {
-                free_buckets(b);
-            }
+            free_both(buckets.0);
+            free_both(buckets.1);
+            free_both(buckets.2);
         }
     }
 }
 
-/// Frees tables that nobody has seen.
+/// Frees what a closed table had.
 ///
 /// # Safety
 ///
-/// No reader knows the tables.
-unsafe fn close_tables(v4: &Table<Entry<V4>>, v6: &Table<Entry<V6>>, inner: &mut Inner) {
-    // SAFETY: The writers belong to these tables, and nobody else does anything with them.
-    unsafe {
-        if let (Some(b), _) = inner.w4.close(v4) {
-            free_buckets(b);
-        }
-        if let (Some(b), _) = inner.w6.close(v6) {
-            free_buckets(b);
-        }
+/// No reader may be in the arrays any more.
+unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Buckets<T>>)) {
+    for buckets in [current, new].into_iter().flatten() {
+        // SAFETY: By the contract of this function.
+        unsafe { free_buckets(buckets) };
     }
 }
 

@@ -47,8 +47,7 @@ unsafe extern "C" fn netdev_event(
 
     for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
         if ptr::eq(ft.net(), net) {
-            // Flows leave through the devices that their answers enter by.
-            ft.kill_all(reason, |_, inputs| inputs.contains(&ifindex));
+            ft.kill_all(reason, |flow| flow.passes(ifindex));
         }
     }
     NOTIFY_DONE

@@ -27,6 +27,7 @@ use crate::{
         }, //
     },
     flowtable::Flowtable,
+    shape::Shape,
     stats,
     xmit, //
 };
@@ -39,8 +40,10 @@ use kernel::ffi::{
     c_void, //
 };
 use nft_flow::{
+    encap,
     key::{
         Key,
+        Key6,
         PortId, //
     },
     parse::{
@@ -58,14 +61,14 @@ use nft_flow::{
 const NF_ACCEPT: c_uint = c::NF_ACCEPT;
 const NF_STOLEN: c_uint = c::NF_STOLEN;
 
-const ETH_P_IP: u16 = (c::ETH_P_IP as u16).to_be();
-const ETH_P_IPV6: u16 = (c::ETH_P_IPV6 as u16).to_be();
 const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
 const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
 const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
 
 /// `PACKET_HOST`, include/uapi/linux/if_packet.h.
 const PACKET_HOST: u8 = 0;
+/// `PACKET_OTHERHOST`: not to this device's address; to that of a bridge above it, maybe.
+const PACKET_OTHERHOST: u8 = 3;
 
 /// Both families: `nf_flowtable_type.hook` of an inet flowtable.
 ///
@@ -80,11 +83,14 @@ pub(crate) unsafe extern "C" fn inet(
     // SAFETY: By the contract of this function.
     let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
 
-    match skb.protocol() {
-        ETH_P_IP => forward::<V4>(ft, skb),
-        ETH_P_IPV6 => forward::<V6>(ft, skb),
-        other => not_ip(other),
+    if is_plain(skb) {
+        match skb.protocol() {
+            V4::ETHERTYPE => return plain::<V4>(ft, skb),
+            V6::ETHERTYPE => return plain::<V6>(ft, skb),
+            _ => (),
+        }
     }
+    wrapped(ft, skb, Serves { v4: true, v6: true })
 }
 
 /// IPv4 only: for a flowtable in a table of family ip.
@@ -100,10 +106,10 @@ pub(crate) unsafe extern "C" fn ipv4(
     // SAFETY: By the contract of this function.
     let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
 
-    match skb.protocol() {
-        ETH_P_IP => forward::<V4>(ft, skb),
-        other => not_ip(other),
+    if is_plain(skb) && skb.protocol() == V4::ETHERTYPE {
+        return plain::<V4>(ft, skb);
     }
+    wrapped(ft, skb, Serves { v4: true, v6: false })
 }
 
 /// IPv6 only: for a flowtable in a table of family ip6.
@@ -119,18 +125,23 @@ pub(crate) unsafe extern "C" fn ipv6(
     // SAFETY: By the contract of this function.
     let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
 
-    match skb.protocol() {
-        ETH_P_IPV6 => forward::<V6>(ft, skb),
-        other => not_ip(other),
+    if is_plain(skb) && skb.protocol() == V6::ETHERTYPE {
+        return plain::<V6>(ft, skb);
     }
+    wrapped(ft, skb, Serves { v4: false, v6: true })
 }
 
-#[cold]
-fn not_ip(protocol: u16) -> c_uint {
-    miss(match protocol {
-        ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
-        _ => MissReason::NotIp,
-    })
+/// The families that a flowtable serves.
+#[derive(Clone, Copy)]
+struct Serves {
+    v4: bool,
+    v6: bool,
+}
+
+/// Addressed to this device, and nothing around the network header.
+#[inline(always)]
+fn is_plain(skb: Skb) -> bool {
+    skb.pkt_type() == PACKET_HOST && !skb.has_vlan_tag()
 }
 
 #[inline(never)]
@@ -139,32 +150,166 @@ fn miss(reason: MissReason) -> c_uint {
     NF_ACCEPT
 }
 
-/// One copy of the fast path per family, whichever hook it is called from.
+/// Where an IP packet starts, and what stands for the way that it came.
+#[derive(Clone, Copy)]
+struct Place {
+    port: PortId,
+    offset: usize,
+    tunnel: bool,
+}
+
+/// A packet without anything around it. One copy of the fast path per family, whichever hook it is
+/// called from.
 #[inline(never)]
-fn forward<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
-    match try_forward::<F>(ft, skb) {
+fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
+    let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
+        return miss(MissReason::NoEntry);
+    };
+    let place = Place {
+        port,
+        offset: 0,
+        tunnel: false,
+    };
+
+    match forward::<F, true>(ft, skb, place) {
+        Ok(()) => NF_STOLEN,
+        Err(MissReason::L4Proto) if ft.has_shapes() => {
+            let serves = Serves { v4: true, v6: true };
+            verdict(tunnelled(ft, skb, place, F::ETHERTYPE, serves))
+        }
+        Err(reason) => miss(reason),
+    }
+}
+
+fn verdict(result: Result<(), MissReason>) -> c_uint {
+    match result {
         Ok(()) => NF_STOLEN,
         Err(reason) => miss(reason),
     }
 }
 
-/// Forwards a packet, or says why not; then it is untouched.
-#[inline(always)]
-fn try_forward<F: Family>(ft: &Flowtable, skb: Skb) -> Result<(), MissReason> {
-    if skb.pkt_type() != PACKET_HOST {
+/// A packet with something around it, or for a device above this one.
+#[inline(never)]
+fn wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
+    verdict(try_wrapped(ft, skb, serves))
+}
+
+fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReason> {
+    let pkt_type = skb.pkt_type();
+
+    if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
         return Err(MissReason::NotForUs);
     }
-    if skb.vlan_all() != 0 {
-        return Err(MissReason::Encap);
+    if !ft.has_shapes() {
+        return Err(match skb.protocol() {
+            _ if skb.has_vlan_tag() => MissReason::Encap,
+            V4::ETHERTYPE | V6::ETHERTYPE => MissReason::NotForUs,
+            ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
+            _ => MissReason::NotIp,
+        });
     }
-    let port = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+
+    let ethertype = u16::from_be(skb.protocol());
+    // Ends: each pull makes the linear part longer, up to the whole packet.
+    let peeled = loop {
+        match encap::peel(skb.vlan_tag(), ethertype, skb.head(), skb.len() as usize) {
+            Ok(peeled) => break peeled,
+            Err(Miss::Reason(reason)) => return Err(reason),
+            Err(Miss::NeedPull(len)) if skb.pull(len) => (),
+            Err(Miss::NeedPull(_)) => return Err(MissReason::NoMem),
+        }
+    };
+    let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+    let shape = find_shape(ft, &peeled.encaps.shape(ifindex));
+    if pkt_type != PACKET_HOST && shape.map(|s| s.mac) != skb.mac_destination() {
+        return Err(MissReason::NotForUs);
+    }
+    let place = Place {
+        port: match shape {
+            Some(shape) => shape.port,
+            None if peeled.encaps.is_empty() => ifindex,
+            None => return Err(MissReason::Encap),
+        },
+        offset: peeled.offset,
+        tunnel: false,
+    };
+
+    dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
+}
+
+fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {
+    // SAFETY: The hook is an RCU read-side section; shapes are freed after a grace period.
+    unsafe { ft.shapes.lookup(key.hash(&ft.seed), key) }
+}
+
+/// To the fast path of the family of what starts at `place`.
+fn dispatch(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place,
+    ethertype: u16,
+    serves: Serves,
+) -> Result<(), MissReason> {
+    let result = match ethertype {
+        V4::ETHERTYPE if serves.v4 => forward::<V4, false>(ft, skb, place),
+        V6::ETHERTYPE if serves.v6 => forward::<V6, false>(ft, skb, place),
+        _ => return Err(MissReason::NotIp),
+    };
+
+    if result == Err(MissReason::L4Proto) && !place.tunnel {
+        return tunnelled(ft, skb, place, ethertype, serves);
+    }
+    result
+}
+
+/// A packet in a packet, maybe.
+#[inline(never)]
+fn tunnelled(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place,
+    ethertype: u16,
+    serves: Serves,
+) -> Result<(), MissReason> {
+    let hdr = skb.head().get(place.offset..).unwrap_or_default();
+    let len = (skb.len() as usize).wrapping_sub(place.offset);
+    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.port) {
+        Ok(outer) => outer,
+        Err(Miss::Reason(reason)) => return Err(reason),
+        Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
+    };
+    let shape = find_shape(ft, &outer.shape).ok_or(MissReason::L4Proto)?;
+    let place = Place {
+        port: shape.port,
+        offset: place.offset.wrapping_add(outer.size),
+        tunnel: true,
+    };
+
+    dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
+}
+
+/// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it.
+#[inline(always)]
+fn forward<F: Family, const PLAIN: bool>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place,
+) -> Result<(), MissReason> {
+    let offset = if PLAIN { 0 } else { place.offset };
     // Ends: each pull makes the linear part longer, up to the whole packet.
     let pkt = loop {
-        match F::parse(skb.head(), skb.len() as usize, port) {
+        let head = if PLAIN {
+            skb.head()
+        } else {
+            skb.head().get(offset..).unwrap_or_default()
+        };
+        let len = (skb.len() as usize).wrapping_sub(offset);
+
+        match F::parse(head, len, place.port) {
             Ok(pkt) => break pkt,
             Err(Miss::Reason(reason)) => return Err(reason),
             Err(Miss::NeedPull(len)) => {
-                if !skb.pull(len) {
+                if !skb.pull(len.wrapping_add(offset as u32)) {
                     return Err(MissReason::NoMem);
                 }
             }
@@ -189,16 +334,28 @@ fn try_forward<F: Family>(ft: &Flowtable, skb: Skb) -> Result<(), MissReason> {
         return Err(control(entry, pkt.tcp_flags));
     }
     let mtu = u32::from(entry.mtu);
-    if pkt.len > mtu && !skb.gso_fits(mtu) {
+    if pkt.len > mtu && !segments_fit(skb, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
     }
+    let now = ffi::jiffies32();
+    if entry.is_special() {
+        special(entry, skb, now)?;
+    }
 
-    let neigh = xmit::neighbour(entry).ok_or(MissReason::NeighGone)?;
-    let headroom = xmit::headroom(neigh);
-    if skb.headroom() < headroom && !skb.cow_head(headroom) {
+    let out = match xmit::Way::of(entry) {
+        Some(out) => out,
+        None => return Err(MissReason::NeighGone),
+    };
+    let headroom = out.headroom();
+    if skb.headroom().wrapping_add(offset as u32) < headroom && !skb.cow_head(headroom) {
         return Err(MissReason::NoMem);
     }
-    if !skb.trim(pkt.len) || !skb.make_writable(F::writes(&entry.rewrite, pkt.proto)) {
+    let end = pkt.len.wrapping_add(offset as u32);
+    let writes = F::writes(&entry.rewrite, pkt.proto).wrapping_add(offset as u32);
+    if !skb.trim(end) || !skb.make_writable(writes) {
+        return Err(MissReason::NoMem);
+    }
+    if !PLAIN && place.tunnel && !skb.tunnel_pull() {
         return Err(MissReason::NoMem);
     }
 
@@ -207,21 +364,48 @@ fn try_forward<F: Family>(ft: &Flowtable, skb: Skb) -> Result<(), MissReason> {
         IpSummed::Partial => Csum::Partial,
     };
     // SAFETY: Made writable above, and the slice that was parsed is not used any more.
-    if F::apply(unsafe { skb.head_mut() }, pkt.proto, &entry.rewrite, csum).is_err() {
+    let head = unsafe { skb.head_mut() };
+    let head = if PLAIN {
+        head
+    } else {
+        head.get_mut(offset..).unwrap_or_default()
+    };
+    if F::apply(head, pkt.proto, &entry.rewrite, csum).is_err() {
         return Err(MissReason::Truncated);
     }
+    if !PLAIN {
+        // SAFETY: The IP header that starts there was parsed.
+        unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
+    }
 
-    entry.saw(ffi::jiffies32());
+    entry.saw(now);
     if ft.counts() {
         account(entry, skb.len());
     }
     stats::fast(skb.len());
+    // SAFETY: Headroom and writability were seen to.
+    unsafe { out.send::<F>(skb, entry.dst.as_ptr(), pkt.thoff.into()) };
+    Ok(())
+}
 
-    skb.drop_dst();
-    // SAFETY: The neighbour's device is valid in this RCU section.
-    skb.set_output(entry.dst.as_ptr(), unsafe { (*neigh.as_ptr()).dev }, pkt.thoff.into());
-    // SAFETY: Headroom and writability were seen to, `neigh` is valid in this RCU section.
-    unsafe { xmit::output(skb, neigh) };
+/// Would each segment of a super-packet, with headers of this size, fit?
+#[cold]
+fn segments_fit(skb: Skb, headers: u8, mtu: u32) -> bool {
+    match skb.gso_size() {
+        Some(size) => size.wrapping_add(headers.into()) <= mtu,
+        None => false,
+    }
+}
+
+/// What only some flows ask of a packet.
+#[inline(never)]
+fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissReason> {
+    if entry.needs_secpath() && !skb.has_secpath() {
+        return Err(MissReason::SecPath);
+    }
+    if entry.wants_refresh(now) {
+        return Err(MissReason::Refresh);
+    }
     Ok(())
 }
 
@@ -236,7 +420,7 @@ fn account<F: Family>(entry: &Entry<F>, len: u32) {
     // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
     // holds the entry; C changes the counters atomically as well.
     unsafe {
-        let counter = acct.add(entry.dir as usize);
+        let counter = acct.add(entry.dir() as usize);
 
         AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
             .fetch_add(1, Ordering::Relaxed);
@@ -259,7 +443,7 @@ fn control<F: Family>(entry: &Entry<F>, flags: u8) -> MissReason {
     if flags & tcp::RST != 0 {
         cold.kill(TeardownReason::Rst);
     } else if flags & tcp::FIN != 0 {
-        match cold.state.fin(entry.dir) {
+        match cold.state.fin(entry.dir()) {
             // The other direction may go on for long. Conntrack sees the FIN with fresh windows.
             FinAction::First => cold.ct.get().forget_windows(),
             FinAction::Both => cold.kill(TeardownReason::Fin),

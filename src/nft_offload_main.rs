@@ -11,6 +11,7 @@
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
 //! | `ct`        | what conntrack hands over and gets back                            |
+//! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
 //! | `heal`      | devices that change                                                |
 //! | `stats`     | counters, one per reason                                           |
 //! | `debugfs`   | where they are read                                                |
@@ -31,6 +32,7 @@ mod flowtable;
 mod heal;
 mod hook;
 mod path;
+mod shape;
 mod stats;
 mod xmit;
 

@@ -3,8 +3,13 @@
 //! Forward-path discovery: where packets of each direction leave, and where they come in.
 //!
 //! The packet that hit the rule has its own route; the way back is looked up as the stack would do
-//! for an answer. A direction is offloaded on the device of its route, which has to be listed in
-//! the flowtable. The neighbour is not resolved here: transmitting does that.
+//! for an answer. Packets leave through the device of their route, whatever that is: a bridge
+//! forwards to the port where the station is now, a VLAN device sets its priorities, PPP uses its
+//! present session, and their queueing disciplines and statistics apply.
+//!
+//! Packets are picked up as early as possible: the devices below the route are walked down, and the
+//! lowest one that the flowtable lists is where they come in, with the encapsulations of all
+//! devices above it. The neighbour is not resolved here: transmitting does that.
 
 use crate::{
     entry::Family,
@@ -19,6 +24,15 @@ use core::{
     }, //
 };
 use nft_flow::{
+    encap::{
+        self,
+        Encap,
+        Encaps, //
+    },
+    key::{
+        PortId,
+        Seed, //
+    },
     reason::SkipReason,
     state::Direction, //
 };
@@ -29,6 +43,12 @@ const FLOWI_FLAG_ANYSRC: u8 = 1;
 const INET_DSCP_MASK: u8 = 0xfc;
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
 const RTN_UNICAST: u16 = 1;
+/// `IPPROTO_IPIP`, include/uapi/linux/in.h.
+const IPPROTO_IPIP: u8 = 4;
+/// `DEV_PATH_BR_VLAN_*`, include/linux/netdevice.h.
+const BR_VLAN_KEEP: u32 = 0;
+const BR_VLAN_TAG: u32 = 1;
+const BR_VLAN_UNTAG: u32 = 2;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
 const MIN_MTU: u32 = 68;
 
@@ -94,6 +114,11 @@ impl Drop for Dst {
 pub(crate) struct Neigh(NonNull<c::neighbour>);
 
 impl Neigh {
+    /// For field access and calls into C.
+    pub(crate) fn as_ptr(&self) -> *mut c::neighbour {
+        self.0.as_ptr()
+    }
+
     /// Gives the reference away.
     pub(crate) fn into_raw(self) -> *mut c::neighbour {
         let n = self.0.as_ptr();
@@ -120,14 +145,50 @@ impl Drop for Neigh {
     }
 }
 
+/// Most devices between the wire and the route that are remembered.
+pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;
+
+/// Where packets come in that answer those of a direction.
+pub(crate) struct Input<'a> {
+    /// The device whose hook sees them.
+    pub(crate) ifindex: PortId,
+    /// What is around them there.
+    pub(crate) encaps: Encaps,
+    /// Outer addresses as they arrive, and IP protocol.
+    pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
+    /// The link-layer address that they are sent to.
+    pub(crate) mac: [u8; 6],
+    /// They pass a bridge, which wants to see its stations from time to time.
+    pub(crate) bridged: bool,
+    /// All devices that they pass up to the route, 0 for none.
+    pub(crate) devices: [u32; MAX_DEVICES],
+    /// Of the flowtable.
+    pub(crate) seed: &'a Seed,
+}
+
+impl Input<'_> {
+    /// Are the frames other than those that the interface's number tells?
+    pub(crate) fn has_frame_shape(&self) -> bool {
+        self.bridged || !self.encaps.is_empty()
+    }
+}
+
+/// How packets of a direction leave.
+pub(crate) enum Output {
+    /// To a neighbour.
+    Neigh(Neigh),
+    /// Through IPsec.
+    Xfrm,
+}
+
 /// One direction's way out.
-pub(crate) struct Half {
+pub(crate) struct Half<'a> {
     pub(crate) dst: Dst,
-    pub(crate) neigh: Neigh,
+    pub(crate) output: Output,
     /// Largest packet that fits, in bytes from the network header on.
     pub(crate) mtu: u16,
-    /// Index of the device that packets leave through, and those of the other direction enter by.
-    pub(crate) ifindex: u32,
+    /// Where packets of the other direction come in.
+    pub(crate) input: Input<'a>,
 }
 
 /// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`.
@@ -135,12 +196,13 @@ pub(crate) struct Half {
 /// # Safety
 ///
 /// Called for a packet in the forward hook: it has a route, and RCU is held.
-pub(crate) unsafe fn discover<F: Family>(
+pub(crate) unsafe fn discover<'a, F: Family>(
     pkt: &c::nft_pktinfo,
     ct: Ct,
     dir: Direction,
-    ft: *mut c::nft_flowtable,
-) -> Result<[Half; 2], SkipReason> {
+    nft: *mut c::nft_flowtable,
+    seed: &'a Seed,
+) -> Result<[Half<'a>; 2], SkipReason> {
     // SAFETY: A packet in the forward hook has a route and an ingress device.
     let (this, other) = unsafe {
         let skb = pkt.skb;
@@ -168,9 +230,9 @@ pub(crate) unsafe fn discover<F: Family>(
     };
 
     // SAFETY: RCU is held.
-    let this = unsafe { half::<F>(this, ct, dir, ft) }?;
+    let this = unsafe { half::<F>(this, ct, dir, nft, seed) }?;
     // SAFETY: RCU is held.
-    let other = unsafe { half::<F>(other, ct, dir.opposite(), ft) }?;
+    let other = unsafe { half::<F>(other, ct, dir.opposite(), nft, seed) }?;
     Ok(match dir {
         Direction::Original => [this, other],
         Direction::Reply => [other, this],
@@ -184,13 +246,11 @@ unsafe fn half<F: Family>(
     dst: Dst,
     ct: Ct,
     dir: Direction,
-    ft: *mut c::nft_flowtable,
-) -> Result<Half, SkipReason> {
+    nft: *mut c::nft_flowtable,
+    seed: &Seed,
+) -> Result<Half<'_>, SkipReason> {
     // SAFETY: The route is valid; its device cannot go away while RCU is held.
     unsafe {
-        if c::nfo_dst_xfrm(dst.as_ptr()) {
-            return Err(SkipReason::RouteXfrm);
-        }
         if (*dst.as_ptr()).error != 0 || !(*dst.as_ptr()).lwtstate.is_null() {
             return Err(SkipReason::PathShape);
         }
@@ -199,23 +259,221 @@ unsafe fn half<F: Family>(
         {
             return Err(SkipReason::PathShape);
         }
-        let dev = dst.dev();
-        if !c::nfo_dev_listed(ft, dev) {
-            return Err(SkipReason::DeviceNotListed);
-        }
         let mtu = c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO);
         if mtu < MIN_MTU {
             return Err(SkipReason::Mtu);
         }
+        let mtu = mtu.min(u16::MAX.into()) as u16;
+
+        if c::nfo_dst_xfrm(dst.as_ptr()) {
+            // Answers appear, decrypted, on the device that the encrypted packets came in through.
+            let mut walk = Walk::new(dst.dev(), nft);
+            walk.best = Some((walk.ifindex(), walk.here.clone()));
+            let input = walk.finish(seed)?;
+            return Ok(Half {
+                dst,
+                output: Output::Xfrm,
+                mtu,
+                input,
+            });
+        }
+
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
+        let input = walk::<F>(dst.dev(), &neigh, nft, seed)?;
 
         Ok(Half {
-            ifindex: (*dev).ifindex as u32,
-            mtu: mtu.min(u16::MAX.into()) as u16,
-            neigh,
             dst,
+            output: Output::Neigh(neigh),
+            mtu,
+            input,
         })
+    }
+}
+
+/// What a packet has around it at one device of the stack.
+#[derive(Clone)]
+struct Layer {
+    encaps: Encaps,
+    tunnel: Option<([u64; 2], [u64; 2], u8)>,
+    mac: [u8; 6],
+    bridged: bool,
+}
+
+/// The way down from a route's device.
+struct Walk {
+    nft: *mut c::nft_flowtable,
+    dev: *const c::net_device,
+    here: Layer,
+    /// The lowest listed device so far.
+    best: Option<(u32, Layer)>,
+    devices: [u32; MAX_DEVICES],
+    depth: usize,
+}
+
+impl Walk {
+    /// # Safety
+    ///
+    /// RCU is held as long as the walk is used, and `dev` is a device.
+    unsafe fn new(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
+        let here = Layer {
+            encaps: Encaps::default(),
+            tunnel: None,
+            mac: [0; 6],
+            bridged: false,
+        };
+        let mut this = Self {
+            nft,
+            dev,
+            here,
+            best: None,
+            devices: [0; MAX_DEVICES],
+            depth: 0,
+        };
+
+        this.at(dev);
+        this
+    }
+
+    fn ifindex(&self) -> u32 {
+        // SAFETY: A device of the walk, and RCU is held.
+        unsafe { (*self.dev).ifindex as u32 }
+    }
+
+    /// Arrives at a device.
+    fn at(&mut self, dev: *const c::net_device) {
+        self.dev = dev;
+        if let Some(place) = self.devices.get_mut(self.depth) {
+            // SAFETY: A device of the walk, and RCU is held.
+            *place = unsafe { (*dev).ifindex as u32 };
+            self.depth += 1;
+        }
+        // SAFETY: As above. The address of an Ethernet device has six bytes.
+        unsafe {
+            if self.here.mac == [0; 6] && (*dev).addr_len == 6 {
+                self.here.mac = (*dev).dev_addr.cast::<[u8; 6]>().read();
+            }
+            if c::nfo_dev_listed(self.nft, dev) {
+                self.best = Some((self.ifindex(), self.here.clone()));
+            }
+        }
+    }
+
+    /// Looks at what the device of `path` adds on the way down; false if it cannot be followed.
+    fn through(&mut self, path: &c::net_device_path) -> bool {
+        let encap = |encap: &c::net_device_path__bindgen_ty_1__bindgen_ty_1| {
+            Encap::new(u16::from_be(encap.proto), encap.id)
+        };
+
+        // SAFETY: The kind says which member of the union is meant.
+        unsafe {
+            match path.type_ {
+                c::net_device_path_type_DEV_PATH_VLAN | c::net_device_path_type_DEV_PATH_PPPOE => {
+                    self.here
+                        .encaps
+                        .push_outer(encap(&path.__bindgen_anon_1.encap))
+                }
+                c::net_device_path_type_DEV_PATH_BRIDGE => {
+                    let bridge = &path.__bindgen_anon_1.bridge;
+
+                    self.here.bridged = true;
+                    match bridge.vlan_mode {
+                        BR_VLAN_KEEP => true,
+                        BR_VLAN_TAG => self.here.encaps.push_outer(Encap::vlan(
+                            u16::from_be(bridge.vlan_proto),
+                            bridge.vlan_id,
+                        )),
+                        BR_VLAN_UNTAG => self.here.encaps.pop_outer(),
+                        // Tagged by the switch on one side of the hook only.
+                        _ => false,
+                    }
+                }
+                c::net_device_path_type_DEV_PATH_TUN => {
+                    let tun = &path.__bindgen_anon_1.tun;
+                    if self.here.tunnel.is_some() || !self.here.encaps.is_empty() {
+                        return false;
+                    }
+                    let (src, dst) = (&tun.__bindgen_anon_1, &tun.__bindgen_anon_2);
+                    let addr = |v4: u32, v6: &c::in6_addr| match tun.inner_proto {
+                        IPPROTO_IPIP => encap::tunnel_addr4(v4),
+                        _ => (&raw const *v6).cast::<[u64; 2]>().read_unaligned(),
+                    };
+
+                    // Answers arrive from the other end.
+                    self.here.tunnel = Some((
+                        addr(dst.dst_v4.s_addr, &dst.dst_v6),
+                        addr(src.src_v4.s_addr, &src.src_v6),
+                        tun.inner_proto,
+                    ));
+                    self.here.mac = [0; 6];
+                    true
+                }
+                _ => false,
+            }
+        }
+    }
+
+    fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
+        let (ifindex, layer) = self.best.ok_or(SkipReason::DeviceNotListed)?;
+
+        Ok(Input {
+            ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
+            encaps: layer.encaps,
+            tunnel: layer.tunnel,
+            mac: layer.mac,
+            bridged: layer.bridged,
+            devices: self.devices,
+            seed,
+        })
+    }
+}
+
+/// Walks down from `dev` towards the neighbour. A device that cannot say what is below it ends the
+/// walk: it may be listed itself.
+///
+/// # Safety
+///
+/// RCU must be held.
+unsafe fn walk<'a, F: Family>(
+    dev: *const c::net_device,
+    neigh: &Neigh,
+    nft: *mut c::nft_flowtable,
+    seed: &'a Seed,
+) -> Result<Input<'a>, SkipReason> {
+    // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
+    unsafe {
+        let mut walk = Walk::new(dev, nft);
+
+        if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
+            return walk.finish(seed);
+        }
+        let mut ctx = MaybeUninit::<c::net_device_path_ctx>::zeroed().assume_init();
+        let mut stack = MaybeUninit::<c::net_device_path_stack>::zeroed().assume_init();
+
+        ctx.dev = dev;
+        ctx.ether_type = F::ETHERTYPE;
+        // Where the driver below looks for the station by its address.
+        c::nfo_neigh_ha(neigh.as_ptr(), ctx.daddr.as_mut_ptr());
+
+        let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
+        let paths = stack.path.get(..stack.num_paths as usize).unwrap_or_default();
+
+        for (i, path) in paths.iter().enumerate() {
+            if i > 0 {
+                walk.at(path.dev);
+            }
+            if !walk.through(path) {
+                break;
+            }
+            // The one that could not go on is not among the paths.
+            if !complete && i + 1 == paths.len() && !ctx.dev.is_null() {
+                walk.at(ctx.dev);
+            }
+        }
+        if complete {
+            c::dev_fill_forward_path_release(&mut stack);
+        }
+        walk.finish(seed)
     }
 }
 

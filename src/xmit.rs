@@ -32,50 +32,88 @@ const HH_DATA_MOD: u32 = 16;
 /// `ETH_HLEN`: an Ethernet header.
 const ETH_HLEN: u32 = 14;
 
-/// The neighbour that `entry` sends to, if it is still in use. A deleted one is replaced by a new
-/// one for the same next hop.
-#[inline(always)]
-pub(crate) fn neighbour<F: Family>(entry: &Entry<F>) -> Option<ptr::NonNull<c::neighbour>> {
-    let n = ptr::NonNull::new(entry.neigh())?;
+/// How a packet leaves. Valid in the RCU section that the hook runs in.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// To a neighbour.
+    Neigh(ptr::NonNull<c::neighbour>),
+    /// Through IPsec.
+    Xfrm,
+}
 
-    // SAFETY: Valid until the end of the RCU section that the hook runs in.
-    if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
-        return Some(n);
+impl Way {
+    /// The way out of `entry`. A deleted neighbour is replaced by a new one for the same next hop;
+    /// [`None`] if that fails.
+    #[inline(always)]
+    pub(crate) fn of<F: Family>(entry: &Entry<F>) -> Option<Self> {
+        let Some(n) = ptr::NonNull::new(entry.neigh()) else {
+            return entry.is_xfrm().then_some(Way::Xfrm);
+        };
+
+        // SAFETY: Valid until the end of the RCU section that the hook runs in.
+        if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
+            return Some(Way::Neigh(n));
+        }
+        renew(entry)
     }
-    renew(entry)
+
+    /// Bytes that have to be free before the network header.
+    #[inline(always)]
+    pub(crate) fn headroom(self) -> u32 {
+        match self {
+            // SAFETY: A neighbour keeps its device; both are valid in the RCU section.
+            Way::Neigh(n) => unsafe {
+                let dev = (*n.as_ptr()).dev;
+                let need = (*dev).hard_header_len.wrapping_add((*dev).needed_headroom);
+
+                u32::from(need).max(HH_DATA_MOD)
+            },
+            // IPsec makes its own.
+            Way::Xfrm => 0,
+        }
+    }
+
+    /// Sends a rewritten packet. It is gone then.
+    ///
+    /// # Safety
+    ///
+    /// There are [`Way::headroom`] bytes of headroom, the bytes before the network header may be
+    /// written, and `dst` is the route of the entry that this is the way of.
+    #[inline(always)]
+    pub(crate) unsafe fn send<F: Family>(self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
+        match self {
+            Way::Neigh(n) => {
+                skb.drop_dst();
+                // SAFETY: By the contract of this function; the neighbour keeps its device.
+                unsafe {
+                    skb.set_output(dst, (*n.as_ptr()).dev, thoff);
+                    output(skb, n);
+                }
+            }
+            // SAFETY: The route is one of IPsec.
+            Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO) },
+        }
+    }
 }
 
 /// Looks the neighbour up again, after it was flushed or deleted.
 #[cold]
-fn renew<F: Family>(entry: &Entry<F>) -> Option<ptr::NonNull<c::neighbour>> {
-    let daddr = &raw const entry.ct.tuple(entry.dir.opposite()).src.u3;
+fn renew<F: Family>(entry: &Entry<F>) -> Option<Way> {
+    let daddr = &raw const entry.ct.tuple(entry.dir().opposite()).src.u3;
     let new = entry.dst.neighbour(daddr.cast())?;
 
     stats::count(stats::Counter::NeighRenewed);
     entry.set_neigh(Some(new));
-    ptr::NonNull::new(entry.neigh())
+    ptr::NonNull::new(entry.neigh()).map(Way::Neigh)
 }
 
-/// Bytes that have to be free before the network header.
-#[inline(always)]
-pub(crate) fn headroom(n: ptr::NonNull<c::neighbour>) -> u32 {
-    // SAFETY: A neighbour keeps its device; both are valid in the RCU section.
-    unsafe {
-        let dev = (*n.as_ptr()).dev;
-        let need = (*dev).hard_header_len.wrapping_add((*dev).needed_headroom);
-
-        u32::from(need).max(HH_DATA_MOD)
-    }
-}
-
-/// Sends a rewritten packet. It is gone then.
+/// Sends to a neighbour.
 ///
 /// # Safety
 ///
-/// There are [`headroom`] bytes of headroom, the packet's first bytes before the network header
-/// may be written, and `n` is valid in this RCU section.
+/// As for [`Way::send`].
 #[inline(always)]
-pub(crate) unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
+unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
     let n = n.as_ptr();
 
     // SAFETY: `n` is valid; its state and header are written concurrently, hence the volatile
@@ -102,7 +140,7 @@ pub(crate) unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
 ///
 /// # Safety
 ///
-/// As for [`output`].
+/// As for [`Way::send`].
 #[inline(always)]
 unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool {
     // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while

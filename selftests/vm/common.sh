@@ -7,6 +7,7 @@ set -euo pipefail
 
 SRC=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nft-offload
+# shellcheck disable=SC2034 # for the scripts that source this
 SUITE=trixie
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 

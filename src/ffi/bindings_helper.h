@@ -10,7 +10,6 @@
 #include <net/addrconf.h>
 #include <net/dst.h>
 #include <net/flow.h>
-#include <net/gso.h>
 #include <net/ip6_fib.h>
 #include <net/neighbour.h>
 #include <net/netevent.h>

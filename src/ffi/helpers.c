@@ -7,6 +7,7 @@
 #include <net/ip.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
+#include <net/ip_tunnels.h>
 #include <net/neighbour.h>
 #include <net/netfilter/nf_conntrack_acct.h>
 #include <net/netfilter/nf_conntrack_helper.h>
@@ -91,6 +92,12 @@ void nfo_skb_dst_drop(struct sk_buff *skb)
 	skb_dst_drop(skb);
 }
 
+/* The outer header is being taken off: what was said of the tunnel is no longer true. */
+bool nfo_skb_tunnel_pull(struct sk_buff *skb)
+{
+	return !iptunnel_pull_offloads(skb);
+}
+
 bool nfo_skb_secpath(const struct sk_buff *skb)
 {
 	return skb_sec_path(skb);
@@ -144,6 +151,41 @@ u32 nfo_rt6_cookie(const struct dst_entry *dst)
 void nfo_neigh_put(struct neighbour *n)
 {
 	neigh_release(n);
+}
+
+/* The neighbour's link-layer address; false, and zeroes, if it is not known. */
+bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
+{
+	bool valid;
+
+	read_lock_bh(&n->lock);
+	valid = n->nud_state & NUD_VALID && n->dev->addr_len == ETH_ALEN;
+	if (valid)
+		ether_addr_copy(ha, n->ha);
+	else
+		eth_zero_addr(ha);
+	read_unlock_bh(&n->lock);
+	return valid;
+}
+
+/* What the forward path does before dst_output(), which takes the packet through IPsec. */
+void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family)
+{
+	struct net *net = dev_net(skb->dev);
+
+	if (family == NFPROTO_IPV4) {
+		memset(IPCB(skb), 0, sizeof(*IPCB(skb)));
+		IPCB(skb)->iif = skb->dev->ifindex;
+		IPCB(skb)->flags = IPSKB_FORWARDED;
+	} else {
+		memset(IP6CB(skb), 0, sizeof(*IP6CB(skb)));
+		IP6CB(skb)->iif = skb->dev->ifindex;
+		IP6CB(skb)->flags = IP6SKB_FORWARDED;
+	}
+	skb_orphan(skb);
+	skb_dst_drop(skb);
+	skb_dst_set_noref(skb, dst);
+	dst_output(net, NULL, skb);
 }
 
 /* Connection tracking */

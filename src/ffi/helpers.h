@@ -34,6 +34,7 @@ bool nfo_skb_pull(struct sk_buff *skb, u32 len);
 bool nfo_skb_cow_head(struct sk_buff *skb, u32 headroom);
 bool nfo_skb_trim(struct sk_buff *skb, u32 len);
 void nfo_skb_dst_drop(struct sk_buff *skb);
+bool nfo_skb_tunnel_pull(struct sk_buff *skb);
 bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_skb_ip_options(const struct sk_buff *skb);
 bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags);
@@ -44,6 +45,8 @@ bool nfo_dst_check(struct dst_entry *dst, u32 cookie);
 bool nfo_dst_xfrm(const struct dst_entry *dst);
 u32 nfo_rt6_cookie(const struct dst_entry *dst);
 void nfo_neigh_put(struct neighbour *n);
+bool nfo_neigh_ha(struct neighbour *n, u8 *ha);
+void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family);
 
 void nfo_ct_get(struct nf_conn *ct);
 void nfo_ct_put(struct nf_conn *ct);

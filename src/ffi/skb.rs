@@ -76,11 +76,73 @@ impl Skb {
         unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().pkt_type() }
     }
 
-    /// A VLAN tag that the device has taken off, 0 for none.
+    /// Has the device taken a VLAN tag off?
     #[inline(always)]
-    pub(crate) fn vlan_all(self) -> u32 {
+    pub(crate) fn has_vlan_tag(self) -> bool {
         // SAFETY: By the type invariant; both views of the union are plain integers.
-        unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().__bindgen_anon_2.vlan_all }
+        unsafe { header!(self, __bindgen_anon_2).vlan_all != 0 }
+    }
+
+    /// That tag: EtherType and control word, in the order of the CPU.
+    pub(crate) fn vlan_tag(self) -> Option<(u16, u16)> {
+        // SAFETY: As above.
+        let tag = unsafe { header!(self, __bindgen_anon_2).__bindgen_anon_1 };
+
+        self.has_vlan_tag()
+            .then(|| (u16::from_be(tag.vlan_proto), tag.vlan_tci))
+    }
+
+    /// The address that the frame was sent to, if it came with an Ethernet header.
+    pub(crate) fn mac_destination(self) -> Option<[u8; 6]> {
+        /// `ETH_HLEN`.
+        const ETH_HLEN: u16 = 14;
+
+        // SAFETY: By the type invariant. The header, if there is one, lies before the network
+        // header in the linear part.
+        unsafe {
+            let at = header!(self, mac_header);
+            let network = header!(self, network_header);
+
+            (at < network && network.wrapping_sub(at) >= ETH_HLEN)
+                .then(|| field!(self, head).add(at.into()).cast::<[u8; 6]>().read())
+        }
+    }
+
+    /// Takes off what is around the IP packet that starts at `offset` and is of `ethertype`
+    /// (network byte order).
+    ///
+    /// # Safety
+    ///
+    /// The linear part is longer than `offset`.
+    #[inline(always)]
+    pub(crate) unsafe fn decapsulate(self, offset: u32, ethertype: u16) {
+        // SAFETY: By the type invariant all fields are ours to change; the caller vouches for the
+        // offset.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).data = (*skb).data.add(offset as usize);
+            (*skb).len = (*skb).len.wrapping_sub(offset);
+            let network = (*skb).data.offset_from((*skb).head) as u16;
+
+            let headers = (*skb).__bindgen_anon_4.headers.as_mut();
+            headers.network_header = network;
+            headers.protocol = ethertype;
+            headers.__bindgen_anon_2.vlan_all = 0;
+        }
+    }
+
+    /// Before the outer header of a tunnel is taken off: what the device said of the whole does not
+    /// hold for the inner packet.
+    pub(crate) fn tunnel_pull(self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_tunnel_pull(self.as_ptr()) }
+    }
+
+    /// Did the packet come through IPsec?
+    pub(crate) fn has_secpath(self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_secpath(self.as_ptr()) }
     }
 
     /// Bytes from the network header to the end.
@@ -199,23 +261,21 @@ impl Skb {
         }
     }
 
-    /// Is it a super-packet that the stack will cut up on the way out?
-    #[inline(always)]
-    pub(crate) fn is_gso(self) -> bool {
+    /// The payload of each segment of a super-packet that the stack will cut up on the way out, in
+    /// bytes; [`None`] if it is no such packet, or one that is cut into IP fragments.
+    pub(crate) fn gso_size(self) -> Option<u32> {
+        /// `SKB_GSO_UDP`: fragments, include/linux/skbuff.h.
+        const GSO_UDP: u32 = 1 << 16;
+
         // SAFETY: By the type invariant; the shared info follows the linear part.
         unsafe {
             let shinfo = field!(self, head)
                 .add(field!(self, end) as usize)
                 .cast::<c::skb_shared_info>();
-            (*shinfo).gso_size != 0
-        }
-    }
+            let (size, kind) = ((*shinfo).gso_size, (*shinfo).gso_type);
 
-    /// Would each segment of this super-packet fit `mtu`?
-    #[cold]
-    pub(crate) fn gso_fits(self, mtu: u32) -> bool {
-        // SAFETY: By the type invariant.
-        self.is_gso() && unsafe { c::skb_gso_validate_network_len(self.as_ptr(), mtu) }
+            (size != 0 && kind & GSO_UDP == 0).then_some(size.into())
+        }
     }
 
     /// A route that came with the packet (tunnel metadata), which ours would overwrite.

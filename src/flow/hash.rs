@@ -179,7 +179,7 @@ mod tests {
                 for (function, turned) in turned.iter_mut().enumerate() {
                     let difference = before[function] ^ after[function];
                     for (i, count) in turned.iter_mut().enumerate() {
-                        *count += (difference >> i & 1) as usize;
+                        *count += ((difference >> i) & 1) as usize;
                     }
                 }
             }
@@ -211,13 +211,13 @@ mod tests {
                 [9, (i & 0xffff) | 0x0600_0001_bb01_0000, 0, 0, 5]
             }),
             ("addresses", |i| {
-                [i << 16 | 0x0a, 0x0600_0001_bb01_0000, i, 0, 5]
+                [(i << 16) | 0x0a, 0x0600_0001_bb01_0000, i, 0, 5]
             }),
             ("addresses and ports", |i| {
                 [(i & 255) << 24, (i >> 8) << 16, i & 255, i >> 8, 5]
             }),
             ("pairs", |i| {
-                [(i & 255) | (i >> 8) << 32, 7, i & 255, i >> 8, 5]
+                [(i & 255) | ((i >> 8) << 32), 7, i & 255, i >> 8, 5]
             }),
             ("opposed", |i| [i, !i, !i, i, i]),
         ];

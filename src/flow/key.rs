@@ -133,6 +133,12 @@ impl PortProto {
         PortProto(raw)
     }
 
+    /// Joins any protocol number and a port.
+    #[inline]
+    pub const fn raw_parts(proto: u8, port: PortId) -> Self {
+        PortProto((proto as u32) << 24 | port.raw())
+    }
+
     /// The IANA number of the transport protocol.
     #[inline]
     pub const fn proto(self) -> u8 {

@@ -77,6 +77,8 @@ pub struct Packet<K> {
     pub thoff: u8,
     /// The TCP flags byte (see [`tcp`]); zero for UDP.
     pub tcp_flags: u8,
+    /// The size of both headers in bytes, options of the transport header included.
+    pub headers: u8,
     /// The length of the IP packet in bytes, its header included; the frame may be longer by some
     /// padding.
     pub len: u32,
@@ -139,6 +141,7 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
         proto,
         thoff: IPV4_LEN as u8,
         tcp_flags: l4.tcp_flags,
+        headers: l4.headers,
         len: len as u32,
     })
 }
@@ -190,6 +193,7 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
         proto,
         thoff: IPV6_LEN as u8,
         tcp_flags: l4.tcp_flags,
+        headers: l4.headers,
         len: len as u32,
     })
 }
@@ -198,6 +202,7 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
 struct Transport {
     ports: u32,
     tcp_flags: u8,
+    headers: u8,
 }
 
 /// Reads the transport header behind `THOFF` bytes of network header; `len` is the length of the
@@ -228,6 +233,8 @@ fn transport<const THOFF: usize>(
             Ok(Transport {
                 ports: load_u32(tcp, 0),
                 tcp_flags: load_u8(tcp, 13),
+                // At most 40 + 60.
+                headers: header.wrapping_add(THOFF) as u8,
             })
         }
         L4Proto::Udp => {
@@ -244,6 +251,7 @@ fn transport<const THOFF: usize>(
             Ok(Transport {
                 ports: load_u32(udp, 0),
                 tcp_flags: 0,
+                headers: UDP_LEN.wrapping_add(THOFF) as u8,
             })
         }
     }

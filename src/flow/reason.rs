@@ -98,8 +98,10 @@ reasons! {
         NeighGone = "neigh_gone",
         /// No memory to make the headers writable.
         NoMem = "no_mem",
-        /// The packet went through IPsec (it has a security path).
+        /// The packet went through IPsec (it has a security path), or should have and did not.
         SecPath = "sec_path",
+        /// Let through once in a while, so that the bridge below the route sees its station.
+        Refresh = "refresh",
     }
 }
 

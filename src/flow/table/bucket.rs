@@ -71,8 +71,8 @@ impl<T> Bucket<T> {
     #[cfg(loom)]
     pub(super) fn new() -> Self {
         Bucket {
-            meta: [const { () }; WORDS].map(|()| AtomicUsize::new(0)),
-            items: [const { () }; SLOTS].map(|()| AtomicPtr::new(core::ptr::null_mut())),
+            meta: core::array::from_fn(|_| AtomicUsize::new(0)),
+            items: core::array::from_fn(|_| AtomicPtr::new(core::ptr::null_mut())),
         }
     }
 
@@ -113,7 +113,8 @@ impl<T> Bucket<T> {
     /// The item in slot `slot`, if any.
     #[inline(always)]
     pub(super) fn item(&self, slot: usize) -> Option<NonNull<T>> {
-        // Acquire, because the tag may have been that of an item which was here before this one.
+        // Acquire, because the tag was not necessarily this item's: it may be a false hit, or that
+        // of the item which was here before.
         NonNull::new(self.items.get(slot)?.load(Ordering::Acquire))
     }
 

@@ -21,6 +21,7 @@ use nft_flow::{
         Packet4,
         Packet6, //
     },
+    reason::MissReason,
     rewrite::{
         apply4,
         apply6,
@@ -356,4 +357,81 @@ proptest! {
         prop_assert!(result.is_err());
         prop_assert_eq!(short, before);
     }
+}
+
+/// A right TCP packet without data.
+fn plain(version: u8) -> Vec<u8> {
+    let mut packet = vec![1; if version == 4 { 40 } else { 60 }];
+    let thoff = packet.len() - 20;
+    if version == 4 {
+        packet[..12].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+    } else {
+        packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 20, 6, 64]);
+    }
+    packet[thoff + 12..thoff + 14].copy_from_slice(&[0x50, 0x10]);
+    fix(&mut packet);
+    packet
+}
+
+fn fix(packet: &mut [u8]) {
+    if packet[0] >> 4 == 4 {
+        packet[10..12].fill(0);
+        let check = naive::checksum(&[&packet[..20]]);
+        packet[10..12].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+/// Every reason that the parser has, by the smallest change to a right packet.
+#[test]
+fn every_reason() {
+    use MissReason::*;
+    let changes: &[(u8, usize, u8, MissReason)] = &[
+        (4, 0, 0x65, BadVersion),
+        (4, 0, 0x44, Truncated),
+        (4, 0, 0x46, IpOptions),
+        (4, 3, 19, Truncated),
+        (4, 3, 39, Truncated),
+        (4, 3, 41, Truncated),
+        (4, 6, 0x20, Fragment),
+        (4, 6, 0x01, Fragment),
+        (4, 7, 0x01, Fragment),
+        (4, 8, 0, TtlExpiring),
+        (4, 8, 1, TtlExpiring),
+        (4, 9, 1, L4Proto),
+        (4, 9, 47, L4Proto),
+        (4, 32, 0x4f, Truncated),
+        (4, 32, 0x60, Truncated),
+        (6, 0, 0x45, BadVersion),
+        (6, 5, 0, Jumbogram),
+        (6, 5, 19, Truncated),
+        (6, 5, 21, Truncated),
+        (6, 6, 0, ExtHeader),
+        (6, 6, 44, ExtHeader),
+        (6, 6, 58, L4Proto),
+        (6, 7, 1, TtlExpiring),
+        (6, 52, 0x40, Truncated),
+    ];
+    for (version, at, value, reason) in changes {
+        let mut packet = plain(*version);
+        assert!(parse(*version, &packet, packet.len()).is_ok());
+        packet[*at] = *value;
+        if *at < 20 {
+            fix(&mut packet);
+        }
+        let got = parse(*version, &packet, packet.len());
+        assert_eq!(
+            got,
+            Err(Miss::Reason(*reason)),
+            "{version}: byte {at} = {value}"
+        );
+    }
+
+    let mut packet = plain(4);
+    packet[10] ^= 1;
+    assert_eq!(parse(4, &packet, 40), Err(BadChecksum.into()));
+    // Do not fragment, and reserved bits, are nobody's business here.
+    let mut packet = plain(4);
+    packet[6] = 0xc0;
+    fix(&mut packet);
+    assert!(parse(4, &packet, 40).is_ok());
 }

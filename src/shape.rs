@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Shapes: numbers for what lies around packets when they come in.
+//!
+//! The key of a flow has 24 bits for where a packet enters. For a packet without encapsulation that
+//! is the interface; any other combination of interface, VLAN tags, PPPoE session and tunnel is a
+//! shape, which is numbered when the first flow needs it and forgotten with the last one. The
+//! packet path looks shapes up in a table like that of the flows.
+
+use crate::{
+    ffi::c,
+    flowtable::Inner,
+    path::Input, //
+};
+use core::{
+    mem::offset_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+use kernel::prelude::*;
+use nft_flow::{
+    encap,
+    key::{
+        Key,
+        Key6,
+        PortId,
+        Seed, //
+    },
+    reason::SkipReason,
+    table::Item, //
+};
+
+/// A shape.
+///
+/// # Invariants
+///
+/// `refs` is the number of flows and tunnels that use it; changed under the flowtable's lock.
+pub(crate) struct Shape {
+    key: Key6,
+    hash: u32,
+    /// What stands in the keys of flows.
+    pub(crate) port: PortId,
+    /// The address that frames are sent to. A bridge or VLAN device may have another one than the
+    /// device that the frame comes in through.
+    pub(crate) mac: [u8; 6],
+    /// Indices of the devices between the wire and the route, 0 for none.
+    pub(crate) devices: [u32; crate::path::MAX_DEVICES],
+    parent: Option<NonNull<Shape>>,
+    refs: AtomicU32,
+    rcu: c::callback_head,
+}
+
+// SAFETY: The pointer to the parent is counted; the rest is plain data.
+unsafe impl Send for Shape {}
+// SAFETY: As above.
+unsafe impl Sync for Shape {}
+
+// SAFETY: Key and hash never change.
+unsafe impl Item for Shape {
+    type Key = Key6;
+
+    #[inline(always)]
+    fn key(&self) -> &Key6 {
+        &self.key
+    }
+
+    #[inline(always)]
+    fn hash(&self) -> u32 {
+        self.hash
+    }
+}
+
+/// Memory for the shapes that an input may need: allocated before the lock is taken.
+pub(crate) struct Reserve([Option<KBox<Shape>>; 2]);
+
+impl Reserve {
+    /// Allocates what `input` may need.
+    pub(crate) fn new(input: &Input<'_>) -> Result<Self, SkipReason> {
+        let one = |needed: bool, key: Key6, seed: &Seed| {
+            if !needed {
+                return Ok(None);
+            }
+            let shape = Shape {
+                hash: key.hash(seed),
+                key,
+                port: input.ifindex,
+                mac: input.mac,
+                devices: input.devices,
+                parent: None,
+                refs: AtomicU32::new(1),
+                rcu: c::callback_head {
+                    next: ptr::null_mut(),
+                    func: None,
+                },
+            };
+            KBox::new(shape, GFP_ATOMIC | __GFP_NOWARN)
+                .map(Some)
+                .map_err(|_| SkipReason::NoMem)
+        };
+
+        let frame = one(input.has_frame_shape(), input.encaps.shape(input.ifindex), input.seed)?;
+        // The key is completed when the number of the frame's shape is known.
+        let tunnel = one(input.tunnel.is_some(), input.encaps.shape(input.ifindex), input.seed)?;
+        Ok(Self([frame, tunnel]))
+    }
+}
+
+/// Finds or makes the shapes of an input, and counts the use of the one that flows have in their
+/// keys. None: packets come in as they are, and the interface is their port.
+pub(crate) fn intern(
+    inner: &mut Inner,
+    input: &Input<'_>,
+    reserve: &mut Reserve,
+) -> Result<Option<NonNull<Shape>>, SkipReason> {
+    let [frame, tunnel] = &mut reserve.0;
+    let frame = match frame.take() {
+        Some(shape) => {
+            let numbered = !input.encaps.is_empty();
+            Some(get_or_insert(inner, shape, numbered)?)
+        }
+        None => None,
+    };
+    let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.tunnel) else {
+        return Ok(frame);
+    };
+
+    // SAFETY: We hold a use of it.
+    let port = frame.map_or(input.ifindex, |f| unsafe { f.as_ref() }.port);
+    shape.key = encap::tunnel_shape(saddr, daddr, proto, port);
+    shape.hash = shape.key.hash(input.seed);
+    shape.parent = frame;
+    match get_or_insert(inner, shape, true) {
+        Ok(shape) => Ok(Some(shape)),
+        Err(e) => {
+            if let Some(frame) = frame {
+                // SAFETY: The use that was counted above.
+                unsafe { release(inner, frame) };
+            }
+            Err(e)
+        }
+    }
+}
+
+fn get_or_insert(
+    inner: &mut Inner,
+    mut new: KBox<Shape>,
+    numbered: bool,
+) -> Result<NonNull<Shape>, SkipReason> {
+    if numbered {
+        new.port = PortId::from_interned(inner.next_shape).ok_or(SkipReason::Ifindex)?;
+    }
+    let parent = new.parent;
+    let new = NonNull::from(KBox::leak(new));
+
+    // SAFETY: The shape is freed a grace period after it was removed.
+    match unsafe { inner.shapes.insert(new) } {
+        Ok(()) => {
+            if numbered {
+                inner.next_shape += 1;
+            }
+            Ok(new)
+        }
+        Err(e) => {
+            // SAFETY: Leaked above, and seen by nobody.
+            drop(unsafe { KBox::from_raw(new.as_ptr()) });
+            let nft_flow::table::InsertError::Exists(old) = e else {
+                return Err(SkipReason::TableFull);
+            };
+            // SAFETY: In the table, hence valid; the lock is held.
+            unsafe { old.as_ref() }.refs.fetch_add(1, Ordering::Relaxed);
+            if let Some(parent) = parent {
+                // The old one holds a use of its own.
+                // SAFETY: The use was the new one's.
+                unsafe { release(inner, parent) };
+            }
+            Ok(old)
+        }
+    }
+}
+
+/// Ends a use of a shape.
+///
+/// # Safety
+///
+/// The use was counted by [`intern`], and ends once.
+pub(crate) unsafe fn release(inner: &mut Inner, shape: NonNull<Shape>) {
+    unsafe extern "C" fn callback(head: *mut c::callback_head) {
+        // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
+        unsafe {
+            drop(KBox::<Shape>::from_raw(head.byte_sub(offset_of!(Shape, rcu)).cast()));
+        }
+    }
+
+    let mut next = Some(shape);
+    while let Some(shape) = next {
+        // SAFETY: Counted, hence valid.
+        let this = unsafe { shape.as_ref() };
+
+        if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
+            return;
+        }
+        next = this.parent;
+        inner.shapes.remove(this);
+        // SAFETY: Out of the table; the callback frees it.
+        unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
+    }
+}
