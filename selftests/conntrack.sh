@@ -184,7 +184,7 @@ tcase "FIN: tcp IPv6 leaves the table, entry is closing" fin $V6
 fin_states() { # every state is gone through
 	local s
 	rules || return
-	bg at "$rt" conntrack -E -p tcp -o timestamp >"$TMP/events" 2>/dev/null
+	bg "$rt" conntrack -E -p tcp -o timestamp >"$TMP/events" 2>/dev/null
 	local pid=$!
 	sleep 0.5
 	flow x tcp $V4 || return

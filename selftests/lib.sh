@@ -241,8 +241,8 @@ at() { nsenter --net="/run/netns/$1" -- "${@:2}"; }
 ipn() { nsenter --net="/run/netns/$1" -- ip "${@:2}"; }
 nft_rt() { at "$rt" nft "$@"; }
 
-# bg CMD...: in the background, ended by cleanup; its process is $!.
-bg() { "$@" & PIDS+=($!); disown $!; }
+# bg NS CMD...: in the background, ended by cleanup; its process is $!.
+bg() { nsenter --net="/run/netns/$1" -- "${@:2}" & PIDS+=($!); disown $!; }
 # stop PID...: ends processes and waits until they are gone.
 stop() {
 	local p
@@ -391,7 +391,7 @@ ct_back() { local l; l=$(ct_list "$@"); [ -n "$l" ] && ! grep -q '\[OFFLOAD\]' <
 
 PORT=5000
 serve() { # serve NS [PORT]: echo server for TCP and UDP, both families
-	bg at "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1"
+	bg "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1"
 	busywait $((10000 * SLOW)) test -e "$TMP/serve.$1" || fail "traffic.py serve does not start"
 }
 # talk ID NS tcp|udp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
@@ -403,7 +403,7 @@ talk() {
 	# Opened for both, so that neither side waits for the other.
 	exec {fd}<>"$TMP/$id.in"; printf -v "TALKIN_$id" %s "$fd"
 	exec {fd}<>"$TMP/$id.out"; printf -v "TALKOUT_$id" %s "$fd"
-	at "$ns" python3 "$HERE/traffic.py" talk "$@" <"$TMP/$id.in" >"$TMP/$id.out" 2>"$TMP/$id.err" &
+	nsenter --net="/run/netns/$ns" -- python3 "$HERE/traffic.py" talk "$@" <"$TMP/$id.in" >"$TMP/$id.out" 2>"$TMP/$id.err" &
 	PIDS+=($!); disown $!
 	printf -v "TALK_$id" %s $!
 	local a
@@ -459,10 +459,10 @@ bypass_numbers() {
 RATE=200
 stream_start() {
 	rm -f "$TMP"/sink.*
-	bg at "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	bg at "$cl" python3 "$HERE/traffic.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
+	bg "$cl" python3 "$HERE/traffic.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) streaming || { fail "stream to $1 is not offloaded: $(ct_list -p udp --orig-port-dst 6000 | head -n1)"; return 1; }
 	counters_zero

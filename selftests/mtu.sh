@@ -192,8 +192,8 @@ tcase "TCP IPv6 goes on when the MTU is lowered" tcp_lowered $V6
 
 route_mtu() { # an MTU set at the route instead of the device
 	start "" || return
-	ipn "$rt" route replace default via 10.0.3.2 mtu 1400
-	ipn "$rt" -6 route replace default via fd00:3::2 mtu 1400
+	ipn "$rt" route replace default via 10.0.3.2 mtu lock 1400
+	ipn "$rt" -6 route replace default via fd00:3::2 mtu lock 1400
 	talk x "$cl" udp "$1" 5000 --pmtu probe --timeout 1 || return
 	say_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
@@ -202,7 +202,7 @@ route_mtu() { # an MTU set at the route instead of the device
 	hush x
 	ipn "$rt" route replace default via 10.0.3.2
 	ipn "$rt" -6 route replace default via fd00:3::2
-	ipn "$rt" route show default | grep -q mtu && ipn "$rt" route del default mtu 1400
+	ipn "$rt" route show default | grep -q mtu && ipn "$rt" route del default mtu lock 1400
 	return 0
 }
 tcase "IPv4, MTU of the route is respected" route_mtu $V4

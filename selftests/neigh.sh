@@ -168,7 +168,8 @@ tcase -x "IPv6 STALE becomes REACHABLE" confirmed $V6
 
 via_inet6() { # IPv4 behind an IPv6 next hop (RFC 8950)
 	local ll
-	ll=$(ipn "$sv" -6 -j addr show dev eth0 scope link | jq -r '.[0].addr_info[0].local')
+	ll=$(ipn "$sv" -j addr show dev eth0 | jq -r '[.[].addr_info[]? | select(.scope == "link")][0].local')
+	at "$rt" ping -q -c1 -W1 "$ll%wan" >/dev/null || fail "no link-local neighbour '$ll'"
 	ipn "$sv" addr add 10.9.9.9/32 dev lo
 	ipn "$rt" route add 10.9.9.9/32 via inet6 "$ll" dev wan
 	rules NAT="$1" || return

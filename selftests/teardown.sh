@@ -26,6 +26,7 @@ setup() {
 	ipn "$sv" addr add $FAR6/128 dev lo
 	at "$rt" sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1
 	at "$cl" sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1
+	at "$sv" nft 'table inet mute { chain in { type filter hook input priority 0; udp dport 6100 drop; }; }'
 	serve "$sv"
 }
 # start ADDRESS [NAT]: a fresh ruleset, an offloaded stream

@@ -55,7 +55,7 @@ impl Encap {
 
     /// An encapsulation by its EtherType and its identifier, in the order of the CPU.
     pub const fn new(ethertype: u16, id: u16) -> Self {
-        Encap((ethertype as u32) << 16 | id as u32)
+        Encap(((ethertype as u32) << 16) | id as u32)
     }
 
     /// A VLAN tag; `tci` with or without priority bits.
@@ -116,7 +116,7 @@ impl Encaps {
     pub fn shape(&self, ifindex: PortId) -> Key6 {
         let [a, b, c] = self.list;
         Key6 {
-            saddr: [u64::from(a.0) | u64::from(b.0) << 32, u64::from(c.0)],
+            saddr: [u64::from(a.0) | (u64::from(b.0) << 32), u64::from(c.0)],
             daddr: [0; 2],
             ports: 0,
             port: PortProto::raw_parts(0, ifindex),
@@ -274,7 +274,7 @@ pub fn outer(ethertype: u16, hdr: &[u8], len: usize, port: PortId) -> Result<Tun
         if load_u8(ip, 0) >> 4 != 6 || !matches!(proto, IPPROTO_IPIP | IPPROTO_IPV6) {
             return Err(MissReason::L4Proto.into());
         }
-        if load_u8(ip, 1) >> 4 & ECN_CE == ECN_CE {
+        if (load_u8(ip, 1) >> 4) & ECN_CE == ECN_CE {
             return Err(MissReason::Encap.into());
         }
         let addr = |at: usize| [load_u64(ip, at), load_u64(ip, at.wrapping_add(8))];

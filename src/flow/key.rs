@@ -136,7 +136,7 @@ impl PortProto {
     /// Joins any protocol number and a port.
     #[inline]
     pub const fn raw_parts(proto: u8, port: PortId) -> Self {
-        PortProto((proto as u32) << 24 | port.raw())
+        PortProto(((proto as u32) << 24) | port.raw())
     }
 
     /// The IANA number of the transport protocol.
