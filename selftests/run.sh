@@ -32,7 +32,8 @@ complaint+='|kernel panic|panicked at|held lock|double free|bad unlock|Call Trac
 list_tests() {
 	{
 		# TEST_PROGS of selftests/Makefile: one file per line, as kselftest wants it
-		sed -n '/^TEST_PROGS *[:+]*=/,/[^\\]$/p' "$here/Makefile" 2>/dev/null | grep -oE '[A-Za-z0-9_.-]+\.sh'
+		awk '/^TEST_PROGS *[:+]?=/ { on = 1 } on; !/\\$/ { on = 0 }' "$here/Makefile" 2>/dev/null |
+			grep -oE '[A-Za-z0-9_.-]+\.sh'
 		find "$here" -maxdepth 1 -name 'test_*.sh' -printf '%f\n'
 	} | sort -u
 }

@@ -6,6 +6,7 @@ serve           echo server, TCP and UDP, IPv4 and IPv6
 talk            one connection, driven by commands on standard input; each is
                 answered by one line: "ok ..." or "bad ..."
 parallel        many TCP connections at once
+wave            one datagram on each of many flows, as raw frames
 send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
 """
 import argparse
@@ -24,6 +25,7 @@ import time
 SO_NO_CHECK = 11
 UDP_SEGMENT = 103
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+IP_RECVERR, IPV6_RECVERR = 11, 25
 PMTU = {"dont": 0, "want": 1, "do": 2, "probe": 3}
 HEAD = struct.Struct("!4sII16s")
 
@@ -118,6 +120,8 @@ class Talk:
             self.s.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTU[a.pmtu])
         elif a.pmtu:
             self.s.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTU[a.pmtu])
+        if a.recverr:
+            self.s.setsockopt(socket.IPPROTO_IPV6 if ":" in a.addr else socket.IPPROTO_IP, IPV6_RECVERR if ":" in a.addr else IP_RECVERR, 1)
         self.s.settimeout(a.timeout)
         self.s.connect((a.addr, a.port))
 
@@ -286,6 +290,49 @@ def parallel(a):
     sys.exit(bool(errors))
 
 
+# ------------------------------------------------------------------ many flows
+
+def wave(a):
+    """One datagram on each of --flows flows, as raw frames, in random order."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    s.bind((a.dev, 0))
+    mac = s.getsockname()[4]
+
+    def fold(data):
+        n = sum(struct.unpack(f"!{len(data) // 2}H", data))
+        while n >> 16:
+            n = (n & 0xffff) + (n >> 16)
+        return n
+
+    dst = bytes(int(x, 16) for x in a.mac.split(":"))
+    eth = {4: dst + mac + b"\x08\x00", 6: dst + mac + b"\x86\xdd"}
+    d4, d6 = socket.inet_aton("10.0.2.2"), socket.inet_pton(socket.AF_INET6, "fd00:2::2")
+    order = list(range(a.flows))
+    random.Random(a.seed).shuffle(order)
+    body = a.seed.to_bytes(4, "big") * 4
+    for i in order:
+        sport, dport = 1024 + i // 20 % 60000, 7000 + i % 10
+        udp = struct.pack("!HHHH", sport, dport, 8 + len(body), 0)
+        if i % 20 < 10:
+            src = socket.inet_aton(f"10.1.{i // 250 % 250}.{1 + i % 250}")
+            ps = src + d4 + struct.pack("!HH", 17, len(udp + body))
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp + body), i & 0xffff, 0x4000, 64, 17, 0) + src + d4
+            ip = ip[:10] + struct.pack("!H", ~fold(ip) & 0xffff) + ip[12:]
+            kind = 4
+        else:
+            src = socket.inet_pton(socket.AF_INET6, f"fd00:11::{i:x}")
+            ps = src + d6 + struct.pack("!HH", 17, len(udp + body))
+            ip = struct.pack("!IHBB", 6 << 28, len(udp + body), 17, 64) + src + d6
+            kind = 6
+        check = ~fold(ps + udp + body) & 0xffff or 0xffff
+        while True:
+            try:
+                s.send(eth[kind] + ip + udp[:6] + struct.pack("!H", check) + body)
+                break
+            except OSError:
+                time.sleep(0.001)
+
+
 # ------------------------------------------------------------------ one way
 
 def send(a):
@@ -365,10 +412,16 @@ def main():
         x.add_argument("--sport", type=int, default=0)
         x.add_argument("--no-check", action="store_true", help="UDP over IPv4 without checksum")
         x.add_argument("--pmtu", choices=["dont", "want", "do", "probe"])
+        x.add_argument("--recverr", action="store_true", help="be told every ICMP error")
         x.add_argument("--timeout", type=float, default=30)
         x.add_argument("--count", type=int, default=200)
         x.add_argument("--bytes", type=int, default=20000)
         x.add_argument("--at-end", help="command, run while all connections are open")
+    q = sub.add_parser("wave")
+    q.add_argument("dev")
+    q.add_argument("mac", help="of the router")
+    q.add_argument("--flows", type=int, default=20000)
+    q.add_argument("--seed", type=int, default=1)
     q = sub.add_parser("send")
     q.add_argument("addr")
     q.add_argument("port", type=int)

@@ -10,6 +10,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nft-offload
 # shellcheck disable=SC2034 # for the scripts that source this
 SUITE=trixie
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg # Ubuntu, for one, does not trust Debian's by itself
 
 say()  { printf '[%s] %s\n' "$(date +%T)" "$*" >&2; }
 die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -44,10 +45,13 @@ artefact() {
 	) 9>"$dir.lock"
 }
 
-# Install host packages that provide the given commands, if they are missing.
+# need COMMAND-OR-FILE [PACKAGE]: install the host package that provides it, if it is missing.
 need() {
 	local cmd=$1 pkg=${2:-$1}
-	command -v "$cmd" >/dev/null && return 0
+	case $cmd in
+	/*) [ ! -e "$cmd" ] || return 0 ;;
+	*) ! command -v "$cmd" >/dev/null || return 0 ;;
+	esac
 	command -v apt-get >/dev/null || die "'$cmd' is missing and this is not a Debian-like system: install $pkg"
 	[ "$(id -u)" = 0 ] || die "'$cmd' is missing: as root, apt-get install $pkg"
 	say "installing host package $pkg"
