@@ -222,6 +222,7 @@ all_freed() { [ "$(stat_get flows_added)" = "$(stat_get flows_freed)" ]; }
 # ---------------------------------------------------------------- namespaces
 
 NS=() NS_MADE=() PIDS=()
+cl='' rt='' sv='' # the usual three, set by ns_add
 
 # ns_add VAR...: makes namespaces and puts their names into the variables.
 ns_add() {

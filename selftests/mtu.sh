@@ -11,7 +11,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
-V4=10.0.2.2 V6=fd00:2::2
+V4=10.0.2.2 V6=fd00:2::2 r2=
 NAT="chain post { type nat hook postrouting priority 100; oifname wan masquerade; };"
 
 setup() {

@@ -87,13 +87,11 @@ tcase "flow rule alone turns conntrack on, table inet" only_flow_rule inet $V6
 device() { # device FEATURES PROTO ADDRESS
 	local d
 	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
-		# shellcheck disable=SC2086
 		offloads $d $1 || fail "ethtool -K $d $1"
 	done
 	rules NAT="$MASQ" || return
 	BYTES=4194304 SIZE=1400 bypass "$2" "$3"
 	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
-		# shellcheck disable=SC2086
 		offloads $d tx on rx on tso on gso on gro off
 	done
 }
@@ -122,9 +120,9 @@ tcase "UDP checksum 0 stays 0 through DNAT and masquerade" zero_checksum
 
 large_udp() {
 	rules NAT="$MASQ" || return
-	SIZE=1472 bypass udp $V4 5000 -- --pmtu do
+	SIZE=1472 bypass udp $V4 5000 -- --pmtu "do"
 	forget
-	SIZE=1452 bypass udp $V6 5000 -- --pmtu do
+	SIZE=1452 bypass udp $V6 5000 -- --pmtu "do"
 	forget
 	SIZE=0 bypass udp $V4 5000
 }

@@ -81,7 +81,7 @@ tcase -o "debugfs: stats and flowtables" statistics
 
 # ---- what nft accepts
 
-base() { clean; nft_rt add table inet t && nft_rt add flowtable inet t f "{ $HOOK ${1:-} }" && nft_rt add chain inet t forward '{ type filter hook forward priority 0; }'; }
+base() { clean; nft_rt add table inet t && nft_rt add flowtable inet t f "{ $HOOK }" && nft_rt add chain inet t forward '{ type filter hook forward priority 0; }'; }
 
 roundtrip() {
 	local f

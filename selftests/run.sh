@@ -94,7 +94,6 @@ one() {
 	t0=$SECONDS
 	if [ -z "$why" ]; then
 		echo "# $name"
-		# shellcheck disable=SC2086
 		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash "./$(basename "$file")" $ARGS) </dev/null 2>&1 |
 			tee "$log" | sed -u 's/^/#   /'
 		rc=${PIPESTATUS[0]}

@@ -28,7 +28,6 @@ setup() {
 	ipn "$rt" link set wan promisc on
 	# An address of the router as target: neighbours stay as they are.
 	for n in "lan 10.0.1.2 $cl" "wan 10.0.2.2 $sv" "lan fd00:1::2 $cl" "wan fd00:2::2 $sv"; do
-		# shellcheck disable=SC2086
 		set -- $n
 		ipn "$rt" neigh replace "$2" dev "$1" lladdr "$(mac "$3" eth0)" nud permanent
 	done

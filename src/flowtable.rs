@@ -45,6 +45,7 @@ use core::{
         NonNull, //
     },
     sync::atomic::{
+        AtomicBool,
         AtomicPtr,
         AtomicUsize,
         Ordering, //
@@ -136,6 +137,8 @@ pub(crate) struct Flowtable {
     nf: NonNull<c::nf_flowtable>,
     /// Flows that were killed and not yet taken out.
     dead: AtomicPtr<Cold>,
+    /// The worker was asked to run and has not begun.
+    kicked: AtomicBool,
     #[pin]
     inner: SpinLock<Inner>,
 }
@@ -238,6 +241,7 @@ impl Flowtable {
             shaped: AtomicUsize::new(0),
             nf,
             dead: AtomicPtr::new(ptr::null_mut()),
+            kicked: AtomicBool::new(false),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
         // Cannot fail: the memory is there.
@@ -327,24 +331,37 @@ impl Flowtable {
         // SAFETY: As above.
         let link = unsafe { NonNull::from(&(*flow.as_ptr()).cold.link) };
 
-        self.locked(|inner| {
+        let (added, crowded) = self.locked(|inner| {
             if inner.closing {
-                return Err(SkipReason::FlowtableClosing);
+                return (Err(SkipReason::FlowtableClosing), false);
             }
             // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-            unsafe {
-                insert::<F>(inner, reply)?;
+            let added = unsafe { insert::<F>(inner, reply) }.and_then(|()| {
                 // Original last: a walk that looks at one direction only finds whole flows.
-                if let Err(e) = insert::<F>(inner, orig) {
+                // SAFETY: As above.
+                unsafe { insert::<F>(inner, orig) }.inspect_err(|_| {
                     F::writer(inner).remove(reply);
-                    return Err(e);
-                }
-                inner.wheel.add(link, tick().wrapping_add(1));
+                })
+            });
+            if added.is_ok() {
+                // SAFETY: The worker removes the link before it frees the flow.
+                unsafe { inner.wheel.add(link, tick().wrapping_add(1)) };
             }
-            Ok(())
-        })?;
-        stats::count(stats::Counter::FlowsAdded);
-        Ok(())
+            (added, F::writer(inner).wants_resize().is_some())
+        });
+
+        if crowded {
+            self.kick();
+        }
+        added.inspect(|()| stats::count(stats::Counter::FlowsAdded))
+    }
+
+    /// Has the worker run soon, in whatever context we are.
+    fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::Relaxed) {
+            // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
+            unsafe { c::nfo_gc_kick(self.nf.as_ptr()) };
+        }
     }
 
     /// Puts a killed flow on the list for the worker. Takes no lock.
@@ -365,8 +382,7 @@ impl Flowtable {
             }
         }
         if head.is_null() {
-            // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
-            unsafe { c::nfo_gc_kick(self.nf.as_ptr()) };
+            self.kick();
         }
     }
 
@@ -436,6 +452,7 @@ impl Flowtable {
 
     /// One run of the worker.
     fn work(&self) {
+        self.kicked.store(false, Ordering::Relaxed);
         self.reap();
         self.age();
         self.reap();
@@ -567,17 +584,28 @@ impl Flowtable {
 
     /// Gives a table more or fewer buckets, if it wants them.
     fn resize<T: Item>(&self, table: &Table<T>, writer: impl Fn(&mut Inner) -> &mut Writer<T>) {
-        let Some(want) = self.locked(|inner| writer(inner).wants_resize()) else {
-            return;
-        };
+        while let Some(want) = self.locked(|inner| writer(inner).wants_resize()) {
+            if !self.resize_to(want, table, &writer) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a table `want` buckets. False if that cannot be done now.
+    fn resize_to<T: Item>(
+        &self,
+        want: usize,
+        table: &Table<T>,
+        writer: &impl Fn(&mut Inner) -> &mut Writer<T>,
+    ) -> bool {
         // Without memory the table stays as it is; the worker asks again in a second.
         let Some(new) = alloc_buckets(want) else {
-            return;
+            return false;
         };
         if let Err(new) = self.locked(|inner| writer(inner).begin_resize(new)) {
             // SAFETY: No reader has seen it.
             unsafe { free_buckets(new) };
-            return;
+            return false;
         }
 
         let old = loop {
@@ -597,12 +625,13 @@ impl Flowtable {
             }
         };
         if let Some(old) = old {
-            // SAFETY: After the grace period no reader is in it.
-            unsafe {
-                c::synchronize_rcu();
-                free_buckets(old);
-            }
+            let size = Buckets::<T>::layout(old.len()).map_or(0, |layout| layout.size());
+            let (memory, _) = old.into_raw();
+
+            // SAFETY: It came from `alloc_buckets` with this size; readers are waited for.
+            unsafe { c::nfo_table_free_rcu(memory.as_ptr().cast(), size) };
         }
+        true
     }
 
     /// Ends the flowtable: no hook and no rule refers to it any more.

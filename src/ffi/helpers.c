@@ -336,12 +336,12 @@ void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc)
 
 void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay)
 {
-	queue_delayed_work(system_power_efficient_wq, &ft->gc_work, delay);
+	queue_delayed_work(system_dfl_wq, &ft->gc_work, delay);
 }
 
 void nfo_gc_kick(struct nf_flowtable *ft)
 {
-	mod_delayed_work(system_power_efficient_wq, &ft->gc_work, 0);
+	mod_delayed_work(system_dfl_wq, &ft->gc_work, 0);
 }
 
 void nfo_gc_cancel(struct nf_flowtable *ft)
@@ -361,14 +361,35 @@ void *nfo_cache_zalloc(struct kmem_cache *cache)
 	return kmem_cache_zalloc(cache, GFP_ATOMIC | __GFP_NOWARN);
 }
 
+/* What lies behind a table, to free it when its readers are through: the table itself cannot be
+ * written to until then.
+ */
+struct nfo_table_tail {
+	struct rcu_head	rcu;
+	void		*table;
+};
+
 void *nfo_table_alloc(size_t size)
 {
-	return kvzalloc(size, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	return kvzalloc(size + sizeof(struct nfo_table_tail), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 }
 
 void nfo_table_free(void *p)
 {
 	kvfree(p);
+}
+
+static void nfo_table_free_cb(struct rcu_head *rcu)
+{
+	kvfree(container_of(rcu, struct nfo_table_tail, rcu)->table);
+}
+
+void nfo_table_free_rcu(void *p, size_t size)
+{
+	struct nfo_table_tail *tail = p + size;
+
+	tail->table = p;
+	call_rcu(&tail->rcu, nfo_table_free_cb);
 }
 
 /* Move the newest entry of a list to its front. The newest is at the tail, so that its successor

@@ -78,6 +78,7 @@ struct kmem_cache *nfo_cache_create(const char *name, u32 size);
 void *nfo_cache_zalloc(struct kmem_cache *cache);
 void *nfo_table_alloc(size_t size);
 void nfo_table_free(void *p);
+void nfo_table_free_rcu(void *p, size_t size);
 
 void nfo_list_to_front(struct list_head *entry);
 

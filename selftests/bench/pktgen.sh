@@ -1,0 +1,206 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Cost per forwarded packet: classic forwarding, the in-tree flowtable, ours, in
+# the same guest and in turns. pktgen puts UDP packets into the receive path of
+# a dummy device, the router forwards them to another one that drops them:
+#
+#   pktgen -> in0 (ingress: flowtable) -> routing, NAT -> out0 (dummy)
+#
+# A run that drops everything at ingress measures generator and allocation; it
+# is subtracted. Each round takes every variant once, in a turning order.
+#
+#   -f FLOWS    number of UDP flows (1000; with -6 at most 60000)
+#   -r ROUNDS   (7)
+#   -p PACKETS  per classic run (as many as take about half a second); the others get five times as many
+#   -m LIST     variants, "classic intree ours"
+#   -6          IPv6           -N   no NAT (default: masquerade)
+#   -c          flowtable with the flag counter
+#   -o FILE     result lines "variant median min max hit-percent" as well
+set -u
+# shellcheck source=../lib.sh
+. "$(dirname "$0")/../lib.sh"
+
+flows=1000 rounds=7 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out=
+usage() { sed -n '4,20s/^# \?//p' "$0"; exit 1; }
+while getopts "f:r:p:m:6Nco:h" o; do
+	case $o in
+	f) flows=$OPTARG ;;
+	r) rounds=$OPTARG ;;
+	p) packets=$OPTARG ;;
+	m) modes=$OPTARG ;;
+	6) v=6 ;;
+	N) nat= ;;
+	c) flags="counter;" ;;
+	o) out=$OPTARG ;;
+	*) usage ;;
+	esac
+done
+
+die() { echo "pktgen.sh: $*" >&2; exit 1; }
+BEFORE=
+for m in nft_offload $INTREE; do ! loaded "$m" || BEFORE+=" $m"; done
+MAX=$(sysctl -n net.netfilter.nf_conntrack_max 2>/dev/null)
+BUCKETS=$(sysctl -n net.netfilter.nf_conntrack_buckets 2>/dev/null)
+finish() {
+	cleanup
+	[ -z "$MAX" ] || sysctl -qw net.netfilter.nf_conntrack_max="$MAX" net.netfilter.nf_conntrack_buckets="$BUCKETS"
+	case $BEFORE in
+	*nft_offload*) unload_intree; load_ours ;;
+	*nf_flow_table*) unload_ours; load_intree ;;
+	*) unload_ours; unload_intree ;;
+	esac 2>/dev/null
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+# flows = addresses * ports; both run up together, so they must have no common divisor
+gcd() { local a=$1 b=$2 t; while [ "$b" != 0 ]; do t=$((a % b)) a=$b b=$t; done; echo "$a"; }
+addrs=1 ports=$flows
+while [ "$ports" -gt 60000 ] || [ "$(gcd $addrs $ports)" != 1 ]; do
+	[ $v = 4 ] || die "at most 60000 flows with IPv6"
+	addrs=$((addrs + 1)) ports=$((flows / addrs))
+done
+flows=$((addrs * ports))
+
+modprobe pktgen 2>/dev/null
+bench=''
+ns_add bench || exit 1
+at "$bench" test -e /proc/net/pktgen/kpktgend_0 || die "the kernel has no pktgen"
+router_on "$bench"
+for d in in0 out0; do
+	ipn "$bench" link add $d type dummy || die "no dummy devices"
+	ipn "$bench" link set $d arp on up
+	offloads "$bench" $d tx off
+done
+ipn "$bench" addr add 10.0.1.1/24 dev in0
+ipn "$bench" addr add 10.0.2.1/24 dev out0
+ipn "$bench" addr add fd00:1::1/64 dev in0 nodad
+ipn "$bench" addr add fd00:2::1/64 dev out0 nodad
+for n in "10.0.1.2 in0" "10.0.2.2 out0" "fd00:1::2 in0" "fd00:2::2 out0"; do
+	ipn "$bench" neigh add "${n% *}" lladdr 02:00:00:00:00:02 dev "${n#* }" nud permanent
+done
+ipn "$bench" route add 10.1.0.0/16 via 10.0.1.2
+ipn "$bench" -6 route add fd00:11::/64 via fd00:1::2
+modprobe -a nf_conntrack nf_tables nf_conntrack_netlink 2>/dev/null
+want=$((flows * 2 + 10000))
+if [ -n "$MAX" ] && [ "$MAX" -lt $want ]; then
+	sysctl -qw net.netfilter.nf_conntrack_buckets=$want net.netfilter.nf_conntrack_max=$want
+fi
+at "$bench" sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600
+
+rules_for() { # rules_for VARIANT
+	local table='' add="ct state established accept" drop='' post=''
+	case $1 in
+	drop) drop="table netdev d { chain in { type filter hook ingress device in0 priority -10; drop; }; }" ;;
+	intree | ours) table="flowtable f { hook ingress priority 0; devices = { in0, out0 }; $flags };" add="meta l4proto udp flow add @f" ;;
+	esac
+	[ -z "$nat" ] || post="chain post { type nat hook postrouting priority 100; oifname out0 masquerade; };"
+	at "$bench" nft -f - <<-END
+	flush ruleset
+	$drop
+	table inet t {
+		$table
+		chain forward { type filter hook forward priority 0; $add; };
+		$post
+	}
+	END
+}
+
+pg() { # pg FILE COMMAND...
+	local f=/proc/net/pktgen/$1; shift
+	at "$bench" sh -c 'f=$1; shift; for c; do echo "$c" >"$f" || exit 1; done' sh "$f" "$@" || die "pktgen refuses: $*"
+}
+# generate COUNT: sets USEC and STOLEN (packets that the ingress hook took or dropped)
+generate() {
+	local r
+	pg in0 "count $1"
+	pg pgctrl start
+	r=$(at "$bench" cat /proc/net/pktgen/in0)
+	USEC=$(sed -n 's/.*OK: \([0-9]*\)(.*/\1/p' <<<"$r")
+	STOLEN=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' <<<"$r" | tail -n1)
+	[ -n "$USEC" ] || die "no result from pktgen: $r"
+}
+pktgen_setup() {
+	local size=60 addr
+	if [ $v = 4 ]; then
+		addr=("src_min 10.1.0.1" "src_max 10.1.$((addrs / 250)).$((addrs % 250 + 1))" "dst 10.0.2.2")
+	else
+		size=80 addr=("src6 fd00:11::1" "dst6 fd00:2::2")
+	fi
+	pg kpktgend_0 rem_device_all "add_device in0"
+	pg in0 "clone_skb 0" "delay 0" "pkt_size $size" "burst 1" "xmit_mode netif_receive" "flag !SHARED" \
+		"flag UDPCSUM" "flag NO_TIMESTAMP" "dst_mac $(mac "$bench" in0)" "src_mac 02:00:00:00:00:02" "${addr[@]}" \
+		"udp_src_min 1024" "udp_src_max $((1024 + ports))" "udp_dst_min 9" "udp_dst_max 9"
+}
+
+# measure VARIANT: sets COST (per packet, everything included) and HIT (percent)
+measure() {
+	case $1 in
+	ours) unload_intree && load_ours || die "cannot load nft_offload" ;;
+	intree) unload_ours && load_intree || die "cannot load the in-tree modules" ;;
+	esac 2>"$TMP/out"
+	stats_save bench
+	rules_for "$1" || die "ruleset"
+	at "$bench" conntrack -F >/dev/null 2>&1
+	# each flow once to make the entry, once to offload it, once more
+	[ "$1" = drop ] || generate $((flows * 3))
+	# the cheap ones run longer, for as long a time
+	n=$packets
+	[ "$1" = classic ] || n=$((packets * 5))
+	generate $n
+	COST=$((USEC * 1000 / n)) HIT=$((STOLEN * 100 / n))
+	case $1 in
+	intree | ours) [ $HIT -ge 99 ] || die "$1: only $HIT % of the packets took the flowtable $(stats_diff bench | tr '\n' ',')" ;;
+	esac
+	case $1 in # the other one must be unloadable in the next turn
+	intree | ours) at "$bench" nft flush ruleset ;;
+	esac
+}
+
+for m in $modes; do
+	case $m in
+	classic) ;;
+	ours) unload_intree && load_ours 2>"$TMP/out" || die "cannot load nft_offload: $(cat "$TMP/out")"; unload_ours ;;
+	intree) unload_ours && load_intree 2>"$TMP/out" || die "cannot load the in-tree modules: $(cat "$TMP/out")"; unload_intree ;;
+	*) die "variants are classic, intree, ours" ;;
+	esac
+done
+pktgen_setup
+if [ "$packets" = 0 ]; then
+	packets=4000
+	rules_for classic
+	generate $((flows * 2)); generate $packets
+	packets=$((500000 / (USEC / packets + 1)))
+	[ $packets -ge 4000 ] || packets=4000
+fi
+
+declare -A LIST=() HITS=()
+read -r -a order <<<"$modes"
+for ((r = 1; r <= rounds; r++)); do
+	measure drop
+	base=$COST
+	for m in "${order[@]}"; do
+		measure "$m"
+		LIST[$m]+="$((COST - base)) "
+		HITS[$m]=$HIT
+	done
+	LIST[base]+="$base "
+	order=("${order[@]:1}" "${order[0]}")
+	[ ! -t 2 ] || printf '\r%d of %d rounds ' "$r" "$rounds" >&2
+done
+[ ! -t 2 ] || printf '\r%30s\r' '' >&2
+
+median() { tr ' ' '\n' <<<"$1" | grep . | sort -n | awk '{ a[NR] = $1 } END { print int((a[int((NR + 1) / 2)] + a[int(NR / 2) + 1]) / 2), a[1], a[NR] }'; }
+name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; esac; }
+echo "IPv$v UDP, ${nat:+masquerade, }$flows flows, $rounds rounds of $packets packets; ns per packet"
+printf '  %-20s %8s %16s %12s\n' "" median "min .. max" "speed-up"
+[ -z "$out" ] || : >"$out"
+first=
+for m in $modes; do
+	read -r med lo hi <<<"$(median "${LIST[$m]}")"
+	[ -n "$first" ] || first=$med
+	printf '  %-20s %8d %16s %11sx\n' "$(name "$m")" "$med" "$lo .. $hi" "$(awk "BEGIN { printf \"%.2f\", $first / ($med > 0 ? $med : 1) }")"
+	[ -z "$out" ] || echo "$m $med $lo $hi ${HITS[$m]}" >>"$out"
+done
+read -r med lo hi <<<"$(median "${LIST[base]}")"
+echo "  (generator and device: $med ns, subtracted; speed-up against the first line)"
