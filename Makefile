@@ -29,11 +29,14 @@ test:
 ## check-host         cargo test, loom, clippy, formatting, shellcheck
 ## check-uml          kselftests in User Mode Linux (fast)
 ## check-stock        kselftests in the unmodified Debian kernel
-## check-debug        kselftests with KASAN, lockdep, kmemleak and debug assertions
+## check-debug        kselftests on two debug kernels: KASAN and kmemleak, then lockdep
 ##                      T=name one test, T=kernel:name one of the kernel's own net selftests,
 ##                      ARGS='...' its arguments, FT=intree the kernel's C modules instead of ours
-check-host check-uml check-stock check-debug: check-%:
+check-host check-uml check-stock: check-%:
 	@$(VM)/check $*
+
+check-debug:
+	@$(VM)/check debug lockdep
 
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
 ## uml CMD='...'      the same in User Mode Linux

@@ -296,16 +296,28 @@ addr() {
 	[ -z "${5:-}" ] || ipn "$1" route add default via "$5"
 	[ -z "${6:-}" ] || ipn "$1" -6 route add default via "$6"
 }
+# batch NS: ip commands from standard input, with one process; addr_lines DEV IPV4
+# IPV6 [GATEWAY4 GATEWAY6]: what addr does, as such lines.
+batch() { nsenter --net="/run/netns/$1" -- ip -force -batch -; }
+addr_lines() {
+	echo "link set $1 up"
+	echo "addr add $2 dev $1"
+	echo "addr add $3 dev $1 nodad"
+	[ -z "${4:-}" ] || printf 'route add default via %s\n-6 route add default via %s\n' "$4" "$5"
+}
 mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 
 # ---------------------------------------------------------------- ruleset
 # One ruleset for all: two tables that only count (what arrived at the router's
 # ports before the flowtable, what the forward chain saw) and the table under
 # test. Variables: FAM (inet), DEVS (lan, wan), FLAGS (counter;), NAT (chains),
-# FWD (rules before flow add), MATCH (which packets are offloaded).
+# FWD (rules before flow add), MATCH (which packets are offloaded), WATCH (where
+# arriving packets are counted, DEVS), SEEN (more matches to count: packets in
+# something that nftables does not look into).
 
 ruleset() {
-	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table=
+	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table= seen
+	seen=$(sed 's/[^;]*[^; ][^;]*/& counter name arrived/g' <<<"${SEEN:-}")
 	local add="${MATCH:-meta l4proto { tcp, udp \}} flow add @f"
 	if [ "$FT" = none ]; then
 		add="ct state established accept"
@@ -316,8 +328,8 @@ ruleset() {
 	table netdev watch {
 		counter arrived { }
 		chain in {
-			type filter hook ingress devices = { $devs } priority -10;
-			meta l4proto { tcp, udp } counter name arrived
+			type filter hook ingress devices = { ${WATCH:-$devs} } priority -10;
+			meta l4proto { tcp, udp } counter name arrived; $seen
 		}
 	}
 	table inet watch {
@@ -340,7 +352,7 @@ ruleset() {
 }
 # rules [NAME=VALUE...]: replaces the router's ruleset, forgets all connections.
 rules() {
-	local FAM=${FAM:-} DEVS=${DEVS:-} FLAGS=${FLAGS:-} NAT=${NAT:-} FWD=${FWD:-} MATCH=${MATCH:-} a
+	local FAM=${FAM:-} DEVS=${DEVS:-} FLAGS=${FLAGS:-} NAT=${NAT:-} FWD=${FWD:-} MATCH=${MATCH:-} WATCH=${WATCH:-} SEEN=${SEEN:-} a
 	for a in "$@"; do local "$a"; done
 	{ echo "flush ruleset"; ruleset; } >"$TMP/rules"
 	want_ok "ruleset does not load" nft_rt -f "$TMP/rules" || return
@@ -446,12 +458,25 @@ bypass() {
 	hush x
 	[ "$proto" != tcp ] || want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" $((${BYTES:-1048576} / 4))
 }
+# ways ADDRESS...: the same for TCP and UDP to each address, all at once.
+ways() {
+	local out n from=${FROM:-$cl} bytes=${BYTES:-262144} count=${COUNT:-60}
+	counters_zero
+	out=$(at "$from" python3 "$HERE/traffic.py" mix "$@" --port "${TO:-$PORT}" --bytes "$bytes" --count "$count" --timeout $((10 * SLOW)) \
+		--at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/ways 2>/dev/null")
+	[ "${out%% *}" = ok ] || { fail "$out"; return 1; }
+	n=$(grep "dport=${TO:-$PORT} " "$TMP/ways" | grep -c '\[OFFLOAD\]')
+	[ "$n" = $(($# * 2)) ] || fail "not [OFFLOAD]: $(grep "dport=${TO:-$PORT} " "$TMP/ways" | grep -v '\[OFFLOAD\]' | tr -s ' ' | head -n2)"
+	counters
+	MIN_ARRIVED=$((count * 2 * $# + 10 * $#)) bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" $((bytes * $# / 4))
+}
 offloaded_line() { ct_list -p "$1" | grep "dport=$2 " | grep -q '\[OFFLOAD\]'; }
 # bypass_numbers ARRIVED FORWARDED FAST: nearly all that arrived went the fast way.
 bypass_numbers() {
 	want_ge "packets that arrived" "$1" "${MIN_ARRIVED:-30}"
 	want_le "of $1 packets, seen by the forward chain" "$2" "${MAX_SLOW:-$(($1 / 8 + 8))}"
-	[ "$FT" != ours ] || want_ge "of $1 packets, counted as packets_fast" "$3" $(($1 - $2 - 4))
+	[ "$FT" != ours ] || want_ge "of $1 packets, counted as packets_fast" "$3" $(($1 - $2 - ${SLACK:-4}))
 	[ "$FT" != ours ] || want_le "of $1 packets, counted as packets_fast" "$3" "$1"
 }
 

@@ -6,6 +6,7 @@ serve           echo server, TCP and UDP, IPv4 and IPv6
 talk            one connection, driven by commands on standard input; each is
                 answered by one line: "ok ..." or "bad ..."
 parallel        many TCP connections at once
+mix             TCP and UDP to each of several addresses, at once
 wave            one datagram on each of many flows, as raw frames
 send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
 """
@@ -290,6 +291,28 @@ def parallel(a):
     sys.exit(bool(errors))
 
 
+def mix(a):
+    """--bytes by TCP and --count datagrams of --size by UDP, each way, to each address."""
+    errors, talks = [], []
+
+    def one(proto, addr):
+        b = argparse.Namespace(**vars(a) | {"proto": proto, "addr": addr})
+        try:
+            t = Talk(b)
+            talks.append(t)
+            t.echo(*([a.bytes] if proto == "tcp" else [a.count, a.size]))
+        except (Bad, OSError) as e:
+            errors.append(f"{proto} to {addr}: {e}")
+    threads = [threading.Thread(target=one, args=(proto, addr)) for proto in ("tcp", "udp") for addr in a.addrs]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    if a.at_end:
+        os.system(a.at_end)
+    print(f"bad {'; '.join(errors)}" if errors else f"ok {len(talks)} conversations")
+
+
 # ------------------------------------------------------------------ many flows
 
 def wave(a):
@@ -417,6 +440,15 @@ def main():
         x.add_argument("--count", type=int, default=200)
         x.add_argument("--bytes", type=int, default=20000)
         x.add_argument("--at-end", help="command, run while all connections are open")
+    q = sub.add_parser("mix")
+    q.add_argument("addrs", nargs="+")
+    q.add_argument("--port", type=int, default=5000)
+    q.add_argument("--bytes", type=int, default=262144)
+    q.add_argument("--count", type=int, default=60)
+    q.add_argument("--size", type=int, default=1000)
+    q.add_argument("--timeout", type=float, default=10)
+    q.add_argument("--at-end", help="command, run while all sockets are open")
+    q.set_defaults(sport=0, no_check=False, pmtu=None, recverr=False)
     q = sub.add_parser("wave")
     q.add_argument("dev")
     q.add_argument("mac", help="of the router")

@@ -10,7 +10,9 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nft-offload
 # shellcheck disable=SC2034 # for the scripts that source this
 SUITE=trixie
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg # Ubuntu, for one, does not trust Debian's by itself
+# Ubuntu, for one, does not trust Debian's keys by itself.
+# shellcheck disable=SC2034
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say()  { printf '[%s] %s\n' "$(date +%T)" "$*" >&2; }
 die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
