@@ -301,7 +301,7 @@ impl PartialEq for Key6 {
 impl Eq for Key6 {}
 
 impl Key for Key4 {
-    #[inline]
+    #[inline(always)]
     fn hash(&self, seed: &Seed) -> u32 {
         if cfg!(target_pointer_width = "64") {
             seed.hash4_wide(self)
@@ -312,7 +312,7 @@ impl Key for Key4 {
 }
 
 impl Key for Key6 {
-    #[inline]
+    #[inline(always)]
     fn hash(&self, seed: &Seed) -> u32 {
         if cfg!(target_pointer_width = "64") {
             seed.hash6_wide(self)

@@ -102,7 +102,7 @@ pub type Packet6 = Packet<Key6>;
 /// `Truncated` (total length), [`MissReason::BadChecksum`], [`MissReason::Fragment`],
 /// [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport header's `Truncated`
 /// (room), `NeedPull`, `Truncated` (its own length field).
-#[inline]
+#[inline(always)]
 pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
         return Err(short(hdr, skb_len, IPV4_LEN, IPV4_LEN + TCP_LEN));
@@ -156,7 +156,7 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
 /// header, [`MissReason::BadVersion`], [`MissReason::Jumbogram`], `Truncated` (payload length),
 /// [`MissReason::ExtHeader`] or [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the
 /// transport header's as for [`ipv4`].
-#[inline]
+#[inline(always)]
 pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
         return Err(short(hdr, skb_len, IPV6_LEN, IPV6_LEN + TCP_LEN));

@@ -203,7 +203,7 @@ impl Rewrite6 {
 /// # Errors
 ///
 /// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
-#[inline]
+#[inline(always)]
 pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
     let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV4_LEN>() else {
         return Err(MissReason::Truncated.into());
@@ -228,7 +228,7 @@ pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) ->
 /// # Errors
 ///
 /// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
-#[inline]
+#[inline(always)]
 pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
     let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV6_LEN>() else {
         return Err(MissReason::Truncated.into());

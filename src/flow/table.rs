@@ -103,7 +103,7 @@ impl<T: Item> Table<T> {
     ///
     /// During `'g` the caller is in a read section that the grace periods of this table wait for:
     /// those before removed items and replaced arrays are freed.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn lookup<'g>(&'g self, hash: u32, key: &T::Key) -> Option<&'g T> {
         // Pairs with the store in `finish`. One load, so that base and size belong together.
         let packed = self.current.load(Ordering::Acquire);
