@@ -58,6 +58,7 @@ use nft_flow::{
     age::Link,
     encap::ethertype,
     key::{
+        AddrKey,
         Key,
         Key4,
         Key6,
@@ -124,6 +125,9 @@ pub(crate) trait Family: Sized + 'static {
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Self::Rewrite, csum: Csum)
         -> Result<(), Miss>;
 
+    /// What stands in a key for the way that packets come in.
+    fn port(key: &Self::Key) -> PortId;
+
     /// Takes an entry out of its table, if it is there still.
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>);
 
@@ -158,13 +162,15 @@ pub(crate) trait Family: Sized + 'static {
 pub(crate) struct Entry<F: Family> {
     pub(crate) key: F::Key,
     pub(crate) rewrite: F::Rewrite,
+    hash: u32,
     pub(crate) dst: ManuallyDrop<Dst>,
     neigh: AtomicPtr<c::neighbour>,
     pub(crate) ct: Ct,
-    hash: u32,
     /// `jiffies` of the latest packet, written at most once a second.
     seen: AtomicU32,
     pub(crate) cookie: u32,
+    /// The ruleset that last agreed, see [`Flowtable::generation`].
+    generation: AtomicU32,
     pub(crate) mtu: u16,
     dead: AtomicBool,
     flags: u8,
@@ -203,6 +209,14 @@ pub(crate) struct Cold {
     pub(crate) acct: *mut c::nf_conn_counter,
     /// When a packet of each direction last took the slow path, in `jiffies`.
     refreshed: [AtomicU32; 2],
+    /// `jiffies` (never 0) when a packet was first sent to a ruleset that has not agreed yet.
+    bounced: AtomicU32,
+    /// The ruleset in force when a packet of each direction was last sent there.
+    sent_to: [AtomicU32; 2],
+    /// The ruleset in which a packet of either direction last came to the rule that adds the flow.
+    kept: AtomicU32,
+    key: AddrKey,
+    hash: u32,
     /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
     pub(crate) shapes: [Option<NonNull<Shape>>; 2],
     ft: NonNull<Flowtable>,
@@ -238,6 +252,25 @@ unsafe impl<F: Family> Item for Entry<F> {
     }
 }
 
+// SAFETY: Key and hash do not change.
+unsafe impl Item for Cold {
+    type Key = AddrKey;
+
+    fn key(&self) -> &AddrKey {
+        &self.key
+    }
+
+    fn hash(&self) -> u32 {
+        self.hash
+    }
+}
+
+// SAFETY: The pointers are to what the flow holds references to; what changes is atomic or
+// protected by the flowtable's lock.
+unsafe impl Send for Cold {}
+// SAFETY: As above.
+unsafe impl Sync for Cold {}
+
 impl<F: Family> Entry<F> {
     fn new(ct: Ct, dir: Direction, out: Half<'_>, side: Side, proto: L4Proto, ft: &Flowtable) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
@@ -257,6 +290,7 @@ impl<F: Family> Entry<F> {
             }),
             ct,
             seen: AtomicU32::new(ffi::jiffies32()),
+            generation: AtomicU32::new(ft.generation()),
             mtu: out.mtu,
             dead: AtomicBool::new(false),
             flags: flag(dir == Direction::Reply, flag::REPLY)
@@ -285,6 +319,12 @@ impl<F: Family> Entry<F> {
         } else {
             Direction::Original
         }
+    }
+
+    /// Has this ruleset seen a packet of this direction, and kept the flow?
+    #[inline(always)]
+    pub(crate) fn agrees(&self, generation: u32) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation
     }
 
     /// Is there anything that [`Entry::needs_secpath`] or [`Entry::wants_refresh`] ask?
@@ -323,6 +363,11 @@ impl<F: Family> Entry<F> {
             last.store(now, Ordering::Relaxed);
         }
         due
+    }
+
+    /// What stands for the way that packets come in.
+    fn key_port(&self) -> PortId {
+        F::port(&self.key)
     }
 
     /// Has the flow not been taken down?
@@ -398,6 +443,8 @@ impl<F: Family> Flow<F> {
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);
         let now = ffi::jiffies32();
+        let key = AddrKey::new(ct.as_ptr() as usize);
+        let generation = ft.generation();
 
         // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
         unsafe {
@@ -416,6 +463,11 @@ impl<F: Family> Flow<F> {
                     ct: ManuallyDrop::new(CtRef::new(ct)),
                     acct: ct.counters(),
                     refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
+                    bounced: AtomicU32::new(0),
+                    sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
+                    kept: AtomicU32::new(generation),
+                    hash: key.hash(&ft.seed),
+                    key,
                     shapes,
                     ft: ft.into(),
                     rcu: c::callback_head {
@@ -482,6 +534,98 @@ impl Cold {
         } else {
             // SAFETY: There are two families.
             v.visit(unsafe { self.flow::<V6>() })
+        }
+    }
+
+    /// Has the flow not been taken down?
+    pub(crate) fn is_live(&self) -> bool {
+        self.state.is_live()
+    }
+
+    /// A packet of direction `dir` goes to ruleset `generation`, which has not seen one yet.
+    #[cold]
+    pub(crate) fn bounce(&self, dir: Direction, generation: u32) {
+        self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
+        let _ = self.bounced.compare_exchange(
+            0,
+            ffi::jiffies32() | 1,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The ruleset that a packet of direction `dir`, which is in the forward path now, was judged
+    /// by: the one that is in force, if it was so already when the packet was sent there. Otherwise
+    /// the packet may have met the old rules.
+    fn judged_by(&self, dir: Direction) -> Option<u32> {
+        let generation = self.flowtable().generation();
+
+        (self.sent_to[dir as usize].load(Ordering::Relaxed) == generation).then_some(generation)
+    }
+
+    /// Has the ruleset had its packets for long enough, and not agreed?
+    pub(crate) fn is_disowned(&self, now: u32) -> bool {
+        const PATIENCE: u32 = 2 * ffi::HZ;
+
+        let since = self.bounced.load(Ordering::Relaxed);
+        since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
+    }
+
+    /// A packet of direction `dir` has passed the whole ruleset. If the rule that adds the flow was
+    /// met as well, by this packet or one of the other direction, the ruleset agrees.
+    pub(crate) fn passed(&self, dir: Direction) {
+        struct Passed(Direction, u32);
+        impl Visitor for Passed {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                flow.entries[self.0 as usize]
+                    .generation
+                    .store(self.1, Ordering::Relaxed);
+                flow.entries.iter().all(|entry| entry.agrees(self.1))
+            }
+        }
+
+        let Some(generation) = self.judged_by(dir) else {
+            return;
+        };
+        if self.kept.load(Ordering::Relaxed) == generation && self.with(Passed(dir, generation)) {
+            self.bounced.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets come in another way now, so that it is added anew.
+    ///
+    /// # Safety
+    ///
+    /// `pkt` is in the forward hook and RCU is held.
+    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) {
+        struct Revisit<'a>(&'a c::nft_pktinfo, Direction);
+        impl Visitor for Revisit<'_> {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let ft = flow.cold.flowtable();
+                let [orig, reply] = &flow.entries;
+                let (this, answers) = match self.1 {
+                    Direction::Original => (orig, reply),
+                    Direction::Reply => (reply, orig),
+                };
+                let now = ffi::jiffies32();
+
+                if let Some(generation) = flow.cold.judged_by(self.1) {
+                    flow.cold.kept.store(generation, Ordering::Relaxed);
+                }
+                // Packets that the fast path leaves alone come here as well.
+                if this.idle(now) < ffi::HZ / 2 {
+                    return true;
+                }
+                let shape = flow.cold.shapes[self.1 as usize];
+                // SAFETY: RCU is held; a use of the shape is the flow's.
+                unsafe { path::is_input::<F>(self.0, answers, this.key_port(), shape, ft) }
+            }
+        }
+
+        if self.state.is_live() && !self.with(Revisit(pkt, dir)) {
+            self.kill(TeardownReason::PathChange);
         }
     }
 
@@ -660,6 +804,10 @@ impl Family for V4 {
         rewrite::apply4(hdr, proto, rewrite, csum)
     }
 
+    fn port(key: &Key4) -> PortId {
+        key.port.port()
+    }
+
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
         inner.w4.remove(entry);
     }
@@ -772,6 +920,10 @@ impl Family for V6 {
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
         rewrite::apply6(hdr, proto, rewrite, csum)
+    }
+
+    fn port(key: &Key6) -> PortId {
+        key.port.port()
     }
 
     fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {

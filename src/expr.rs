@@ -84,7 +84,16 @@ unsafe fn offload<F: Writers>(
     let (ct, dir) = unsafe { Ct::of_skb(pkt.skb) }.ok_or(SkipReason::NoCt)?;
 
     if ct.is_offloaded() {
-        return Err(SkipReason::AlreadyOffloaded);
+        // SAFETY: The forward hook is an RCU read-side section.
+        unsafe {
+            if let Some(flow) = ft.find(ct) {
+                flow.revisit(dir, pkt);
+            }
+        }
+        // Still, or in another flowtable; if the flow was killed just now, it is added anew below.
+        if ct.is_offloaded() {
+            return Err(SkipReason::AlreadyOffloaded);
+        }
     }
     if !ct.is_confirmed() {
         return Err(SkipReason::Unconfirmed);

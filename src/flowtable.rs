@@ -14,6 +14,7 @@
 //! lock. `nfnl_lock` may be held around all of them, and is taken around none.
 
 use crate::{
+    ct::Ct,
     entry::{
         Cold,
         Entry,
@@ -52,7 +53,11 @@ use core::{
     }, //
 };
 use kernel::{
-    ffi::c_int,
+    error::to_result,
+    ffi::{
+        c_int,
+        c_uint, //
+    },
     new_spinlock,
     prelude::*,
     sync::{
@@ -60,14 +65,21 @@ use kernel::{
         rcu,
         SpinLock, //
     },
-    types::ScopeGuard, //
+    types::{
+        Opaque,
+        ScopeGuard, //
+    }, //
 };
 use nft_flow::{
     age::{
         Due,
         Wheel, //
     },
-    key::Seed,
+    key::{
+        AddrKey,
+        Key,
+        Seed, //
+    },
     reason::{
         SkipReason,
         TeardownReason, //
@@ -132,6 +144,10 @@ pub(crate) struct Flowtable {
     pub(crate) v4: Table<Entry<V4>>,
     pub(crate) v6: Table<Entry<V6>>,
     pub(crate) shapes: Table<Shape>,
+    /// Flows by the address of their conntrack entry.
+    cts: Table<Cold>,
+    /// The namespace's rulesets: which one is in force.
+    rulesets: NonNull<c::netns_nftables>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     shaped: AtomicUsize,
     nf: NonNull<c::nf_flowtable>,
@@ -139,6 +155,8 @@ pub(crate) struct Flowtable {
     dead: AtomicPtr<Cold>,
     /// The worker was asked to run and has not begun.
     kicked: AtomicBool,
+    /// Sees the packets that have passed the ruleset.
+    passed: Opaque<c::nf_hook_ops>,
     #[pin]
     inner: SpinLock<Inner>,
 }
@@ -148,6 +166,7 @@ pub(crate) struct Inner {
     pub(crate) w4: Writer<Entry<V4>>,
     pub(crate) w6: Writer<Entry<V6>>,
     pub(crate) shapes: Writer<Shape>,
+    cts: Writer<Cold>,
     /// The number of the next shape.
     pub(crate) next_shape: u32,
     wheel: Wheel,
@@ -224,11 +243,16 @@ impl Flowtable {
         let bs = guarded_buckets(SHAPE_BUCKETS)?;
         let (v4, w4) = Table::new(b4.dismiss());
         let (v6, w6) = Table::new(b6.dismiss());
+        let bc = guarded_buckets(MIN_BUCKETS)?;
         let (shapes, ws) = Table::new(bs.dismiss());
+        let (cts, wc) = Table::new(bc.dismiss());
+        // SAFETY: The namespace outlives its flowtables.
+        let rulesets = unsafe { NonNull::from(&mut (*c::nfo_ft_net(nf.as_ptr())).nft) };
         let inner = Inner {
             w4,
             w6,
             shapes: ws,
+            cts: wc,
             next_shape: 0,
             wheel: Wheel::new(tick()),
             closing: false,
@@ -238,10 +262,13 @@ impl Flowtable {
             v4,
             v6,
             shapes,
+            cts,
+            rulesets,
             shaped: AtomicUsize::new(0),
             nf,
             dead: AtomicPtr::new(ptr::null_mut()),
             kicked: AtomicBool::new(false),
+            passed: Opaque::uninit(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
         // Cannot fail: the memory is there.
@@ -277,6 +304,26 @@ impl Flowtable {
         }
     }
 
+    /// Begins to see the packets that have passed the ruleset.
+    fn watch(&self) -> Result {
+        /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
+        const POST_ROUTING: u32 = 4;
+
+        // SAFETY: The memory is ours, pinned, and unknown to netfilter until it is registered; all
+        // zeroes is a valid value.
+        unsafe {
+            let ops = self.passed.get();
+
+            ops.write_bytes(0, 1);
+            (*ops).hook = Some(passed);
+            (*ops).priv_ = ptr::from_ref(self).cast_mut().cast();
+            (*ops).pf = c::NFPROTO_INET as u8;
+            (*ops).hooknum = POST_ROUTING;
+            (*ops).priority = i32::MAX;
+            to_result(c::nf_register_net_hook(self.net(), ops))
+        }
+    }
+
     /// nf_tables' object.
     pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
         self.nf
@@ -298,6 +345,34 @@ impl Flowtable {
         let flags = unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) };
 
         flags & NF_FLOWTABLE_COUNTER != 0
+    }
+
+    /// A number that changes with the ruleset: its sequence number, which is raised first, and the
+    /// bit that says which of two generations is in force (`nf_tables_commit()`,
+    /// net/netfilter/nf_tables_api.c).
+    #[inline(always)]
+    pub(crate) fn generation(&self) -> u32 {
+        // SAFETY: The namespace outlives its flowtables. Both fields are written with single
+        // stores.
+        unsafe {
+            let rulesets = self.rulesets.as_ptr();
+            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
+            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
+
+            (sequence << 1) | u32::from(cursor & 1)
+        }
+    }
+
+    /// The flow of a conntrack entry, if it is in this flowtable.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held as long as the flow is used.
+    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a Cold> {
+        let key = AddrKey::new(ct.as_ptr() as usize);
+
+        // SAFETY: RCU is held; flows and arrays are freed after a grace period.
+        unsafe { self.cts.lookup(key.hash(&self.seed), &key) }
     }
 
     /// Flows of IPv4 and IPv6, and buckets of both tables.
@@ -327,27 +402,30 @@ impl Flowtable {
     /// `flow` came from [`Flow::new`] and is in no table.
     pub(crate) unsafe fn add<F: Writers>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
-        let [orig, reply] = unsafe { &(*flow.as_ptr()).entries };
-        // SAFETY: As above.
-        let link = unsafe { NonNull::from(&(*flow.as_ptr()).cold.link) };
+        let Flow {
+            entries: [orig, reply],
+            cold,
+        } = unsafe { flow.as_ref() };
 
         let (added, crowded) = self.locked(|inner| {
             if inner.closing {
                 return (Err(SkipReason::FlowtableClosing), false);
             }
             // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-            let added = unsafe { insert::<F>(inner, reply) }.and_then(|()| {
-                // Original last: a walk that looks at one direction only finds whole flows.
+            let added = unsafe { insert(&mut inner.cts, cold, Cold::is_live) }.and_then(|()| {
                 // SAFETY: As above.
-                unsafe { insert::<F>(inner, orig) }.inspect_err(|_| {
-                    F::writer(inner).remove(reply);
+                unsafe { insert_both::<F>(inner, orig, reply) }.inspect_err(|_| {
+                    inner.cts.remove(cold);
                 })
             });
             if added.is_ok() {
                 // SAFETY: The worker removes the link before it frees the flow.
-                unsafe { inner.wheel.add(link, tick().wrapping_add(1)) };
+                unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
             }
-            (added, F::writer(inner).wants_resize().is_some())
+            (
+                added,
+                F::writer(inner).wants_resize().is_some() || inner.cts.wants_resize().is_some(),
+            )
         });
 
         if crowded {
@@ -458,6 +536,7 @@ impl Flowtable {
         self.reap();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
+        self.resize(&self.cts, |inner| &mut inner.cts);
         self.resize(&self.shapes, |inner| &mut inner.shapes);
     }
 
@@ -482,6 +561,7 @@ impl Flowtable {
                 next = cold.as_ref().next_dead.load(Ordering::Relaxed);
                 self.locked(|inner| {
                     cold.as_ref().with(Withdraw(inner));
+                    inner.cts.remove(cold.as_ref());
                     inner.wheel.remove(NonNull::from(&cold.as_ref().link));
                     self.release_locked(inner, cold.as_ref().shapes);
                 });
@@ -566,6 +646,8 @@ impl Flowtable {
             TeardownReason::CtDying
         } else if idle >= timeout {
             TeardownReason::Idle
+        } else if cold.is_disowned(ffi::jiffies32()) {
+            TeardownReason::Ruleset
         } else if ct.is_tcp_closed() {
             TeardownReason::Conntrack
         } else if {
@@ -644,11 +726,28 @@ impl Flowtable {
         drop(list);
 
         self.locked(|inner| inner.closing = true);
+        // SAFETY: Registered by `init`. Packets in the hook are waited for below.
+        unsafe { c::nf_unregister_net_hook(self.net(), self.passed.get()) };
         // SAFETY: The C object outlives ours. The worker does not run from here on.
         unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
         self.kill_all(TeardownReason::FlowtableDelete, |_| true);
         self.reap();
 
+        // Packets that had got hold of the flowtable before its hooks were removed are through
+        // after this.
+        // SAFETY: Process context; afterwards no reader is in the tables.
+        unsafe {
+            c::synchronize_rcu();
+            self.free_tables();
+        }
+    }
+
+    /// Frees the tables, which nobody can look into afterwards.
+    ///
+    /// # Safety
+    ///
+    /// No packet looks into them any more, and no flow is left.
+    unsafe fn free_tables(&self) {
         let buckets = self.locked(|inner| {
             // SAFETY: The writers belong to these tables.
             unsafe {
@@ -656,17 +755,16 @@ impl Flowtable {
                     inner.w4.close(&self.v4),
                     inner.w6.close(&self.v6),
                     inner.shapes.close(&self.shapes),
+                    inner.cts.close(&self.cts),
                 )
             }
         });
-        // Packets that had got hold of the flowtable before its hooks were removed are through
-        // after this.
-        // SAFETY: Process context; afterwards no reader is in the arrays.
+        // SAFETY: By the contract of this function.
         unsafe {
-            c::synchronize_rcu();
             free_both(buckets.0);
             free_both(buckets.1);
             free_both(buckets.2);
+            free_both(buckets.3);
         }
     }
 }
@@ -683,32 +781,76 @@ unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Buckets<T>>))
     }
 }
 
-/// Inserts one direction. A dead flow with the same key makes room; the worker will find that it
-/// is out of the table already.
+/// Inserts both directions of a flow, or none. Original last: a walk that looks at one direction
+/// only finds whole flows.
 ///
 /// # Safety
 ///
 /// As for [`Writer::insert`].
-unsafe fn insert<F: Writers>(inner: &mut Inner, entry: &Entry<F>) -> Result<(), SkipReason> {
+unsafe fn insert_both<F: Writers>(
+    inner: &mut Inner,
+    orig: &Entry<F>,
+    reply: &Entry<F>,
+) -> Result<(), SkipReason> {
     // SAFETY: By the contract of this function.
-    match unsafe { F::writer(inner).insert(entry.into()) } {
+    unsafe {
+        insert(F::writer(inner), reply, Entry::is_live)?;
+        insert(F::writer(inner), orig, Entry::is_live).inspect_err(|_| {
+            F::writer(inner).remove(reply);
+        })
+    }
+}
+
+/// Inserts an item. A dead one with the same key makes room; the worker will find that it is out of
+/// the table already.
+///
+/// # Safety
+///
+/// As for [`Writer::insert`].
+unsafe fn insert<T: Item>(
+    writer: &mut Writer<T>,
+    item: &T,
+    is_live: impl FnOnce(&T) -> bool,
+) -> Result<(), SkipReason> {
+    // SAFETY: By the contract of this function.
+    match unsafe { writer.insert(item.into()) } {
         Ok(()) => return Ok(()),
         Err(InsertError::Full) => return Err(SkipReason::TableFull),
         Err(InsertError::Exists(old)) => {
-            // SAFETY: An entry in the table is valid.
+            // SAFETY: An item in the table is valid.
             let old = unsafe { old.as_ref() };
 
-            if old.is_live() {
+            if is_live(old) {
                 return Err(SkipReason::TableExists);
             }
-            F::writer(inner).remove(old);
+            writer.remove(old);
         }
     }
     // SAFETY: By the contract of this function.
-    unsafe { F::writer(inner).insert(entry.into()) }.map_err(|e| match e {
+    unsafe { writer.insert(item.into()) }.map_err(|e| match e {
         InsertError::Full => SkipReason::TableFull,
         InsertError::Exists(_) => SkipReason::TableExists,
     })
+}
+
+/// A packet leaves the ruleset, and has not been dropped.
+unsafe extern "C" fn passed(
+    ft: *mut kernel::ffi::c_void,
+    skb: *mut c::sk_buff,
+    _state: *const c::nf_hook_state,
+) -> c_uint {
+    // SAFETY: Netfilter passes what `watch` has registered, which lives until a grace period after
+    // it was unregistered, and a packet that keeps its conntrack entry; RCU is held.
+    unsafe {
+        let ft = &*ft.cast::<Flowtable>();
+
+        if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
+            if let Some(flow) = ft.find(ct) {
+                flow.passed(dir);
+            }
+        }
+    }
+    c::NF_ACCEPT
 }
 
 /// `nf_flowtable_type.init`: a flowtable is being created.
@@ -724,6 +866,11 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
 
     // SAFETY: nf_tables gives us a new object that nobody else uses yet.
     unsafe { c::nfo_ft_init(nf.as_ptr(), Some(gc)) };
+    if let Err(e) = ft.watch() {
+        // SAFETY: No packet and no rule knows it yet.
+        unsafe { ft.free_tables() };
+        return e.to_errno();
+    }
     // INVARIANT: It is taken out of the list before it is freed.
     if FLOWTABLES.lock().push(Registered(raw), GFP_KERNEL).is_err() {
         ft.close();

@@ -330,6 +330,11 @@ fn forward<F: Family, const PLAIN: bool>(
     if !F::dst_valid(entry) {
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
+    let generation = ft.generation();
+    if !entry.agrees(generation) {
+        entry.flow().cold.bounce(entry.dir(), generation);
+        return Err(MissReason::Ruleset);
+    }
     if pkt.tcp_flags & tcp::CONTROL != 0 {
         return Err(control(entry, pkt.tcp_flags));
     }

@@ -12,10 +12,15 @@
 //! devices above it. The neighbour is not resolved here: transmitting does that.
 
 use crate::{
-    entry::Family,
-    ffi::c, //
+    ct::Ct,
+    entry::{
+        Entry,
+        Family, //
+    },
+    ffi::c,
+    flowtable::Flowtable,
+    shape::Shape, //
 };
-use crate::ct::Ct;
 use core::{
     mem::MaybeUninit,
     ptr::{
@@ -280,7 +285,8 @@ unsafe fn half<F: Family>(
 
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
-        let input = walk::<F>(dst.dev(), &neigh, nft, seed)?;
+        let (walk, _) = walk::<F>(dst.dev(), neigh.as_ptr(), nft);
+        let input = walk.finish(seed)?;
 
         Ok(Half {
             dst,
@@ -434,18 +440,17 @@ impl Walk {
 /// # Safety
 ///
 /// RCU must be held.
-unsafe fn walk<'a, F: Family>(
+unsafe fn walk<F: Family>(
     dev: *const c::net_device,
-    neigh: &Neigh,
+    neigh: *mut c::neighbour,
     nft: *mut c::nft_flowtable,
-    seed: &'a Seed,
-) -> Result<Input<'a>, SkipReason> {
+) -> (Walk, bool) {
     // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
     unsafe {
         let mut walk = Walk::new(dev, nft);
 
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
-            return walk.finish(seed);
+            return (walk, true);
         }
         let mut ctx = MaybeUninit::<c::net_device_path_ctx>::zeroed().assume_init();
         let mut stack = MaybeUninit::<c::net_device_path_stack>::zeroed().assume_init();
@@ -453,7 +458,7 @@ unsafe fn walk<'a, F: Family>(
         ctx.dev = dev;
         ctx.ether_type = F::ETHERTYPE;
         // Where the driver below looks for the station by its address.
-        c::nfo_neigh_ha(neigh.as_ptr(), ctx.daddr.as_mut_ptr());
+        c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
         let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
         let paths = stack.path.get(..stack.num_paths as usize).unwrap_or_default();
@@ -473,7 +478,46 @@ unsafe fn walk<'a, F: Family>(
         if complete {
             c::dev_fill_forward_path_release(&mut stack);
         }
-        walk.finish(seed)
+        (walk, complete)
+    }
+}
+
+/// Do packets like `pkt` come in as recorded, by `port` and `shape`? `answers` is the entry of the
+/// other direction. A walk that cannot be finished, because a bridge has forgotten the station, is
+/// no news.
+///
+/// # Safety
+///
+/// RCU is held, and `shape` is in use.
+pub(crate) unsafe fn is_input<F: Family>(
+    pkt: &c::nft_pktinfo,
+    answers: &Entry<F>,
+    port: PortId,
+    shape: Option<NonNull<Shape>>,
+    ft: &Flowtable,
+) -> bool {
+    // SAFETY: RCU is held: devices, neighbour and shape are valid.
+    unsafe {
+        let dev = answers.dst.dev();
+        if !ptr::eq((*pkt.state).in_, dev) {
+            return false;
+        }
+        let neigh = answers.neigh();
+        if neigh.is_null() {
+            return true;
+        }
+        let (walk, complete) = walk::<F>(dev, neigh, ft.nft());
+        if !complete {
+            return true;
+        }
+        match walk.finish(&ft.seed) {
+            Ok(input) => match shape {
+                Some(shape) => shape.as_ref().is_of(&input),
+                None => input.tunnel.is_none() && input.encaps.is_empty() && input.ifindex == port,
+            },
+            // No device of the way is listed any more.
+            Err(_) => false,
+        }
     }
 }
 

@@ -76,6 +76,26 @@ unsafe impl Item for Shape {
     }
 }
 
+impl Shape {
+    /// Is it the shape of packets that come in by `input`?
+    pub(crate) fn is_of(&self, input: &Input<'_>) -> bool {
+        let frame = input.encaps.shape(input.ifindex);
+
+        match input.tunnel {
+            None => self.key == frame,
+            Some((saddr, daddr, proto)) => {
+                // SAFETY: A shape holds a use of its parent.
+                let parent = self.parent.map(|p| unsafe { p.as_ref() });
+                let port = parent.map_or(input.ifindex, |p| p.port);
+
+                parent.is_none_or(|p| p.key == frame)
+                    && parent.is_some() == input.has_frame_shape()
+                    && self.key == encap::tunnel_shape(saddr, daddr, proto, port)
+            }
+        }
+    }
+}
+
 /// Memory for the shapes that an input may need: allocated before the lock is taken.
 pub(crate) struct Reserve([Option<KBox<Shape>>; 2]);
 

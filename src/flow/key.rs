@@ -311,6 +311,31 @@ impl Key for Key4 {
     }
 }
 
+/// A key that is an address in memory, for looking up what belongs to an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct AddrKey(usize);
+
+impl AddrKey {
+    /// The key of an object at this address.
+    pub const fn new(addr: usize) -> Self {
+        AddrKey(addr)
+    }
+}
+
+impl Key for AddrKey {
+    fn hash(&self, seed: &Seed) -> u32 {
+        let key = Key4 {
+            saddr: self.0 as u32,
+            daddr: (self.0 as u64 >> 32) as u32,
+            ports: 0,
+            port: PortProto(0),
+        };
+
+        key.hash(seed)
+    }
+}
+
 impl Key for Key6 {
     #[inline(always)]
     fn hash(&self, seed: &Seed) -> u32 {

@@ -102,6 +102,8 @@ reasons! {
         SecPath = "sec_path",
         /// Let through once in a while, so that the bridge below the route sees its station.
         Refresh = "refresh",
+        /// The ruleset has changed since the rules last saw a packet of this direction.
+        Ruleset = "ruleset",
     }
 }
 
@@ -192,6 +194,10 @@ reasons! {
         Replaced = "replaced",
         /// Connection tracking asked for the flow back.
         Conntrack = "conntrack",
+        /// After a change of the ruleset no rule added the flow again.
+        Ruleset = "ruleset",
+        /// Packets come in another way than before.
+        PathChange = "path_change",
     }
 }
 

@@ -121,6 +121,15 @@ impl Rewrite4 {
     }
 }
 
+/// An IPv6 address as it lies in the packet.
+fn addr6([a, b]: [u64; 2]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+
+    store(&mut bytes, 0, a.to_ne_bytes());
+    store(&mut bytes, 8, b.to_ne_bytes());
+    bytes
+}
+
 /// What one direction of an IPv6 flow changes in a packet.
 ///
 /// # Invariants
@@ -129,8 +138,8 @@ impl Rewrite4 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Rewrite6 {
-    saddr: [u64; 2],
-    daddr: [u64; 2],
+    saddr: [u8; 16],
+    daddr: [u8; 16],
     ports: u32,
     /// To the pseudo header: addresses.
     addr: Delta,
@@ -148,8 +157,8 @@ impl Rewrite6 {
 
         // INVARIANT: Computed from `old` and the new values right here.
         Rewrite6 {
-            saddr,
-            daddr,
+            saddr: addr6(saddr),
+            daddr: addr6(daddr),
             ports,
             addr,
             full: addr.combine(Delta::replace32(old.ports, ports)),
@@ -164,13 +173,13 @@ impl Rewrite6 {
 
     /// The new source address, as it lies in the packet.
     #[inline]
-    pub const fn saddr(&self) -> [u64; 2] {
+    pub const fn saddr(&self) -> [u8; 16] {
         self.saddr
     }
 
     /// The new destination address, as it lies in the packet.
     #[inline]
-    pub const fn daddr(&self) -> [u64; 2] {
+    pub const fn daddr(&self) -> [u8; 16] {
         self.daddr
     }
 
@@ -237,11 +246,8 @@ pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) ->
     if rewrite.nat {
         // First, because it may fail.
         transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
-        let ([s0, s1], [d0, d1]) = (rewrite.saddr, rewrite.daddr);
-        store(ip, 8, s0.to_ne_bytes());
-        store(ip, 16, s1.to_ne_bytes());
-        store(ip, 24, d0.to_ne_bytes());
-        store(ip, 32, d1.to_ne_bytes());
+        store(ip, 8, rewrite.saddr);
+        store(ip, 24, rewrite.daddr);
     }
     let hop_limit = load_u8(ip, 7).wrapping_sub(1);
     store(ip, 7, [hop_limit]);

@@ -1,0 +1,127 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# An offloaded flow follows the ruleset: a rule that now drops it stops it at
+# once, one that still adds it keeps it, and it leaves when none does any more.
+#
+#      cl                       rt                        sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
+#      fd00:1::2          fd00:1::1     fd00:2::1         fd00:2::2
+#
+# A one-way stream of numbered datagrams runs from cl to sv; an echo
+# conversation goes both ways.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.0.2.2 V6=fd00:2::2
+
+setup() {
+	lan_wan || return
+	serve "$sv"
+}
+insert() { want_ok "insert rule" nft_rt insert rule inet t forward "$@"; }
+
+dropped() { # stream to ADDRESS, dropped by a new rule
+	rules || return
+	stream_start "$1" || return
+	fast_now
+	insert udp dport 6000 counter drop
+	sleep 0.3
+	want_le "datagrams in 0.3 s after the rule" "$(received_in 0.3)" 2
+	want_ok "delete the rule" nft_rt flush chain inet t forward
+	want_ok "add the flow rule again" nft_rt add rule inet t forward meta l4proto '{ tcp, udp }' flow add @f
+	busywait $((3000 * SLOW)) flowing || fail "the stream does not flow again"
+	fast_now
+	stream_end 5000
+}
+tcase -x "IPv4: a new drop rule stops an offloaded stream at once" dropped $V4
+tcase -x "IPv6: a new drop rule stops an offloaded stream at once" dropped $V6
+
+kept() { # an unrelated change
+	rules || return
+	stream_start "$1" || return
+	local i
+	for i in 1 2 3 4 5; do
+		want_ok "unrelated change" nft_rt add table inet "other$i"
+		sleep 0.2
+	done
+	fast_now
+	ct_offloaded -p udp --orig-port-dst 6000 || fail "not offloaded any more"
+	stream_end 300 0
+}
+tcase "IPv4: unrelated changes lose nothing" kept $V4
+tcase "IPv6: unrelated changes lose nothing" kept $V6
+
+revalidated() { # by one packet per direction, not by many
+	rules || return
+	talk x "$cl" udp "$1" || return
+	say_ok x echo 100 200
+	offloaded_line udp "$PORT" || fail "not offloaded"
+	stats_save before
+	want_ok "unrelated change" nft_rt add table inet other
+	sleep 0.2
+	say_ok x echo 300 200
+	local n
+	n=$(stats_diff before | awk '$1 == "miss.ruleset" { print $2 }')
+	want_ge "packets that the new ruleset has seen" "${n:-0}" 2
+	want_le "of 600 packets, seen by the new ruleset" "${n:-0}" 8
+	counters_zero
+	say_ok x echo 300 200
+	counters
+	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	hush x
+}
+tcase -o "IPv4: revalidated by a packet or two per direction" revalidated $V4
+tcase -o "IPv6: revalidated by a packet or two per direction" revalidated $V6
+
+one_way_rule() { # the rule that adds the flow matches one direction only
+	rules "MATCH=oifname wan meta l4proto { tcp, udp }" || return
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 100 200
+	want_ok "unrelated change" nft_rt add table inet other
+	sleep 0.2
+	say_ok x echo 100 200
+	counters_zero
+	say_ok x echo 300 200
+	counters
+	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	hush x
+}
+tcase "a rule for one direction keeps both" one_way_rule
+
+answers_dropped() { # only the answers
+	rules || return
+	talk x "$cl" udp $V4 "$PORT" --timeout 1 || return
+	say_ok x echo 100 200
+	insert iifname wan udp sport "$PORT" drop
+	say x echo 1 200 >"$TMP/answer" && fail "an answer came: $(cat "$TMP/answer")"
+	hush x
+}
+tcase -x "a rule that drops the answers only" answers_dropped
+
+disowned() { # no rule adds it any more
+	rules || return
+	stream_start $V4 || return
+	fast_now
+	want_ok "delete the flow rule" nft_rt flush chain inet t forward
+	busywait $((5000 * SLOW)) ct_back -p udp --orig-port-dst 6000 || fail "still offloaded"
+	stream_end 300 0
+}
+tcase -x "without the rule the flow goes back to conntrack, nothing lost" disowned
+
+tcp_kept() {
+	rules || return
+	talk x "$cl" tcp $V6 || return
+	say_ok x echo 200000
+	want_ok "unrelated change" nft_rt add table inet other
+	sleep 0.2
+	say_ok x echo 500000
+	counters_zero
+	say_ok x echo 1000000
+	counters
+	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	hush x
+}
+tcase "TCP goes on over a change" tcp_kept
+
+SETUP=setup run_cases "$@"
