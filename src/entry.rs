@@ -122,8 +122,12 @@ pub(crate) trait Family: Sized + 'static {
     fn writes(rewrite: &Self::Rewrite, proto: L4Proto) -> u32;
 
     /// Rewrites a packet in place.
-    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Self::Rewrite, csum: Csum)
-        -> Result<(), Miss>;
+    fn apply(
+        hdr: &mut [u8],
+        proto: L4Proto,
+        rewrite: &Self::Rewrite,
+        csum: Csum,
+    ) -> Result<(), Miss>;
 
     /// What stands in a key for the way that packets come in.
     fn port(key: &Self::Key) -> PortId;
@@ -272,7 +276,14 @@ unsafe impl Send for Cold {}
 unsafe impl Sync for Cold {}
 
 impl<F: Family> Entry<F> {
-    fn new(ct: Ct, dir: Direction, out: Half<'_>, side: Side, proto: L4Proto, ft: &Flowtable) -> Self {
+    fn new(
+        ct: Ct,
+        dir: Direction,
+        out: Half<'_>,
+        side: Side,
+        proto: L4Proto,
+        ft: &Flowtable,
+    ) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
         let xfrm = matches!(out.output, Output::Xfrm);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -385,7 +396,10 @@ impl<F: Family> Entry<F> {
 
     /// Exchanges the neighbour.
     pub(crate) fn set_neigh(&self, new: Option<Neigh>) {
-        let old = self.neigh.swap(new.map_or(ptr::null_mut(), Neigh::into_raw), Ordering::AcqRel);
+        let old = self.neigh.swap(
+            new.map_or(ptr::null_mut(), Neigh::into_raw),
+            Ordering::AcqRel,
+        );
 
         // SAFETY: It came from `into_raw`, and the exchange made us its only owner.
         drop(unsafe { Neigh::from_raw(old) });

@@ -312,12 +312,16 @@ const fn policy(ty: u32, len: u16) -> c::nla_policy {
         type_: ty as u8,
         validation_type: 0,
         len,
-        __bindgen_anon_1: c::nla_policy__bindgen_ty_1 { strict_start_type: 0 },
+        __bindgen_anon_1: c::nla_policy__bindgen_ty_1 {
+            strict_start_type: 0,
+        },
     }
 }
 
-static POLICY: Shared<[c::nla_policy; 2]> =
-    Shared(UnsafeCell::new([policy(0, 0), policy(c::NLA_STRING, NAME_MAXLEN - 1)]));
+static POLICY: Shared<[c::nla_policy; 2]> = Shared(UnsafeCell::new([
+    policy(0, 0),
+    policy(c::NLA_STRING, NAME_MAXLEN - 1),
+]));
 
 static OPS: [Shared<c::nft_expr_ops>; 3] = [
     Shared(UnsafeCell::new(expr_ops(0))),

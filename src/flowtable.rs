@@ -218,7 +218,9 @@ fn guarded_buckets<T>(n: usize) -> Result<ScopeGuard<Buckets<T>, impl FnOnce(Buc
     let buckets = alloc_buckets(n).ok_or(ENOMEM)?;
 
     // SAFETY: No table has them.
-    Ok(ScopeGuard::new_with_data(buckets, |b| unsafe { free_buckets(b) }))
+    Ok(ScopeGuard::new_with_data(buckets, |b| unsafe {
+        free_buckets(b)
+    }))
 }
 
 /// # Safety
@@ -284,7 +286,12 @@ impl Flowtable {
     pub(crate) unsafe fn from_hook<'a>(nf: *mut kernel::ffi::c_void) -> &'a Self {
         // SAFETY: `init` has put the pointer there; the object outlives the hook by a grace
         // period.
-        unsafe { &*(*nf.cast::<c::nf_flowtable>()).rhashtable.tbl.cast::<Self>() }
+        unsafe {
+            &*(*nf.cast::<c::nf_flowtable>())
+                .rhashtable
+                .tbl
+                .cast::<Self>()
+        }
     }
 
     /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
@@ -449,12 +456,10 @@ impl Flowtable {
 
         loop {
             cold.next_dead.store(head, Ordering::Relaxed);
-            match self.dead.compare_exchange_weak(
-                head,
-                new,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
+            match self
+                .dead
+                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
+            {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
@@ -504,11 +509,7 @@ impl Flowtable {
         self.kill_family::<V6>(reason, &which);
     }
 
-    fn kill_family<F: Writers>(
-        &self,
-        reason: TeardownReason,
-        which: &impl Fn(&Cold) -> bool,
-    ) {
+    fn kill_family<F: Writers>(&self, reason: TeardownReason, which: &impl Fn(&Cold) -> bool) {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {

@@ -109,7 +109,14 @@ pub(crate) unsafe extern "C" fn ipv4(
     if is_plain(skb) && skb.protocol() == V4::ETHERTYPE {
         return plain::<V4>(ft, skb);
     }
-    wrapped(ft, skb, Serves { v4: true, v6: false })
+    wrapped(
+        ft,
+        skb,
+        Serves {
+            v4: true,
+            v6: false,
+        },
+    )
 }
 
 /// IPv6 only: for a flowtable in a table of family ip6.
@@ -128,7 +135,14 @@ pub(crate) unsafe extern "C" fn ipv6(
     if is_plain(skb) && skb.protocol() == V6::ETHERTYPE {
         return plain::<V6>(ft, skb);
     }
-    wrapped(ft, skb, Serves { v4: false, v6: true })
+    wrapped(
+        ft,
+        skb,
+        Serves {
+            v4: false,
+            v6: true,
+        },
+    )
 }
 
 /// The families that a flowtable serves.

@@ -86,9 +86,7 @@ impl Dst {
     #[inline(always)]
     pub(crate) fn dev(&self) -> *mut c::net_device {
         // SAFETY: Valid by the type invariant.
-        unsafe {
-            (&raw const (*self.0.as_ptr()).__bindgen_anon_1.dev).read_volatile()
-        }
+        unsafe { (&raw const (*self.0.as_ptr()).__bindgen_anon_1.dev).read_volatile() }
     }
 
     /// A counted reference to the neighbour that packets to `daddr` (network byte order, 4 or 16
@@ -213,7 +211,8 @@ pub(crate) unsafe fn discover<'a, F: Family>(
         let skb = pkt.skb;
         let state = &*pkt.state;
         let refdst = (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst as usize;
-        let this = NonNull::new((refdst & !1) as *mut c::dst_entry).ok_or(SkipReason::RouteReply)?;
+        let this =
+            NonNull::new((refdst & !1) as *mut c::dst_entry).ok_or(SkipReason::RouteReply)?;
 
         if !c::nfo_dst_hold(this.as_ptr()) {
             return Err(SkipReason::RouteReply);
@@ -225,7 +224,12 @@ pub(crate) unsafe fn discover<'a, F: Family>(
         let common = &mut fl.u.__fl_common;
         common.flowic_oif = (*state.in_).ifindex;
         common.flowic_iif = (*this.dev()).ifindex;
-        common.flowic_mark = (*skb).__bindgen_anon_4.headers.as_ref().__bindgen_anon_4.mark;
+        common.flowic_mark = (*skb)
+            .__bindgen_anon_4
+            .headers
+            .as_ref()
+            .__bindgen_anon_4
+            .mark;
         common.flowic_flags = FLOWI_FLAG_ANYSRC;
 
         let mut other = ptr::null_mut();
@@ -461,7 +465,10 @@ unsafe fn walk<F: Family>(
         c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
         let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
-        let paths = stack.path.get(..stack.num_paths as usize).unwrap_or_default();
+        let paths = stack
+            .path
+            .get(..stack.num_paths as usize)
+            .unwrap_or_default();
 
         for (i, path) in paths.iter().enumerate() {
             if i > 0 {
@@ -559,7 +566,11 @@ pub(crate) unsafe fn flow_to6(
 
     // SAFETY: As above.
     unsafe {
-        let word = (*skb).data.add(pkt.nhoff.into()).cast::<u32>().read_unaligned();
+        let word = (*skb)
+            .data
+            .add(pkt.nhoff.into())
+            .cast::<u32>()
+            .read_unaligned();
 
         fl.u.ip6.daddr = ct.tuple(dir).src.u3.in6;
         fl.u.ip6.saddr = ct.tuple(dir.opposite()).src.u3.in6;

@@ -124,9 +124,17 @@ impl Reserve {
                 .map_err(|_| SkipReason::NoMem)
         };
 
-        let frame = one(input.has_frame_shape(), input.encaps.shape(input.ifindex), input.seed)?;
+        let frame = one(
+            input.has_frame_shape(),
+            input.encaps.shape(input.ifindex),
+            input.seed,
+        )?;
         // The key is completed when the number of the frame's shape is known.
-        let tunnel = one(input.tunnel.is_some(), input.encaps.shape(input.ifindex), input.seed)?;
+        let tunnel = one(
+            input.tunnel.is_some(),
+            input.encaps.shape(input.ifindex),
+            input.seed,
+        )?;
         Ok(Self([frame, tunnel]))
     }
 }
@@ -213,7 +221,9 @@ pub(crate) unsafe fn release(inner: &mut Inner, shape: NonNull<Shape>) {
     unsafe extern "C" fn callback(head: *mut c::callback_head) {
         // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
         unsafe {
-            drop(KBox::<Shape>::from_raw(head.byte_sub(offset_of!(Shape, rcu)).cast()));
+            drop(KBox::<Shape>::from_raw(
+                head.byte_sub(offset_of!(Shape, rcu)).cast(),
+            ));
         }
     }
 

@@ -146,7 +146,9 @@ unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool 
     // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while
     // nobody writes, and unchanged if nobody wrote meanwhile.
     unsafe {
-        let sequence = AtomicU32::from_ptr((&raw mut (*hh.cast_mut()).hh_lock.seqcount.seqcount.sequence).cast());
+        let sequence = AtomicU32::from_ptr(
+            (&raw mut (*hh.cast_mut()).hh_lock.seqcount.seqcount.sequence).cast(),
+        );
 
         loop {
             let start = sequence.load(Ordering::Acquire);
@@ -156,7 +158,9 @@ unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool 
                 return false;
             }
             if start & 1 == 0 {
-                let header = (&raw const (*hh).hh_data).cast::<[u64; 2]>().read_volatile();
+                let header = (&raw const (*hh).hh_data)
+                    .cast::<[u64; 2]>()
+                    .read_volatile();
                 let at = skb.data().sub(HH_DATA_MOD as usize);
 
                 at.cast::<[u64; 2]>().write_unaligned(header);

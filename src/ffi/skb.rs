@@ -73,7 +73,13 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn pkt_type(self) -> u8 {
         // SAFETY: By the type invariant.
-        unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().pkt_type() }
+        unsafe {
+            (*self.0.as_ptr())
+                .__bindgen_anon_4
+                .headers
+                .as_ref()
+                .pkt_type()
+        }
     }
 
     /// Has the device taken a VLAN tag off?
@@ -296,9 +302,12 @@ impl Skb {
         unsafe {
             let skb = self.0.as_ptr();
 
-            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst =
-                (dst as usize | DST_NOREF) as _;
-            (*skb).__bindgen_anon_1.__bindgen_anon_1.__bindgen_anon_1.dev = dev;
+            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst = (dst as usize | DST_NOREF) as _;
+            (*skb)
+                .__bindgen_anon_1
+                .__bindgen_anon_1
+                .__bindgen_anon_1
+                .dev = dev;
 
             let headers = (*skb).__bindgen_anon_4.headers.as_mut();
             headers.set_slow_gro(1);

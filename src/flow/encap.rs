@@ -368,11 +368,17 @@ mod tests {
         ip[3] = 60;
         ip[8] = 64;
         ip[9] = IPPROTO_IPV6;
-        let sum: u32 = ip[..20].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+        let sum: u32 = ip[..20]
+            .chunks(2)
+            .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
+            .sum();
         ip[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
         let t = outer(ethertype::IP, &ip, 60, port()).unwrap();
         assert_eq!((t.size, t.ethertype, t.len), (20, ethertype::IPV6, 60));
         ip[1] = 3;
-        assert_eq!(outer(ethertype::IP, &ip, 60, port()), Err(MissReason::Encap.into()));
+        assert_eq!(
+            outer(ethertype::IP, &ip, 60, port()),
+            Err(MissReason::Encap.into())
+        );
     }
 }
