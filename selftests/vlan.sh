@@ -41,20 +41,24 @@ stack() {
 		echo "link set $TOP up"
 	done
 }
-# bare DEV: lines that take away what was on top of it
+# bare NS DEV: takes away what was on top of it (not by guessing names: looking for
+# a device that does not exist makes the kernel look for a module)
 bare() {
-	printf '%s\n' "addr flush dev $1 scope global" "neigh flush dev $1" \
-		"link del $1.q10" "link del $1.q11" "link del $1.q20" "link del $1.q30" "link del $1.q31" "link del $1.q40" \
-		"link del $1.ad20" "link del $1.ad21" "link del $1.ad40"
-	[ "$1" != eth0 ] || printf '%s\n' "route del default" "-6 route del default"
+	local d
+	for d in $(ipn "$1" -br link show type vlan | grep -o "^$2\.[a-z0-9]*@"); do
+		# one that goes takes those above it along
+		echo "link del ${d%@}"
+	done
+	printf '%s\n' "addr flush dev $2 scope global" "neigh flush dev $2"
+	[ "$2" != eth0 ] || printf '%s\n' "route del default" "route del ::/0"
 }
 # wire LAN-TAGS WAN-TAGS [OPTION...]: the topology above, out of nothing
 wire() {
 	local lan=$1 wan=$2; shift 2
 	nft_rt flush ruleset
-	{ bare lan; bare wan; } | batch "$rt" 2>/dev/null
-	bare eth0 | batch "$cl" 2>/dev/null
-	bare eth0 | batch "$sv" 2>/dev/null
+	{ bare "$rt" lan; bare "$rt" wan; } | batch "$rt" 2>/dev/null
+	bare "$cl" eth0 | batch "$cl" 2>/dev/null
+	bare "$sv" eth0 | batch "$sv" 2>/dev/null
 	{ stack lan "$lan" "$@"; LAN=$TOP; stack wan "$wan" "$@"; WAN=$TOP
 	addr_lines "$LAN" 10.0.1.1/24 fd00:1::1/64; addr_lines "$WAN" 10.0.2.1/24 fd00:2::1/64; } >"$TMP/batch.rt"
 	{ stack eth0 "$lan" "$@"; addr_lines "$TOP" 10.0.1.2/24 fd00:1::2/64 10.0.1.1 fd00:1::1; CLTOP=$TOP; } >"$TMP/batch.cl"

@@ -70,7 +70,7 @@ impl Ct {
     /// `skb` must be valid; the result lives as long as the packet keeps its entry.
     pub(crate) unsafe fn of_skb(skb: *const c::sk_buff) -> Option<(Self, Direction)> {
         // SAFETY: The caller vouches for the packet.
-        let nfct = unsafe { (*skb)._nfct } as usize;
+        let nfct = unsafe { (*skb)._nfct };
         let ct = NonNull::new((nfct & !NFCT_INFOMASK) as *mut c::nf_conn)?;
         let dir = if nfct & NFCT_INFOMASK >= IP_CT_IS_REPLY {
             Direction::Reply
@@ -214,10 +214,8 @@ impl Ct {
                 });
                 u32::from(self.tcp_state())
             }
-            IPPROTO_UDP if self.status() & IPS_SEEN_REPLY != 0 => {
-                c::udp_conntrack_UDP_CT_REPLIED as u32
-            }
-            IPPROTO_UDP => c::udp_conntrack_UDP_CT_UNREPLIED as u32,
+            IPPROTO_UDP if self.status() & IPS_SEEN_REPLY != 0 => c::udp_conntrack_UDP_CT_REPLIED,
+            IPPROTO_UDP => c::udp_conntrack_UDP_CT_UNREPLIED,
             _ => return,
         };
 

@@ -448,8 +448,10 @@ impl<F: Family> Flow<F> {
             }
         };
         let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
-            // SAFETY: A use of the shape is ours.
-            port: shape.map_or(input.ifindex, |s| unsafe { s.as_ref() }.port),
+            port: shape.map_or(input.ifindex, |s| {
+                // SAFETY: A use of the shape is ours.
+                unsafe { s.as_ref() }.port
+            }),
             secure: matches!(answers.output, Output::Xfrm),
             bridged: input.bridged,
         };
@@ -723,6 +725,9 @@ impl Cold {
     ///
     /// It is dead, in no table and no list, and this is called once.
     pub(crate) unsafe fn free(this: NonNull<Self>) {
+        /// # Safety
+        ///
+        /// Called by RCU only, for the `rcu` of a flow that [`Cold::free`] was called for.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
             struct Destroy;
             impl Visitor for Destroy {

@@ -160,6 +160,10 @@ unsafe fn offload<F: Writers>(
 }
 
 /// The expression meets a packet.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours and a packet in the forward hook.
 unsafe extern "C" fn eval(
     expr: *const c::nft_expr,
     regs: *mut c::nft_regs,
@@ -185,11 +189,18 @@ unsafe extern "C" fn eval(
 }
 
 /// The chain that the rule is in, and every hook that leads there: forward only.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn validate(ctx: *const c::nft_ctx, _expr: *const c::nft_expr) -> c_int {
     // SAFETY: nf_tables passes a valid context.
     unsafe { c::nft_chain_validate_hooks((*ctx).chain, 1 << NF_INET_FORWARD) }
 }
 
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn init(
     ctx: *const c::nft_ctx,
     expr: *const c::nft_expr,
@@ -228,11 +239,17 @@ unsafe extern "C" fn init(
     }
 }
 
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn activate(_ctx: *const c::nft_ctx, expr: *const c::nft_expr) {
     // SAFETY: One of our expressions; the flowtable exists while rules refer to it.
     unsafe { c::nfo_use_restore((*private(expr)).flowtable) };
 }
 
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn deactivate(
     ctx: *const c::nft_ctx,
     expr: *const c::nft_expr,
@@ -242,11 +259,17 @@ unsafe extern "C" fn deactivate(
     unsafe { c::nf_tables_deactivate_flowtable(ctx, (*private(expr)).flowtable, phase) };
 }
 
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn destroy(ctx: *const c::nft_ctx, _expr: *const c::nft_expr) {
     // SAFETY: Balances `init`.
     unsafe { c::nf_ct_netns_put((*ctx).net, (*ctx).family) };
 }
 
+/// # Safety
+///
+/// Called by nf_tables only, with an expression of ours.
 unsafe extern "C" fn dump(skb: *mut c::sk_buff, expr: *const c::nft_expr, _reset: bool) -> c_int {
     // SAFETY: A valid message, and one of our expressions with its flowtable.
     let err = unsafe {
@@ -298,7 +321,7 @@ const fn expr_type(i: usize, family: u32) -> c::nft_expr_type {
             next: ptr::null_mut(),
             prev: ptr::null_mut(),
         },
-        name: c"flow_offload".as_ptr().cast(),
+        name: c"flow_offload".to_bytes_with_nul().as_ptr().cast(),
         owner: ptr::null_mut(),
         policy: POLICY.0.get().cast(),
         maxattr: NFTA_FLOW_TABLE_NAME as c_uint,

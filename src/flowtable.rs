@@ -632,6 +632,8 @@ impl Flowtable {
         impl Visitor for Valid {
             type Output = bool;
             fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let _rcu = rcu::read_lock();
+
                 flow.entries.iter().all(|entry| F::dst_valid(entry))
             }
         }
@@ -651,10 +653,7 @@ impl Flowtable {
             TeardownReason::Ruleset
         } else if ct.is_tcp_closed() {
             TeardownReason::Conntrack
-        } else if {
-            let _rcu = rcu::read_lock();
-            !cold.with(Valid)
-        } {
+        } else if !cold.with(Valid) {
             TeardownReason::DstStale
         } else {
             ct.extend();
@@ -835,6 +834,10 @@ unsafe fn insert<T: Item>(
 }
 
 /// A packet leaves the ruleset, and has not been dropped.
+///
+/// # Safety
+///
+/// Called by netfilter only, with what [`Flowtable::watch`] has registered and a packet.
 unsafe extern "C" fn passed(
     ft: *mut kernel::ffi::c_void,
     skb: *mut c::sk_buff,
@@ -855,6 +858,10 @@ unsafe extern "C" fn passed(
 }
 
 /// `nf_flowtable_type.init`: a flowtable is being created.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     let Some(nf) = NonNull::new(nf) else {
         return EINVAL.to_errno();
@@ -886,6 +893,10 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
 }
 
 /// `nf_flowtable_type.free`: no hook and no rule refers to the flowtable any more.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
     // SAFETY: `init` has put the pointer there, and nf_tables calls this once.
     unsafe {
@@ -896,6 +907,10 @@ unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
 }
 
 /// The worker.
+///
+/// # Safety
+///
+/// Called by the workqueue only, with the work item of a flowtable of ours.
 unsafe extern "C" fn gc(work: *mut c::work_struct) {
     // SAFETY: The work item is the one in a flowtable that `init` has made ours, and that waits
     // for the worker before it ends.
@@ -912,6 +927,10 @@ unsafe extern "C" fn gc(work: *mut c::work_struct) {
 /// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
 /// asks whether hardware can offload: a flowtable with `flags offload` is refused for a device
 /// that cannot.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn setup(
     nf: *mut c::nf_flowtable,
     _dev: *mut c::net_device,

@@ -27,6 +27,10 @@ use nft_flow::reason::TeardownReason;
 const NOTIFY_DONE: c_int = 0;
 
 /// A device event, under RTNL.
+///
+/// # Safety
+///
+/// Called by the notifier chain of devices only.
 unsafe extern "C" fn netdev_event(
     _nb: *mut c::notifier_block,
     event: c_ulong,

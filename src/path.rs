@@ -210,7 +210,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     let (this, other) = unsafe {
         let skb = pkt.skb;
         let state = &*pkt.state;
-        let refdst = (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst as usize;
+        let refdst = (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst;
         let this =
             NonNull::new((refdst & !1) as *mut c::dst_entry).ok_or(SkipReason::RouteReply)?;
 

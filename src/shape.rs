@@ -218,6 +218,9 @@ fn get_or_insert(
 ///
 /// The use was counted by [`intern`], and ends once.
 pub(crate) unsafe fn release(inner: &mut Inner, shape: NonNull<Shape>) {
+    /// # Safety
+    ///
+    /// Called by RCU only, for the `rcu` of a shape that [`release`] has removed.
     unsafe extern "C" fn callback(head: *mut c::callback_head) {
         // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
         unsafe {

@@ -134,6 +134,7 @@ pktgen_setup() {
 		"udp_src_min 1024" "udp_src_max $((1024 + ports))" "udp_dst_min 9" "udp_dst_max 9"
 }
 
+sent() { ipn "$bench" -s -j link show out0 | jq '.[0].stats64.tx.packets'; }
 # measure VARIANT: sets COST (per packet, everything included) and HIT (percent)
 measure() {
 	case $1 in
@@ -150,7 +151,10 @@ measure() {
 	n=$packets
 	[ "$1" = classic ] || n=$((packets * 5))
 	[ $n -ge $flows ] || n=$flows
+	out0=$(sent)
 	generate $n 8
+	out0=$(($(sent) - out0))
+	[ "$1" = drop ] || [ $out0 -ge $((n * 8 * 99 / 100)) ] || die "$1: only $out0 of $((n * 8)) packets came out"
 	COST=$((USEC * 1000 / n)) HIT=$((STOLEN * 100 / n))
 	case $1 in
 	intree | ours) [ $HIT -ge 99 ] || die "$1: only $HIT % of the packets took the flowtable $(stats_diff bench | tr '\n' ',')" ;;

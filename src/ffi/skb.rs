@@ -302,7 +302,7 @@ impl Skb {
         unsafe {
             let skb = self.0.as_ptr();
 
-            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst = (dst as usize | DST_NOREF) as _;
+            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst = dst as usize | DST_NOREF;
             (*skb)
                 .__bindgen_anon_1
                 .__bindgen_anon_1
