@@ -277,6 +277,9 @@ lan_wan() {
 	ip link add lan netns "$rt" type veth peer name eth0 netns "$cl" &&
 	ip link add wan netns "$rt" type veth peer name eth0 netns "$sv" || { fail "veth"; return 1; }
 	router_on "$rt"
+	# a slow machine must not see flows go idle between two steps of a test
+	modprobe -q nf_conntrack
+	at "$rt" sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=300 net.netfilter.nf_flowtable_udp_timeout=300 2>/dev/null
 	addr "$rt" lan 10.0.1.1/24 fd00:1::1/64
 	addr "$rt" wan 10.0.2.1/24 fd00:2::1/64
 	addr "$cl" eth0 10.0.1.2/24 fd00:1::2/64 10.0.1.1 fd00:1::1
@@ -316,7 +319,7 @@ mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 # something that nftables does not look into).
 
 ruleset() {
-	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table= seen
+	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table='' seen
 	seen=$(sed 's/[^;]*[^; ][^;]*/& counter name arrived/g' <<<"${SEEN:-}")
 	local add="${MATCH:-meta l4proto { tcp, udp \}} flow add @f"
 	if [ "$FT" = none ]; then

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Links that the selftests build by hand, without a daemon.
+
+pppoe       a PPP device over a PPPoE session that both ends have agreed upon: there is
+            no discovery and no negotiation. It lives as long as this process; a line
+            "SESSION [MAC]" on standard input moves it to another session.
+wireguard   keys and a peer for a WireGuard device.
+"""
+import argparse
+import fcntl
+import os
+import socket
+import struct
+import sys
+
+AF_PPPOX, PX_PROTO_OE = 24, 0
+PPPIOCGCHAN, PPPIOCATTCHAN, PPPIOCNEWUNIT = 0x80047437, 0x40047438, 0xc004743e
+PPPIOCCONNECT, PPPIOCDISCONN, PPPIOCSMRU = 0x4004743a, 0x7439, 0x40047452
+
+
+def connect(sock, dev, mac, session):
+    """connect() with a struct sockaddr_pppox, which Python does not know."""
+    import ctypes
+    addr = struct.pack("=HI", AF_PPPOX, PX_PROTO_OE) + struct.pack("!H", session) + \
+        bytes(int(x, 16) for x in mac.split(":")) + dev.encode().ljust(16, b"\0")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(sock.fileno(), addr, len(addr)):
+        e = ctypes.get_errno()
+        raise OSError(e, f"connect to session {session} on {dev}: {os.strerror(e)}")
+
+
+class Session:
+    def __init__(self, dev, mac, session, unit):
+        self.sock = socket.socket(AF_PPPOX, socket.SOCK_STREAM, PX_PROTO_OE)
+        connect(self.sock, dev, mac, session)
+        channel = fcntl.ioctl(self.sock, PPPIOCGCHAN, struct.pack("i", 0))
+        self.channel = os.open("/dev/ppp", os.O_RDWR)
+        fcntl.ioctl(self.channel, PPPIOCATTCHAN, channel)
+        fcntl.ioctl(self.channel, PPPIOCCONNECT, struct.pack("i", unit))
+
+    def close(self):
+        fcntl.ioctl(self.channel, PPPIOCDISCONN)
+        os.close(self.channel)
+        self.sock.close()
+
+
+def pppoe(a):
+    ppp = os.open("/dev/ppp", os.O_RDWR)
+    unit, = struct.unpack("i", fcntl.ioctl(ppp, PPPIOCNEWUNIT, struct.pack("i", -1)))
+    s = Session(a.dev, a.mac, a.session, unit)
+    os.system(f"ip link set ppp{unit} name {a.name} mtu {a.mtu} up")
+    open(a.ready, "w").close()
+    for line in sys.stdin:
+        words = line.split()
+        s.close()
+        s = Session(a.dev, words[1] if len(words) > 1 else a.mac, int(words[0]), unit)
+
+
+# ------------------------------------------------------------------ WireGuard
+
+def attr(kind, data, nested=False):
+    head = struct.pack("=HH", 4 + len(data), kind | (0x8000 if nested else 0))
+    return head + data + bytes(-len(data) % 4)
+
+
+def genl(sock, family, command, version, attrs, flags=0):
+    body = struct.pack("=BBH", command, version, 0) + attrs
+    sock.send(struct.pack("=IHHII", 16 + len(body), family, 1 | 4 | flags, 1, 0) + body)
+    answer = sock.recv(65535)
+    while answer:
+        size, kind = struct.unpack_from("=IH", answer)
+        if kind == 2:
+            error, = struct.unpack_from("=i", answer, 16)
+            if error:
+                raise OSError(-error, os.strerror(-error))
+            return None
+        return answer[20:size]
+    return None
+
+
+def public(private):
+    """X25519 of the base point (RFC 7748)."""
+    p, k = 2**255 - 19, int.from_bytes(private, "little")
+    k = k & ~7 & ~(1 << 255) | 1 << 254
+    x1, x2, z2, x3, z3 = 9, 1, 0, 9, 1
+    for t in reversed(range(255)):
+        bit = k >> t & 1
+        if bit:
+            x2, x3, z2, z3 = x3, x2, z3, z2
+        a, b, c, d = x2 + z2, x2 - z2, x3 + z3, x3 - z3
+        da, cb, aa, bb = d * a % p, c * b % p, a * a % p, b * b % p
+        x3, z3 = (da + cb) ** 2 % p, x1 * (da - cb) ** 2 % p
+        x2, z2 = aa * bb % p, (aa - bb) * (aa + 121665 * (aa - bb)) % p
+        if bit:
+            x2, x3, z2, z3 = x3, x2, z3, z2
+    return (x2 * pow(z2, p - 2, p) % p).to_bytes(32, "little")
+
+
+def wireguard(a):
+    """The key of each end is its name, repeated: no secret."""
+    def private(name):
+        return (name.encode() * 32)[:32]
+
+    def allowed(prefix):
+        addr, bits = prefix.split("/")
+        family = socket.AF_INET6 if ":" in addr else socket.AF_INET
+        return attr(0, attr(1, struct.pack("=H", family)) + attr(2, socket.inet_pton(family, addr)) +
+                    attr(3, struct.pack("=B", int(bits))), True)
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
+    s.bind((0, 0))
+    # CTRL_CMD_GETFAMILY by name; the answer's CTRL_ATTR_FAMILY_ID
+    body = genl(s, 16, 3, 1, attr(2, b"wireguard\0"))
+    s.recv(65535)
+    family = None
+    while body:
+        size, kind = struct.unpack_from("=HH", body)
+        if kind == 1:
+            family, = struct.unpack_from("=H", body, 4)
+        body = body[(size + 3) & ~3:]
+    addr, port = a.endpoint.rsplit("@", 1)
+    if ":" in addr:
+        endpoint = struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", int(port), 0) + \
+            socket.inet_pton(socket.AF_INET6, addr) + bytes(4)
+    else:
+        endpoint = struct.pack("=H", socket.AF_INET) + struct.pack("!H", int(port)) + socket.inet_aton(addr) + bytes(8)
+    peer = attr(1, public(private(a.peer))) + attr(4, endpoint) + \
+        attr(9, allowed("0.0.0.0/0") + allowed("::/0"), True)
+    genl(s, family, 1, 1, attr(2, a.dev.encode() + b"\0") + attr(3, private(a.me)) +
+         attr(6, struct.pack("=H", int(port))) + attr(8, attr(0, peer, True), True))
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="what", required=True)
+    q = sub.add_parser("pppoe")
+    q.add_argument("dev", help="Ethernet device")
+    q.add_argument("mac", help="of the other end")
+    q.add_argument("session", type=int)
+    q.add_argument("--name", default="ppp0")
+    q.add_argument("--mtu", type=int, default=1492)
+    q.add_argument("--ready", required=True)
+    q = sub.add_parser("wireguard")
+    q.add_argument("dev")
+    q.add_argument("me")
+    q.add_argument("peer")
+    q.add_argument("endpoint", help="ADDRESS@PORT of the peer; our own port is the same")
+    a = p.parse_args()
+    globals()[a.what](a)
+
+
+if __name__ == "__main__":
+    main()

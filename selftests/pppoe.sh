@@ -1,0 +1,179 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# PPPoE towards the provider: over Ethernet, over a VLAN; sessions that change;
+# whichever of the devices the flowtable lists. Two kernel sockets that agree on
+# the session number are the two ends (links.py): no daemon is needed.
+#
+#      cl                       rt                         sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan -- PPPoE -- eth0
+#      fd00:1::2          fd00:1::1    ppp0 10.0.2.1 -- ppp0 10.0.2.2
+#                                           fd00:2::1        fd00:2::2
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.0.2.2 V6=fd00:2::2
+# nftables does not look into a session.
+SEEN="meta protocol 0x8864" SLACK=12
+MASQ="chain post { type nat hook postrouting priority 100; oifname ppp0 masquerade; };"
+
+setup() {
+	[ -e /dev/ppp ] || modprobe -a ppp_generic pppoe 2>/dev/null
+	[ -c /dev/ppp ] || skip_all "no PPP in this kernel"
+	ns_add cl rt sv || return
+	ip link add lan netns "$rt" type veth peer name eth0 netns "$cl" &&
+	ip link add wan netns "$rt" mtu 1600 type veth peer name eth0 netns "$sv" mtu 1600 || return
+	router_on "$rt"
+	addr "$rt" lan 10.0.1.1/24 fd00:1::1/64
+	addr "$cl" eth0 10.0.1.2/24 fd00:1::2/64 10.0.1.1 fd00:1::1
+	ipn "$rt" link set wan up
+	ipn "$sv" link set eth0 up
+	ipn "$rt" link add link wan name wan.7 mtu 1500 up type vlan id 7
+	ipn "$sv" link add link eth0 name eth0.7 mtu 1500 up type vlan id 7
+	serve "$sv" && serve "$cl"
+}
+# end NS DEV OTHER-MAC SESSION ADDRESS4 ADDRESS6: one end; its process is in PPP_<NS's name>
+end() {
+	local fd var=${1%%-*} name=ppp0
+	[ "$var" = rt ] && name=${PPP:-ppp0}
+	rm -f "$TMP/ppp.$var" "$TMP/ppp.ready"; mkfifo "$TMP/ppp.$var"
+	exec {fd}<>"$TMP/ppp.$var"; printf -v "PPPIN_$var" %s "$fd"
+	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$2" "$3" "$4" --name "$name" --ready "$TMP/ppp.ready" <"$TMP/ppp.$var" &
+	PIDS+=($!); disown $!
+	printf -v "PPP_$var" %s $!
+	busywait $((5000 * SLOW)) test -e "$TMP/ppp.ready" || { fail "no session"; return 1; }
+	addr_lines "$name" "$5" "$6" | batch "$1"
+}
+# session RT-DEV SV-DEV SESSION: PPPoE between router and server
+session() {
+	hangup
+	SESSION=$3
+	end "$rt" "$1" "$(mac "$sv" "$2")" "$3" "10.0.2.1 peer 10.0.2.2" "fd00:2::1/64" || return
+	end "$sv" "$2" "$(mac "$rt" "$1")" "$3" "10.0.2.2 peer 10.0.2.1" "fd00:2::2/64" || return
+	printf 'route replace 10.0.1.0/24 dev ppp0\nroute replace fd00:1::/64 dev ppp0\n' | batch "$sv"
+}
+hangup() {
+	[ -z "${PPP_rt:-}" ] || stop $PPP_rt $PPP_sv
+	PPP_rt='' PPP_sv=''
+}
+# next_session: both ends move to another session, the devices stay
+next_session() {
+	SESSION=$((SESSION + 1))
+	echo $SESSION >&"$PPPIN_rt"; echo $SESSION >&"$PPPIN_sv"
+}
+
+over() { # over RT-DEV SV-DEV DEVS [WATCH [NAT]]
+	session "$1" "$2" $((RANDOM % 60000 + 1)) || return
+	rules DEVS="$3" WATCH="${4:-}" NAT="${5:-}" || return
+	ways $V4 $V6
+	# from the other side as well
+	[ -n "${5:-}" ] || { forget; FROM=$sv ways 10.0.1.2 fd00:1::2; }
+	hangup
+}
+tcase "PPPoE"                                   over wan eth0 "lan, wan"
+tcase "PPPoE, masquerade"                       over wan eth0 "lan, wan" "" "$MASQ"
+tcase "PPPoE over VLAN"                         over wan.7 eth0.7 "lan, wan"
+tcase "PPPoE over VLAN, masquerade"             over wan.7 eth0.7 "lan, wan" "" "$MASQ"
+tcase -x "PPPoE, the PPP device is listed"      over wan eth0 "lan, ppp0" "lan, ppp0" "$MASQ"
+tcase -x "PPPoE over VLAN, the PPP device is listed" over wan.7 eth0.7 "lan, ppp0"
+tcase -x "PPPoE over VLAN, the VLAN device is listed" over wan.7 eth0.7 "lan, wan.7"
+tcase "PPPoE over VLAN, all devices are listed" over wan.7 eth0.7 "lan, wan, wan.7, ppp0" "lan, wan"
+pcp() {
+	ipn "$sv" link set eth0.7 type vlan egress-qos-map 0:5
+	over wan.7 eth0.7 "lan, wan"
+	ipn "$sv" link set eth0.7 type vlan egress-qos-map 0:0
+}
+tcase -x "PPPoE over VLAN with PCP 5"           pcp
+
+full_size() { # the largest packet that fits, one that does not, an odd one
+	session wan eth0 77 || return
+	rules || return
+	talk x "$cl" udp $V4 5000 --pmtu dont || return
+	say_ok x echo 20 1464
+	say_ok x echo 20 7
+	say_ok x echo 20 0
+	offloaded_line udp 5000 || fail "the flow is not offloaded"
+	say_ok x echo 10 1465
+	say_ok x echo 10 1472
+	say_ok x echo 20 1464
+	hush x
+	BYTES=1000000 bypass tcp $V6
+	hangup
+}
+tcase "PPPoE, packets of the largest size"      full_size
+
+# the provider's end is the sender of streams, and back
+swap() { local a=$cl; cl=$sv; sv=$a; }
+foreign() { # one end has moved to another session, the other one does not know
+	session wan eth0 100 || return
+	rules || return
+	swap
+	stream_start 10.0.1.2
+	echo 101 >&"$PPPIN_sv"
+	busywait $((1000 * SLOW)) not_flowing || fail "packets of session 101 are forwarded"
+	echo 100 >&"$PPPIN_sv"
+	busywait $((1000 * SLOW)) flowing || fail "traffic does not come back"
+	fast_now
+	stream_end 3000
+	swap
+	hangup
+}
+tcase "packets of another session are not forwarded" foreign
+
+# ---- changes under traffic
+
+moved() { # moved ADDRESS [NAT]: another session, same device
+	session wan eth0 200 || return
+	rules NAT="${2:-}" || return
+	stream_start "$1" || return
+	talk x "$cl" udp "$1" $PORT --timeout 3 || return
+	say_ok x echo 30
+	next_session
+	busywait $((1000 * SLOW)) flowing || { fail "traffic does not come back in the new session"; hush x; stream_end 5000; hangup; return; }
+	# both ways, and the fast way again
+	sleep 0.2
+	say_ok x drain
+	say_ok x echo 10
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) echo_fast || fail "answers stay slow: of $ARRIVED packets $FORWARDED in the forward chain"
+	hush x
+	stream_end 2500
+	hangup
+}
+echo_fast() { counters_zero; say x echo 30; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
+tcase -x "IPv4, the session changes, the device stays" moved $V4
+tcase -x "IPv4 masquerade, the session changes, the device stays" moved $V4 "$MASQ"
+tcase -x "IPv6, the session changes, the device stays" moved $V6
+
+redialled() { # redialled ADDRESS DEVS: the device goes and comes back with another session
+	session wan eth0 300 || return
+	rules DEVS="$2" WATCH="lan" || return
+	stream_start "$1" || return
+	hangup
+	not_flowing || fail "traffic passes without a session"
+	session wan eth0 301 || return
+	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
+	stream_end 9000
+	hangup
+}
+tcase "IPv4, hung up and dialled again"         redialled $V4 "lan, wan"
+tcase "IPv6, hung up and dialled again"         redialled $V6 "lan, wan"
+tcase -x "IPv4, hung up and dialled again, the PPP device is listed" redialled $V4 "lan, ppp0"
+
+down() { # the PPP device goes down, the port below does not
+	session wan eth0 400 || return
+	rules || return
+	stream_start $V4 || return
+	ipn "$rt" link set ppp0 down
+	busywait $((2000 * SLOW)) not_flowing || fail "traffic passes with ppp0 down"
+	ipn "$rt" link set ppp0 up
+	ipn "$rt" route replace 10.0.2.2 dev ppp0
+	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	fast_now
+	stream_end 9000
+	hangup
+}
+tcase "the PPP device goes down and up"         down
+
+SETUP=setup
+run_cases "$@"
