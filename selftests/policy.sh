@@ -119,7 +119,8 @@ tcp_kept() {
 	counters_zero
 	say_ok x echo 1000000
 	counters
-	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	want_ge "packets that arrived" "$ARRIVED" 30
+	want_le "of $ARRIVED packets, seen by the forward chain" "$FORWARDED" 4
 	hush x
 }
 tcase "TCP goes on over a change" tcp_kept

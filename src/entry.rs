@@ -51,6 +51,7 @@ use core::{
         AtomicBool,
         AtomicPtr,
         AtomicU32,
+        AtomicU8,
         Ordering, //
     }, //
 };
@@ -177,7 +178,7 @@ pub(crate) struct Entry<F: Family> {
     generation: AtomicU32,
     pub(crate) mtu: u16,
     dead: AtomicBool,
-    flags: u8,
+    flags: AtomicU8,
 }
 
 /// Bits of [`Entry::flags`].
@@ -190,6 +191,8 @@ mod flag {
     pub(super) const SECPATH: u8 = 1 << 2;
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
+    /// Packets leave the ruleset with a priority or a mark, see [`Qos`](super::Qos).
+    pub(super) const QOS: u8 = 1 << 4;
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
@@ -211,6 +214,8 @@ pub(crate) struct Cold {
     pub(crate) ct: ManuallyDrop<CtRef>,
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
+    /// How packets of each direction left the ruleset.
+    qos: [Qos; 2],
     /// When a packet of each direction last took the slow path, in `jiffies`.
     refreshed: [AtomicU32; 2],
     /// `jiffies` (never 0) when a packet was first sent to a ruleset that has not agreed yet.
@@ -232,6 +237,15 @@ struct Side {
     port: PortId,
     secure: bool,
     bridged: bool,
+}
+
+/// What queueing disciplines and classifiers look at in a packet that has passed the ruleset.
+#[derive(Default)]
+pub(crate) struct Qos {
+    /// `skb->priority`.
+    pub(crate) priority: AtomicU32,
+    /// `skb->mark`.
+    pub(crate) mark: AtomicU32,
 }
 
 /// A flow.
@@ -301,13 +315,17 @@ impl<F: Family> Entry<F> {
             }),
             ct,
             seen: AtomicU32::new(ffi::jiffies32()),
-            generation: AtomicU32::new(ft.generation()),
+            // Not that of the ruleset: one packet of each direction passes it first, and shows
+            // how packets leave it. The one that adds the flow is on its way.
+            generation: AtomicU32::new(!ft.generation()),
             mtu: out.mtu,
             dead: AtomicBool::new(false),
-            flags: flag(dir == Direction::Reply, flag::REPLY)
-                | flag(xfrm, flag::XFRM)
-                | flag(side.secure, flag::SECPATH)
-                | flag(side.bridged, flag::BRIDGED),
+            flags: AtomicU8::new(
+                flag(dir == Direction::Reply, flag::REPLY)
+                    | flag(xfrm, flag::XFRM)
+                    | flag(side.secure, flag::SECPATH)
+                    | flag(side.bridged, flag::BRIDGED),
+            ),
         }
     }
 
@@ -317,15 +335,20 @@ impl<F: Family> Entry<F> {
         // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
         unsafe {
             &*ptr::from_ref(self)
-                .sub(usize::from(self.flags & flag::REPLY))
+                .sub(usize::from(self.flags() & flag::REPLY))
                 .cast::<Flow<F>>()
         }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        self.flags.load(Ordering::Relaxed)
     }
 
     /// The direction of the packets.
     #[inline(always)]
     pub(crate) fn dir(&self) -> Direction {
-        if self.flags & flag::REPLY != 0 {
+        if self.flags() & flag::REPLY != 0 {
             Direction::Reply
         } else {
             Direction::Original
@@ -341,26 +364,32 @@ impl<F: Family> Entry<F> {
     /// Is there anything that [`Entry::needs_secpath`] or [`Entry::wants_refresh`] ask?
     #[inline(always)]
     pub(crate) fn is_special(&self) -> bool {
-        self.flags & (flag::SECPATH | flag::BRIDGED) != 0
+        self.flags() & (flag::SECPATH | flag::BRIDGED) != 0
+    }
+
+    /// What packets leave the ruleset with, if it is not nothing.
+    #[inline(always)]
+    pub(crate) fn qos(&self) -> Option<&Qos> {
+        (self.flags() & flag::QOS != 0).then(|| &self.flow().cold.qos[self.dir() as usize])
     }
 
     /// Do packets leave through IPsec?
     #[inline(always)]
     pub(crate) fn is_xfrm(&self) -> bool {
-        self.flags & flag::XFRM != 0
+        self.flags() & flag::XFRM != 0
     }
 
     /// Must packets have come in through IPsec?
     #[inline(always)]
     pub(crate) fn needs_secpath(&self) -> bool {
-        self.flags & flag::SECPATH != 0
+        self.flags() & flag::SECPATH != 0
     }
 
     /// Is it time for a packet to show its sender to the bridge that it comes in through? Bridges
     /// forget stations that they do not hear, after five minutes as a rule.
     #[inline(always)]
     pub(crate) fn wants_refresh(&self, now: u32) -> bool {
-        self.flags & flag::BRIDGED != 0 && self.refresh(now)
+        self.flags() & flag::BRIDGED != 0 && self.refresh(now)
     }
 
     #[inline(never)]
@@ -478,6 +507,7 @@ impl<F: Family> Flow<F> {
                     nfproto: F::NFPROTO,
                     ct: ManuallyDrop::new(CtRef::new(ct)),
                     acct: ct.counters(),
+                    qos: Default::default(),
                     refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
                     bounced: AtomicU32::new(0),
                     sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
@@ -587,9 +617,22 @@ impl Cold {
         since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
     }
 
-    /// A packet of direction `dir` has passed the whole ruleset. If the rule that adds the flow was
+    /// A packet of direction `dir` has passed the whole ruleset, with this priority and mark. If the rule that adds the flow was
     /// met as well, by this packet or one of the other direction, the ruleset agrees.
-    pub(crate) fn passed(&self, dir: Direction) {
+    pub(crate) fn passed(&self, dir: Direction, priority: u32, mark: u32) {
+        struct Leave(Direction, bool);
+        impl Visitor for Leave {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                let flags = &flow.entries[self.0 as usize].flags;
+
+                if self.1 {
+                    flags.fetch_or(flag::QOS, Ordering::Release);
+                } else {
+                    flags.fetch_and(!flag::QOS, Ordering::Release);
+                }
+            }
+        }
         struct Passed(Direction, u32);
         impl Visitor for Passed {
             type Output = bool;
@@ -604,6 +647,10 @@ impl Cold {
         let Some(generation) = self.judged_by(dir) else {
             return;
         };
+        let qos = &self.qos[dir as usize];
+        qos.priority.store(priority, Ordering::Relaxed);
+        qos.mark.store(mark, Ordering::Relaxed);
+        self.with(Leave(dir, priority != 0 || mark != 0));
         if self.kept.load(Ordering::Relaxed) == generation && self.with(Passed(dir, generation)) {
             self.bounced.store(0, Ordering::Relaxed);
         }

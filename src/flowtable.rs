@@ -850,7 +850,9 @@ unsafe extern "C" fn passed(
 
         if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
             if let Some(flow) = ft.find(ct) {
-                flow.passed(dir);
+                let headers = (*skb).__bindgen_anon_4.headers.as_ref();
+
+                flow.passed(dir, headers.priority, headers.__bindgen_anon_4.mark);
             }
         }
     }

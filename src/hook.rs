@@ -214,9 +214,11 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
         return Err(MissReason::NotForUs);
     }
-    if !ft.has_shapes() {
+    // VLAN 0 is none, and needs no shape.
+    let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
+    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !skb.has_vlan_tag()) {
         return Err(match skb.protocol() {
-            _ if skb.has_vlan_tag() => MissReason::Encap,
+            _ if tagged => MissReason::Encap,
             V4::ETHERTYPE | V6::ETHERTYPE => MissReason::NotForUs,
             ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
             _ => MissReason::NotIp,
@@ -397,6 +399,12 @@ fn forward<F: Family, const PLAIN: bool>(
         unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
     }
 
+    if let Some(qos) = entry.qos() {
+        skb.set_qos(
+            qos.priority.load(Ordering::Relaxed),
+            qos.mark.load(Ordering::Relaxed),
+        );
+    }
     entry.saw(now);
     if ft.counts() {
         account(entry, skb.len());

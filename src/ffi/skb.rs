@@ -318,6 +318,17 @@ impl Skb {
         }
     }
 
+    /// Sets what queueing disciplines and classifiers look at.
+    pub(crate) fn set_qos(self, priority: u32, mark: u32) {
+        // SAFETY: By the type invariant.
+        unsafe {
+            let headers = (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut();
+
+            headers.priority = priority;
+            headers.__bindgen_anon_4.mark = mark;
+        }
+    }
+
     /// Start of the linear part.
     #[inline(always)]
     pub(crate) fn data(self) -> *mut u8 {

@@ -152,7 +152,8 @@ pub fn peel(
     let mut encaps = Encaps::default();
     let mut offset = 0usize;
 
-    if let Some((proto, tci)) = tag {
+    // VLAN 0 is none: the tag carries a priority only (IEEE 802.1Q, 9.6).
+    if let Some((proto, tci)) = tag.filter(|(_, tci)| tci & VLAN_VID != 0) {
         encaps.push_inner(Encap::vlan(proto, tci));
     }
     loop {
@@ -337,6 +338,12 @@ mod tests {
             let short = peel(tag, ethertype::VLAN, &hdr[..n], n);
             assert_eq!(short, Err(MissReason::Truncated.into()));
         }
+    }
+
+    #[test]
+    fn priority_tag() {
+        let p = peel(Some((ethertype::VLAN, 0xa000)), ethertype::IP, &[0; 20], 20).unwrap();
+        assert!(p.encaps.is_empty());
     }
 
     #[test]
