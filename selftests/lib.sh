@@ -196,7 +196,7 @@ stats_save() { [ ! -r $DEBUGFS/stats ] || cat $DEBUGFS/stats >"$TMP/stats.$1"; }
 # stats_diff NAME: counters that changed since stats_save NAME.
 stats_diff() {
 	[ -r "$TMP/stats.$1" ] || return 0
-	awk 'NR == FNR { a[$1] = $2; next } $2 != a[$1] { print $1, $2 - ($2 > a[$1] ? a[$1] : 0) }' "$TMP/stats.$1" $DEBUGFS/stats
+	awk 'NR == FNR { a[$1] = $2; next } { d = $2 - ($2 >= a[$1] ? a[$1] : 0); if (d) print $1, d }' "$TMP/stats.$1" $DEBUGFS/stats
 }
 flows_are() { [ "$(stat_get flows)" = "$1" ]; }
 
