@@ -15,6 +15,7 @@
 
 V4=10.0.2.2 V6=fd00:2::2
 SEEN="meta protocol { vlan, 8021ad }" SLACK=12
+BRMAC=02:00:00:00:00:b0
 STATION=02:00:00:00:00:aa
 MASQ="chain post { type nat hook postrouting priority 100; oifname wan masquerade; };"
 c2=''
@@ -43,7 +44,7 @@ bridge_up() {
 		printf '%s\n' "addr flush dev eth0 scope global" "neigh flush dev eth0" "route del default" "route del ::/0"; } |
 			batch "$n" 2>/dev/null
 	done
-	printf '%s\n' "link add br0 mtu 1500 type bridge forward_delay 0 stp_state 0 mcast_snooping 0 ${opt[*]}" \
+	printf '%s\n' "link add br0 mtu 1500 ${MAC:+address $MAC} type bridge forward_delay 0 stp_state 0 mcast_snooping 0 ${opt[*]}" \
 		"link set p1 master br0 up" "link set p2 master br0 up" "link set br0 up" | batch "$rt"
 	if [ -n "$tags" ]; then
 		top=br0.$tags
@@ -57,32 +58,31 @@ bridge_up() {
 station() { addr_lines "$2" "10.0.1.$3/24" "fd00:1::$3/64" 10.0.1.1 fd00:1::1 | batch "$1"; }
 vlan() { at "$rt" bridge vlan "$@" || fail "bridge vlan $*"; }
 
-# listed DEVS WATCH [NAT]: traffic of both stations
+# listed DEVS [NAT]: traffic of both stations, from either side
 listed() {
-	rules DEVS="$1" WATCH="$2" NAT="${3:-}" || return
+	rules DEVS="$1" WATCH="p1, p2, wan" NAT="${2:-}" || return
 	ways $V4 $V6
 	forget
-	FROM=$c2 ways $V4 $V6
-	[ -n "${3:-}" ] || { forget; FROM=$sv ways 10.0.1.2 fd00:1::3; }
+	if [ -n "${2:-}" ]; then FROM=$c2 ways $V4 $V6; else FROM=$sv ways 10.0.1.3 fd00:1::3; fi
 }
 plain() {
 	bridge_up
 	listed "$@"
 }
-tcase "the ports are listed"                    plain "p1, p2, wan" ""
-tcase "the ports are listed, masquerade"        plain "p1, p2, wan" "" "$MASQ"
-tcase -x "the bridge is listed"                 plain "br0, wan" ""
-tcase "bridge and ports are listed"             plain "br0, p1, p2, wan" "p1, p2, wan"
-tcase -x "the bridge and one of the ports are listed" plain "br0, p1, wan" "br0, wan"
+tcase "the ports are listed"                    plain "p1, p2, wan"
+tcase "the ports are listed, masquerade"        plain "p1, p2, wan" "$MASQ"
+tcase -x "the bridge is listed"                 plain "br0, wan"
+tcase "bridge and ports are listed"             plain "br0, p1, p2, wan"
+tcase -x "the bridge and one of the ports are listed" plain "br0, p1, wan"
 
 own_mac() {
-	bridge_up address 02:00:00:00:00:b0
-	listed "$1" "p1, p2, wan"
+	MAC=$BRMAC bridge_up
+	listed "$1"
 }
 tcase "the bridge has a MAC of its own"         own_mac "p1, p2, wan"
 tcase "the bridge has a MAC of its own, all listed" own_mac "p1, p2, br0, wan"
 
-filtering() { # filtering DEVS WATCH: stations are untagged members of VLAN 10, the bridge as well
+filtering() { # filtering DEVS: stations are untagged members of VLAN 10, the bridge as well
 	local d
 	bridge_up vlan_filtering 1 vlan_default_pvid 0
 	for d in p1 p2; do vlan add dev $d vid 10 pvid untagged; done
@@ -135,19 +135,26 @@ ad() { # the bridge filters 802.1ad
 }
 tcase "VLAN filtering with 802.1ad"             ad "p1, p2, wan"
 
-wrong_vlan() { # a station that is put into another VLAN is cut off, its flows too
-	filtering "p1, p2, wan" || return
-	forget
+# cut WHAT CUT-COMMAND -- MEND-COMMAND: the port does not belong to the router's
+# network any more: what comes in there is not routed
+cut_off() {
+	local how=() mend=()
+	while [ "$1" != -- ]; do how+=("$1"); shift; done
+	shift; mend=("$@")
+	bridge_up vlan_filtering 1 vlan_default_pvid 10
+	rules DEVS="p1, p2, wan" WATCH="p1, p2, wan" || return
 	stream_start $V4 || return
-	vlan del dev p1 vid 10
-	vlan add dev p1 vid 20 pvid untagged
-	busywait $((2000 * SLOW)) not_flowing || fail "frames of VLAN 20 are routed as if of VLAN 10"
-	vlan del dev p1 vid 20
-	vlan add dev p1 vid 10 pvid untagged
+	want_ok "${how[*]}" at "$rt" "${how[@]}"
+	busywait $((1000 * SLOW)) not_flowing || fail "frames of the port are still routed after a second"
+	want_ok "${mend[*]}" at "$rt" "${mend[@]}"
 	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
 	stream_end 9000
 }
-tcase -x "a port is moved to another VLAN"      wrong_vlan
+tcase -x "a port is moved to another VLAN"      cut_off bridge vlan add dev p1 vid 20 pvid untagged -- bridge vlan add dev p1 vid 10 pvid untagged
+tcase -x "a port leaves the bridge"             cut_off ip link set p1 nomaster -- ip link set p1 master br0
+tcase -x "a port is blocked by STP"             cut_off bridge link set dev p1 state 4 -- bridge link set dev p1 state 3
+tcase -x "the bridge goes down, the ports stay" cut_off ip link set br0 down -- ip link set br0 up
 
 # ---- stations that move; the far end keeps sending
 
@@ -163,17 +170,16 @@ at_station() { # at_station NS: the station is there now
 port_count() { # port_count NS: UDP frames of the stream that reach this place
 	at "$1" nft list counter netdev here here | awk '$1 == "packets" { print $2 }'
 }
-# roam PROTO-ADDRESS SPEAKS [BRIDGE-OPTION...]
+# roam ADDRESS [BRIDGE-OPTION...]
 roam() {
-	local a=$1 speaks=$2 old n
-	bridge_up "${@:3}"
-	{ [ "$ROAM_DEVS" ] || ROAM_DEVS="p1, p2, wan"; }
+	local a=$1 old n
+	bridge_up "${@:2}"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	for n in "$cl" "$c2"; do
 		at "$n" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 counter name here; }; }"
 	done
 	at_station "$cl"
-	rules DEVS="$ROAM_DEVS" WATCH="wan" || return
+	rules DEVS="${ROAM_DEVS:-p1, p2, wan}" WATCH="p1, p2, wan" || return
 	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "the station does not reach the router"
 	# sv sends, the station listens, wherever it is
 	swap # now cl is the server, sv the station at p1
@@ -191,9 +197,7 @@ roam() {
 	fast_now
 	stop "$SEND" "$SINK"
 	swap
-	if [ "$speaks" = both ]; then
-		FROM=$c2 ways $V4 $V6
-	fi
+	FROM=$c2 ways $V4 $V6
 	for n in "$cl" "$c2"; do at "$n" nft delete table netdev here; done
 }
 arrives_at() { local a; a=$(port_count "$1"); sleep 0.1; [ $(($(port_count "$1") - a)) -ge 5 ]; }
@@ -202,12 +206,12 @@ at_new() {
 	station "$c2" eth0 9
 	at "$c2" arping -q -c 1 -w 1 -U -I eth0 10.0.1.9
 }
-ROAM_DEVS=
-tcase -x "IPv4, a station roams to the other port"   roam 10.0.1.9 both
-tcase -x "IPv6, a station roams to the other port"   roam fd00:1::9 both
+tcase -x "IPv4, a station roams to the other port"   roam 10.0.1.9
+tcase -x "IPv6, a station roams to the other port"   roam fd00:1::9
 roam_listed() { local ROAM_DEVS=$1; roam "${@:2}"; }
-tcase -x "IPv4, the same, the bridge is listed"      roam_listed "br0, wan" 10.0.1.9 both
-tcase -x "IPv4, the same, the bridge has a MAC of its own" roam 10.0.1.9 both address 02:00:00:00:00:b0
+tcase -x "IPv4, the same, the bridge is listed"      roam_listed "br0, wan" 10.0.1.9
+tcase -x "IPv4, the same, the bridge has a MAC of its own" own_mac_roam
+own_mac_roam() { local MAC=$BRMAC; roam 10.0.1.9; }
 
 roam_back() { # the same connection continues after the move, in both directions, fast
 	local f

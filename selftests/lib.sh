@@ -306,7 +306,7 @@ addr_lines() {
 	echo "link set $1 up"
 	echo "addr add $2 dev $1"
 	echo "addr add $3 dev $1 nodad"
-	[ -z "${4:-}" ] || printf 'route add default via %s\nroute add ::/0 via %s\n' "$4" "$5"
+	[ -z "${4:-}" ] || printf 'route replace default via %s\nroute replace ::/0 via %s\n' "$4" "$5"
 }
 mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 

@@ -7,6 +7,7 @@
 #   T=kernel:NAME    a test of the kernel's own tools/testing/selftests/net, unmodified
 #   ARGS='...'       arguments for it
 #   FT=intree        with the kernel's C modules instead of ours
+#   KSFT_QUICK=1     on the slow lanes (all but uml) the choice of selftests/vm/quick only, as CI does
 #   KSFT_TIMEOUT=S   seconds per test (default: timeout= in settings; x5 with the debug kernel)
 here=$(cd "$(dirname "$0")" && pwd)
 kernel_tests=${KSELFTEST:-/opt/kselftest}/net
@@ -69,11 +70,16 @@ for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmeml
     if "[nft_offload]" in r or any(size and base <= a < base + size for a in addrs):
         print(r)
 ' "$1"
+	echo clear >$kmemleak # or it would be reported again, and the next test be blamed
 }
 
-# one NUMBER NAME FILE: run one test and report it.
+# one NUMBER NAME FILE ARGUMENTS: run one test and report it. The arguments of ours are one pattern.
 one() {
-	local i=$1 name=$2 file=$3 log rc why='' before range='' t0 limit mark marked netns
+	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns
+	case $name in
+	kernel:*) read -r -a argv <<<"$4" ;;
+	*) [ -z "$4" ] || argv=("$4") ;;
+	esac
 	log=$logs/${name//\//_}.log
 	limit=${KSFT_TIMEOUT:-}
 	if [ -z "$limit" ]; then
@@ -94,7 +100,7 @@ one() {
 	t0=$SECONDS
 	if [ -z "$why" ]; then
 		echo "# $name"
-		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash "./$(basename "$file")" $ARGS) </dev/null 2>&1 |
+		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash "./$(basename "$file")" "${argv[@]}") </dev/null 2>&1 |
 			tee "$log" | sed -u 's/^/#   /'
 		rc=${PIPESTATUS[0]}
 		case $rc in
@@ -159,17 +165,30 @@ check() {
 	fi
 }
 
-tests=()
+# quick: what CI runs on a slow lane: lines of lane, test and patterns of its cases.
+quick() { sed -n "s/^$LANE[[:space:]]\+//p" "$here/vm/quick"; }
+
+tests=() args=()
 case $T in
+'')	if [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
+		while read -r t pattern; do tests+=("$here/$t") args+=("$pattern"); done < <(quick)
+	else
+		while read -r t; do tests+=("$here/$t") args+=("$ARGS"); done < <(list_tests)
+	fi
+	# The kernel's own test of flowtables, unmodified, with sizes that bound its time.
+	t=$kernel_tests/netfilter/nft_flowtable.sh
+	if [ -e "$t" ] && [ "$LANE" != lockdep ]; then
+		tests+=("$t") args+=("-o 8000 -l 1500 -r 2000 -s 2097152")
+	fi ;;
 kernel:*)
 	for d in netfilter .; do
-		if [ -e "$kernel_tests/$d/${T#kernel:}" ]; then tests=("$kernel_tests/$d/${T#kernel:}"); break; fi
+		if [ -e "$kernel_tests/$d/${T#kernel:}" ]; then tests=("$kernel_tests/$d/${T#kernel:}") args=("$ARGS"); break; fi
 	done ;;
 *)
 	while read -r t; do
 		# shellcheck disable=SC2254
 		case $t in
-		${T:-*}|${T%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t"); fi ;;
+		${T:-*}|${T%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t") args+=("$ARGS"); fi ;;
 		esac
 	done < <(list_tests) ;;
 esac
@@ -183,13 +202,13 @@ echo "1..$((${#tests[@]} + checks))"
 
 if [ "$LANE" = debug ]; then
 	# What is lost by now was lost while booting: report it, then forget it.
-	leaks '' >/dev/null
-	if echo clear >$kmemleak; then check "kmemleak is on" ""; else check "kmemleak is on" "no kmemleak"; fi
+	if leaks '' >/dev/null; then check "kmemleak is on" ""; else check "kmemleak is on" "no kmemleak"; fi
 fi
-for t in "${tests[@]}"; do
+for i in "${!tests[@]}"; do
+	t=${tests[i]}
 	n=$((n + 1))
 	case $t in "$here"/*) name=${t#"$here"/} ;; *) name=kernel:${t##*/} ;; esac
-	one "$n" "$name" "$t"
+	one "$n" "$name" "$t" "${args[i]}"
 done
 # Last, because it taints the kernel: KASAN has to be on, or silence would mean nothing.
 if [ "$LANE" = debug ]; then
