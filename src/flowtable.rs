@@ -394,8 +394,10 @@ impl Flowtable {
 
     fn locked<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         let _bh = BhGuard::new();
+        // Not a temporary of the last expression, which would outlive `_bh`.
+        let mut inner = self.inner.lock();
 
-        f(&mut self.inner.lock())
+        f(&mut inner)
     }
 
     /// Publishes a flow, which belongs to the flowtable then.

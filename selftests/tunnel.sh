@@ -1,0 +1,402 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Tunnels between the router and the far end: those that say what is below them
+# (IPIP, IP6IP6) and those that do not (6in4, DS-Lite, GRE, WireGuard); IPsec;
+# devices that stand for others (VRF, macvlan, bond).
+#
+#      cl                       rt                          sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ----- eth0 10.0.2.2
+#      fd00:1::2          fd00:1::1      fd00:2::1          fd00:2::2
+#                                    tun 10.0.3.1 ===== tun 10.0.3.2
+#                                        fd00:3::1          fd00:3::2
+#                                                        lo 10.9.9.9 fd00:9::9
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.9.9.9 V6=fd00:9::9
+SEEN="meta l4proto { 4, 41, 47, 50 }; udp dport 51820; meta protocol { vlan, 8021ad }" SLACK=12
+# WireGuard's own datagrams are UDP as well, and never fast: count by direction of the inside
+setup() {
+	lan_wan || return
+	ipn "$rt" link set wan mtu 1600; ipn "$sv" link set eth0 mtu 1600
+	ipn "$sv" addr add $V4/32 dev lo
+	ipn "$sv" addr add $V6/128 dev lo
+	{ echo "link add link wan name wan.7 up type vlan id 7"; addr_lines wan.7 10.0.7.1/24 fd00:7::1/64; } | batch "$rt"
+	{ echo "link add link eth0 name eth0.7 up type vlan id 7"; addr_lines eth0.7 10.0.7.2/24 fd00:7::2/64; } | batch "$sv"
+	serve "$sv"
+}
+# tun KIND NET4 NET6 OPTION...: the tunnel and the routes through it; LOCAL and REMOTE
+# in the options stand for the router's and the server's address
+tun() {
+	local l4=10.0.$1.1 r4=10.0.$1.2 l6=fd00:$1::1 r6=fd00:$1::2 kind=$2 rt_opt sv_opt; shift 2
+	rt_opt="$*" sv_opt="$*"
+	rt_opt=${rt_opt//LOCAL4/$l4}; rt_opt=${rt_opt//REMOTE4/$r4}; rt_opt=${rt_opt//LOCAL6/$l6}; rt_opt=${rt_opt//REMOTE6/$r6}
+	sv_opt=${sv_opt//LOCAL4/$r4}; sv_opt=${sv_opt//REMOTE4/$l4}; sv_opt=${sv_opt//LOCAL6/$r6}; sv_opt=${sv_opt//REMOTE6/$l6}
+	untun
+	{ echo "link add tun mtu 1400 type $kind $rt_opt"; addr_lines tun 10.0.3.1/24 fd00:3::1/64
+	echo "route replace $V4 dev tun"; echo "route replace $V6 dev tun"; } >"$TMP/batch.rt"
+	{ echo "link add tun mtu 1400 type $kind $sv_opt"; addr_lines tun 10.0.3.2/24 fd00:3::2/64
+	echo "route replace 10.0.1.0/24 dev tun"; echo "route replace fd00:1::/64 dev tun"; } >"$TMP/batch.sv"
+	want_ok "router's tunnel" batch "$rt" <"$TMP/batch.rt" && want_ok "server's tunnel" batch "$sv" <"$TMP/batch.sv"
+}
+untun() {
+	local n
+	nft_rt flush ruleset
+	for n in "$rt" "$sv"; do
+		! ipn "$n" -br link | grep -q '^tun@\|^tun ' || ipn "$n" link del tun
+	done
+	return 0
+}
+
+# inside NET KIND INSIDE DEVS [OPTION...]: 10.0.NET.x is below; INSIDE is 4, 6 or 46
+inside() {
+	local net=$1 kind=$2 what=$3 devs=$4 a=(); shift 4
+	tun "$net" "$kind" "$@" || return
+	[[ $what != *4* ]] || a+=($V4)
+	[[ $what != *6* ]] || a+=($V6)
+	rules DEVS="$devs" WATCH="${WATCH_:-lan, wan}" || return
+	ways "${a[@]}"
+}
+on_tun() { local WATCH_="lan, tun"; inside "$@"; }
+V4OUT="local LOCAL4 remote REMOTE4" V6OUT="local LOCAL6 remote REMOTE6"
+# shellcheck disable=SC2086
+{
+tcase "IPIP"                                    inside 2 ipip 4 "lan, wan" $V4OUT
+tcase "IPIP over VLAN"                          inside 7 ipip 4 "lan, wan" $V4OUT
+tcase -x "IPIP, the tunnel is listed"           on_tun 2 ipip 4 "lan, tun" $V4OUT
+tcase "IPIP, all devices are listed"            inside 2 ipip 4 "lan, tun, wan" $V4OUT
+tcase -x "IPIP with a TOS and TTL of its own"   inside 2 ipip 4 "lan, wan, tun" $V4OUT ttl 33 tos inherit
+tcase "IP6IP6, encaplimit none"                 inside 2 ip6tnl 6 "lan, wan" mode ip6ip6 encaplimit none $V6OUT
+tcase "IP6IP6 over VLAN, encaplimit none"       inside 7 ip6tnl 6 "lan, wan" mode ip6ip6 encaplimit none $V6OUT
+tcase -x "IP6IP6 with an encapsulation limit, the tunnel is listed" on_tun 2 ip6tnl 6 "lan, tun" mode ip6ip6 $V6OUT
+tcase -x "DS-Lite (IPv4 in IPv6), the tunnel is listed" on_tun 2 ip6tnl 4 "lan, tun" mode ipip6 encaplimit none $V6OUT
+tcase -x "DS-Lite over VLAN with an encapsulation limit" on_tun 7 ip6tnl 4 "lan, tun" mode ipip6 $V6OUT
+tcase -x "both in IPv6, any mode"               on_tun 2 ip6tnl 46 "lan, tun" mode any $V6OUT
+tcase -x "6in4, the tunnel is listed"           on_tun 2 sit 6 "lan, tun" $V4OUT
+tcase -x "6in4, all devices are listed"         on_tun 2 sit 6 "lan, wan, tun" $V4OUT
+tcase "GRE, the tunnel is listed"               on_tun 2 gre 46 "lan, tun" $V4OUT
+tcase "GRE with key, checksum and sequence numbers" on_tun 2 gre 46 "lan, tun" $V4OUT key 7 csum seq
+tcase "GRE over IPv6, the tunnel is listed"     on_tun 2 ip6gre 46 "lan, tun" $V6OUT
+tcase "gretap, the tunnel is listed"            on_tun 2 gretap 46 "lan, tun" $V4OUT
+}
+nothing_listed() { # the tunnel cannot be followed and is not listed: slow, but it passes
+	tun 2 sit $V4OUT || return
+	rules || return
+	talk x "$cl" tcp $V6 || return
+	say_ok x echo 200000
+	hush x
+}
+tcase "6in4, only the ports are listed: it passes" nothing_listed
+
+# ---- what the tunnel does to the header inside
+
+ttl() { # ttl KIND ADDRESS...: one hop less, and not more, whichever way
+	local f=ip h=ttl
+	tun 2 "$1" ${*:3} || return
+	[ "$2" = $V4 ] || f=ip6 h=hoplimit
+	rules DEVS="lan, wan, tun" WATCH="lan, wan" || return
+	for n in "$cl eth0" "$sv tun"; do
+		at ${n% *} nft "table inet ttl { counter right { }; counter wrong { }; chain in { type filter hook input priority 0; udp dport 5000 $f $h 63 counter name right; udp dport 5000 $f $h != 63 counter name wrong; udp sport 5000 $f $h 63 counter name right; udp sport 5000 $f $h != 63 counter name wrong; }; }"
+	done
+	COUNT=50 bypass udp "$2"
+	for n in "$cl" "$sv"; do
+		want_eq "packets with another $h" "$(at "$n" nft list counter inet ttl wrong | awk '$1 == "packets" { print $2 }')" 0
+		want_ge "packets with $h 63" "$(at "$n" nft list counter inet ttl right | awk '$1 == "packets" { print $2 }')" 50
+		at "$n" nft delete table inet ttl
+	done
+}
+tcase "IPIP, the inner TTL"                     ttl ipip $V4 $V4OUT
+tcase "IP6IP6, the inner hop limit"             ttl ip6tnl $V6 mode ip6ip6 encaplimit none $V6OUT
+
+# ecn KIND ADDRESS INNER EXPECTED OPTION...: the outer header gets a CE mark on the way
+# to the router; what is inside arrives with EXPECTED, or not at all (RFC 6040)
+ecn() {
+	local f=ip a=$2 inner=$3 expected=$4 o=ip proto=ipip n got
+	tun 2 "$1" ${*:5} || return
+	[ "$a" = $V4 ] || f=ip6
+	[[ "$*" != *LOCAL6* ]] || o=ip6
+	[ $o = ip ] && proto="ip protocol { 4, 41 } ip" || proto="ip6 nexthdr { 4, 41 } ip6"
+	rules DEVS="${ECN_DEVS:-lan, wan}" WATCH="lan, wan" || return
+	at "$cl" nft "table inet ecn { counter got { }; counter all { }; chain in { type filter hook input priority 0; udp sport 5000 counter name all; udp sport 5000 $f ecn $expected counter name got; }; }"
+	at "$sv" nft "table inet ecn { chain out { type filter hook output priority 0; udp sport 5000 $f ecn set $inner; }; }
+		table netdev ecn { chain out { type filter hook egress device eth0 priority 0; $proto ecn set ce; }; }" || { fail "no ruleset"; return; }
+	talk x "$cl" udp "$a" || return
+	say_ok x send 60
+	sleep 0.3
+	offloaded_line udp 5000 || fail "the flow is not offloaded"
+	got=$(at "$cl" nft list counter inet ecn got | awk '$1 == "packets" { print $2 }')
+	n=$(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }')
+	if [ "$expected" = none ]; then
+		want_eq "packets that had to be dropped" "$n" 0
+	else
+		want_eq "of 60 packets, arrived" "$n" 60
+		want_eq "of $n packets, marked $expected" "$got" "$n"
+	fi
+	hush x
+	at "$cl" nft delete table inet ecn
+	at "$sv" nft flush ruleset
+}
+tcase -x "IPIP, outer CE onto inner ECT(0)"     ecn ipip $V4 ect0 ce $V4OUT
+tcase -x "IPIP, outer CE onto inner ECT(1)"     ecn ipip $V4 ect1 ce $V4OUT
+tcase "IPIP, outer CE onto inner CE"            ecn ipip $V4 ce ce $V4OUT
+tcase -x "IP6IP6, outer CE onto inner ECT(0)"   ecn ip6tnl $V6 ect0 ce mode ip6ip6 encaplimit none $V6OUT
+listed_ecn() { local ECN_DEVS="lan, tun"; ecn "$@"; }
+tcase -x "DS-Lite, outer CE onto inner ECT(0)"  listed_ecn ip6tnl $V4 ect0 ce mode ipip6 encaplimit none $V6OUT
+
+not_ect() { # RFC 6040: CE outside, no ECN inside: such a packet is dropped
+	local n
+	tun 2 ipip $V4OUT || return
+	rules || return
+	at "$cl" nft "table inet ecn { counter all { }; chain in { type filter hook input priority 0; udp sport 5000 counter name all; }; }"
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 10
+	n=$(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }')
+	at "$sv" nft "table netdev ecn { chain out { type filter hook egress device eth0 priority 0; ip protocol 4 ip ecn set ce; }; }"
+	say_ok x send 50
+	sleep 0.3
+	want_eq "packets that had to be dropped" $(($(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }') - n)) 0
+	hush x
+	at "$cl" nft delete table inet ecn
+	at "$sv" nft flush ruleset
+}
+tcase -x "IPIP, outer CE onto inner not-ECT is dropped" not_ect
+
+ecn_out() { # ... and the way in: the outer header says what the inner one says
+	local got
+	tun 2 ipip $V4OUT || return
+	rules || return
+	at "$cl" nft "table inet ecn { chain out { type filter hook output priority 0; udp dport 5000 ip ecn set ect0; }; }"
+	at "$sv" nft "table netdev ecn { counter got { }; counter all { }; chain in { type filter hook ingress device eth0 priority 0; ip protocol 4 counter name all; ip protocol 4 ip ecn ect0 counter name got; }; }"
+	COUNT=60 bypass udp $V4
+	got=$(at "$sv" nft list counter netdev ecn got | awk '$1 == "packets" { print $2 }')
+	want_ge "outer headers with ECT(0)" "$got" 60
+	at "$cl" nft flush ruleset; at "$sv" nft flush ruleset
+}
+tcase "IPIP, the outer header takes ECT(0) over" ecn_out
+
+# ---- changes under traffic
+
+moved() { # moved KIND ADDRESS DEVS NEW-REMOTE OPTION...: the tunnel gets another end
+	tun 2 "$1" ${*:5} || return
+	ipn "$sv" addr add 10.0.2.3/24 dev eth0 2>/dev/null
+	ipn "$sv" addr add fd00:2::3/64 dev eth0 nodad 2>/dev/null
+	rules DEVS="$3" WATCH="lan" || return
+	stream_start "$2" || return
+	want_ok "change" ipn "$rt" link set tun type "$1" remote "$4" ${*:7}
+	want_ok "change" ipn "$sv" link set tun type "$1" local "$4" ${*:7}
+	busywait $((2000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
+	stream_end 5000
+	FROM=$cl COUNT=50 bypass udp "$2"
+}
+tcase "IPIP, the remote end changes"            moved_ipip
+moved_ipip() {
+	tun 2 ipip $V4OUT || return
+	ipn "$sv" addr add 10.0.2.3/24 dev eth0 2>/dev/null
+	rules WATCH="lan, wan" || return
+	stream_start $V4 || return
+	want_ok "router's tunnel" ipn "$rt" link set tun type ipip local 10.0.2.1 remote 10.0.2.3
+	want_ok "server's tunnel" ipn "$sv" link set tun type ipip local 10.0.2.3 remote 10.0.2.1
+	busywait $((2000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
+	# the answers as well, and those of the old end do not pass
+	talk x "$cl" udp $V4 5000 --timeout 3 && say_ok x echo 100
+	offloaded_line udp 5000 || fail "not offloaded: $(ct_list -p udp | head -n1)"
+	hush x
+	stream_end 5000
+	ipn "$sv" addr del 10.0.2.3/24 dev eth0
+}
+gone() { # the tunnel goes away: so does the traffic
+	tun 2 "$1" "${@:4}" || return
+	rules DEVS="$3" WATCH="lan" || return
+	stream_start "$2" || return
+	ipn "$rt" link set tun down
+	busywait $((1000 * SLOW)) not_flowing || fail "traffic passes without the tunnel"
+	printf '%s\n' "link set tun up" "addr add fd00:3::1/64 dev tun nodad" "route replace $V4 dev tun" "route replace $V6 dev tun" | batch "$rt" 2>/dev/null
+	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	fast_now
+	stream_end 5000
+}
+tcase "IPIP, the tunnel goes down and up"       tun_down ipip $V4 "lan, wan" $V4OUT
+tcase -x "6in4, the tunnel goes down and up"    tun_down sit $V6 "lan, tun" $V4OUT
+eval "tun_$(declare -f gone | sed '1s/gone/down/')"; unset -f gone
+gone() { ! kill -0 "$1" 2>/dev/null; } # lib.sh's
+
+# ---- WireGuard
+
+wireguard() {
+	untun
+	ipn "$rt" link add tun mtu 1400 type wireguard 2>/dev/null || { skip "no WireGuard"; return; }
+	ipn "$sv" link add tun mtu 1400 type wireguard
+	at "$rt" python3 "$HERE/links.py" wireguard tun a b 10.0.2.2@51820 || { fail "router's tunnel"; return; }
+	at "$sv" python3 "$HERE/links.py" wireguard tun b a 10.0.2.1@51820 || { fail "server's tunnel"; return; }
+	{ addr_lines tun 10.0.3.1/24 fd00:3::1/64; echo "route replace $V4 dev tun"; echo "route replace $V6 dev tun"; } | batch "$rt"
+	{ addr_lines tun 10.0.3.2/24 fd00:3::2/64; echo "route replace 10.0.1.0/24 dev tun"; echo "route replace fd00:1::/64 dev tun"; } | batch "$sv"
+	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
+	# its own datagrams are no part of what is forwarded
+	SEEN='' rules DEVS="lan, tun" WATCH="lan, tun" || return
+	ways $V4 $V6
+}
+tcase "WireGuard, the tunnel is listed"         wireguard
+
+# ---- IPsec
+
+KEY1="0x0102030405060708090a0b0c0d0e0f1011121314" KEY2="0x1112131415161718191a1b1c1d1e1f2021222324"
+# ipsec FAMILY: between the router and the server, for what the LAN and lo 10.9.9.9 talk
+ipsec() {
+	local l=10.0.2.1 r=10.0.2.2 lan=10.0.1.0/24 far=$V4/32
+	[ "$1" = 4 ] || l=fd00:2::1 r=fd00:2::2 lan=fd00:1::/64 far=$V6/128
+	untun
+	no_ipsec
+	local n in out
+	for n in "$rt" "$sv"; do
+		in="src $far dst $lan" out="src $lan dst $far"
+		printf '%s\n' \
+			"xfrm state add src $l dst $r proto esp spi 0x101 mode tunnel enc cbc(aes) ${KEY1}$(printf '%024d' 0) auth hmac(sha1) $KEY1" \
+			"xfrm state add src $r dst $l proto esp spi 0x102 mode tunnel enc cbc(aes) ${KEY2}$(printf '%024d' 0) auth hmac(sha1) $KEY2"
+		if [ "$n" = "$rt" ]; then
+			printf '%s\n' "xfrm policy add $out dir out tmpl src $l dst $r proto esp mode tunnel" \
+				"xfrm policy add $in dir fwd tmpl src $r dst $l proto esp mode tunnel" \
+				"xfrm policy add $in dir in tmpl src $r dst $l proto esp mode tunnel"
+		else
+			printf '%s\n' "xfrm policy add $in dir out tmpl src $r dst $l proto esp mode tunnel" \
+				"xfrm policy add $out dir fwd tmpl src $l dst $r proto esp mode tunnel" \
+				"xfrm policy add $out dir in tmpl src $l dst $r proto esp mode tunnel"
+		fi >>"$TMP/xfrm.p"
+		true
+	done >"$TMP/xfrm.s"
+	# states are the same on both sides, policies are not
+	sed -i 's/enc cbc(aes) \(0x[0-9a-f]\{32\}\)[0-9a-f]*/enc cbc(aes) \1/' "$TMP/xfrm.s"
+	{ head -n2 "$TMP/xfrm.s"; head -n3 "$TMP/xfrm.p"; } >"$TMP/batch.rt"
+	{ head -n2 "$TMP/xfrm.s"; tail -n3 "$TMP/xfrm.p"; } >"$TMP/batch.sv"
+	rm "$TMP/xfrm.s" "$TMP/xfrm.p"
+	printf 'route replace %s via 10.0.2.2\nroute replace %s via fd00:2::2\n' $V4 $V6 | batch "$rt"
+	printf 'route replace 10.0.1.0/24 via 10.0.2.1\nroute replace fd00:1::/64 via fd00:2::1\n' | batch "$sv"
+	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt" && want_ok "server's IPsec" batch "$sv" <"$TMP/batch.sv"
+}
+no_ipsec() {
+	local n
+	for n in "$rt" "$sv"; do printf 'xfrm state flush\nxfrm policy flush\n' | batch "$n"; done
+}
+esp() {
+	local a=$V4 before
+	ipsec "$1" || return
+	[ "$1" = 4 ] || a=$V6
+	# encrypted packets of the way back count when they arrive, and once more, inside out, in the forward chain
+	rules WATCH="lan" || return
+	counters_zero
+	before=$(esp_in)
+	talk x "$cl" tcp "$a" || { no_ipsec; return; }
+	say_ok x echo 300000
+	offloaded_line tcp 5000 || fail "no [OFFLOAD] in: $(ct_list -p tcp | head -n1)"
+	talk y "$cl" udp "$a" || return
+	say_ok y echo 100 1000
+	counters
+	hush x; hush y
+	want_ge "ESP packets at the server" $(($(esp_in) - before)) 100
+	# the way to the tunnel is fast, what comes out of it is decrypted by the slow path
+	[ "$FT" != ours ] || want_ge "of $ARRIVED packets from the LAN, fast" "$(fast)" $((ARRIVED - 20))
+	no_ipsec
+}
+esp_in() { at "$sv" awk '$1 == "Ip6InReceives" { a = $2 } $1 == "IpExt:" || /XXX/ { } END { print a + 0 }' /proc/net/snmp6 >/dev/null; at "$sv" ip -s xfrm state | awk '/lifetime current/ { getline; sub(/.*, /, ""); n += $1 } END { print n + 0 }'; }
+tcase "IPsec tunnel mode, IPv4"                 esp 4
+tcase "IPsec tunnel mode, IPv6"                 esp 6
+
+cleartext() { # answers of a flow that has to come through IPsec come without
+	local a=$V4 n
+	ipsec "$1" || return
+	[ "$1" = 4 ] || a=$V6
+	rules || return
+	talk x "$cl" udp "$a" || { no_ipsec; return; }
+	say_ok x echo 50
+	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
+	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	# the server's end does not encrypt any more
+	ipn "$sv" xfrm policy flush
+	say_ok x send 50
+	sleep 0.3
+	n=$(at "$cl" nft list counter inet clear got | awk '$1 == "packets" { print $2 }')
+	want_eq "cleartext packets that were forwarded" "$n" 0
+	hush x
+	at "$cl" nft delete table inet clear
+	no_ipsec
+}
+tcase -x "IPsec, cleartext answers are not forwarded, IPv4" cleartext 4
+tcase -x "IPsec, cleartext answers are not forwarded, IPv6" cleartext 6
+
+policy_added() { # a flow runs in the clear, then a policy says it must not
+	ipsec 4 || return
+	no_ipsec
+	rules || return
+	stream_start $V4 || return
+	want_ok "server's IPsec" batch "$sv" <"$TMP/batch.sv"
+	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
+	at "$sv" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 counter name got; }; }"
+	sleep 0.7
+	want_le "cleartext packets to the server" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 100
+	at "$sv" nft "reset counters" >/dev/null
+	sleep 0.5
+	want_eq "cleartext packets to the server, later" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 0
+	flowing || fail "traffic stopped"
+	at "$sv" nft delete table netdev clear
+	no_ipsec
+	busywait 2000 flowing || fail "traffic does not come back without IPsec"
+	stream_end 5000
+}
+tcase "an IPsec policy is added under traffic"  policy_added
+
+# ---- devices that stand for others
+
+vrf() { # vrf MASTER-OF...: LAN, or LAN and WAN, in a VRF
+	local d
+	untun
+	ipn "$rt" link add vrf1 type vrf table 100 2>/dev/null || { skip "no VRF"; return; }
+	{ echo "link set vrf1 up"
+	for d in "$@"; do echo "link set $d master vrf1"; done
+	printf '%s\n' "addr add fd00:1::1/64 dev lan nodad" "addr add fd00:2::1/64 dev wan nodad"; } | batch "$rt" 2>/dev/null
+	if [ $# = 1 ]; then
+		# leak between the VRF and the main table
+		printf '%s\n' "route replace 10.0.2.0/24 dev wan table 100" "route replace 10.0.1.0/24 dev lan" \
+			"route replace fd00:2::/64 dev wan table 100" "route replace fd00:1::/64 dev lan" | batch "$rt"
+	fi
+	rules || return
+	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || { fail "no connectivity"; }
+	ways 10.0.2.2 fd00:2::2
+	ipn "$rt" link del vrf1
+	printf '%s\n' "addr add fd00:1::1/64 dev lan nodad" "addr add fd00:2::1/64 dev wan nodad" | batch "$rt" 2>/dev/null
+}
+tcase "VRF with LAN and WAN"                    vrf lan wan
+tcase "VRF with LAN, routes leaked"             vrf lan
+
+macvlan() { # macvlan DEVS: the router's LAN address is on a macvlan device
+	untun
+	ipn "$rt" link add link lan name mv type macvlan mode "${2:-private}" 2>/dev/null || { skip "no macvlan"; return; }
+	{ printf '%s\n' "addr flush dev lan scope global"; addr_lines mv 10.0.1.1/24 fd00:1::1/64; } | batch "$rt"
+	ipn "$cl" neigh flush dev eth0
+	rules DEVS="$1" || return
+	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "no connectivity"
+	ways 10.0.2.2 fd00:2::2
+	ipn "$rt" link del mv
+	addr_lines lan 10.0.1.1/24 fd00:1::1/64 | batch "$rt"
+	ipn "$cl" neigh flush dev eth0
+}
+tcase "macvlan, the macvlan device is listed"   macvlan "mv, wan"
+
+bond() { # an active-backup bond on the LAN, one leg
+	untun
+	ipn "$rt" link add bond9 type bond mode active-backup miimon 100 2>/dev/null || { skip "no bonding"; return; }
+	{ printf '%s\n' "addr flush dev lan scope global" "link set lan down" "link set lan master bond9"
+	addr_lines bond9 10.0.1.1/24 fd00:1::1/64; echo "link set lan up"; } | batch "$rt"
+	ipn "$cl" neigh flush dev eth0
+	busywait 5000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "no connectivity"
+	rules DEVS="$1" WATCH="bond9, wan" || return
+	ways 10.0.2.2 fd00:2::2
+	ipn "$rt" link del bond9
+	addr_lines lan 10.0.1.1/24 fd00:1::1/64 | batch "$rt"
+	ipn "$cl" neigh flush dev eth0
+}
+tcase "bond, the bond device is listed"         bond "bond9, wan"
+
+SETUP=setup
+run_cases "$@"
