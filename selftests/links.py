@@ -6,6 +6,7 @@ pppoe       a PPP device over a PPPoE session that both ends have agreed upon: t
             no discovery and no negotiation. It lives as long as this process; a line
             "SESSION [MAC]" on standard input moves it to another session.
 wireguard   keys and a peer for a WireGuard device.
+flowtable   adds all devices of a prefix to a flowtable, those of the future included.
 """
 import argparse
 import fcntl
@@ -130,6 +131,27 @@ def wireguard(a):
          attr(6, struct.pack("=H", int(port))) + attr(8, attr(0, peer, True), True))
 
 
+# ------------------------------------------------------------------ nf_tables
+
+def flowtable(a):
+    """NFT_MSG_NEWFLOWTABLE with NFTA_DEVICE_PREFIX, which nft learns after 1.1.3."""
+    def message(kind, family, resource, attrs=b"", flags=0):
+        return struct.pack("=IHHII", 20 + len(attrs), kind, 1 | flags, 1, 0) + \
+            struct.pack("=BB", family, 0) + struct.pack("!H", resource) + attrs
+    hook = attr(1, struct.pack("!I", 0)) + attr(2, struct.pack("!i", a.priority)) + \
+        attr(3, attr(2, a.prefix.encode() + b"\0"), True)
+    family = {"inet": 1, "ip": 2, "ip6": 10}[a.family]
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+    s.bind((0, 0))
+    s.send(message(16, 0, 10) +
+           message(10 << 8 | 22, family, 0, attr(1, a.table.encode() + b"\0") +
+                   attr(2, a.name.encode() + b"\0") + attr(3, hook, True), 4 | 0x400) +
+           message(17, 0, 10))
+    error, = struct.unpack_from("=i", s.recv(65535), 16)
+    if error:
+        raise OSError(-error, os.strerror(-error))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="what", required=True)
@@ -145,6 +167,12 @@ def main():
     q.add_argument("me")
     q.add_argument("peer")
     q.add_argument("endpoint", help="ADDRESS@PORT of the peer; our own port is the same")
+    q = sub.add_parser("flowtable")
+    q.add_argument("family")
+    q.add_argument("table")
+    q.add_argument("name")
+    q.add_argument("prefix")
+    q.add_argument("--priority", type=int, default=0)
     a = p.parse_args()
     globals()[a.what](a)
 

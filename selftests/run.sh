@@ -166,7 +166,7 @@ check() {
 }
 
 # quick: what CI runs on a slow lane: lines of lane, test and patterns of its cases.
-quick() { sed -n "s/^$LANE[[:space:]]\+//p" "$here/vm/quick"; }
+quick() { sed -n "s/^${LANE}[[:space:]]\+//p" "$here/vm/quick"; }
 
 tests=() args=()
 case $T in

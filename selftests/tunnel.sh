@@ -81,7 +81,7 @@ tcase -x "both in IPv6, any mode"               on_tun 2 ip6tnl 46 "lan, tun" mo
 tcase -x "6in4, the tunnel is listed"           on_tun 2 sit 6 "lan, tun" $V4OUT
 tcase -x "6in4, all devices are listed"         on_tun 2 sit 6 "lan, wan, tun" $V4OUT
 tcase "GRE, the tunnel is listed"               on_tun 2 gre 46 "lan, tun" $V4OUT
-tcase "GRE with key, checksum and sequence numbers" on_tun 2 gre 46 "lan, tun" $V4OUT key 7 csum seq
+tcase "GRE with key and checksum"               on_tun 2 gre 46 "lan, tun" $V4OUT key 7 csum
 tcase "GRE over IPv6, the tunnel is listed"     on_tun 2 ip6gre 46 "lan, tun" $V6OUT
 tcase "gretap, the tunnel is listed"            on_tun 2 gretap 46 "lan, tun" $V4OUT
 }
@@ -114,32 +114,37 @@ ttl() { # ttl KIND ADDRESS...: one hop less, and not more, whichever way
 tcase "IPIP, the inner TTL"                     ttl ipip $V4 $V4OUT
 tcase "IP6IP6, the inner hop limit"             ttl ip6tnl $V6 mode ip6ip6 encaplimit none $V6OUT
 
+# ecn_set FAMILY MARK: the statement; nft 1.1.3's "ip6 ecn set" changes nothing, so
+# for IPv6 the first two bytes are written, with a part of the flow label
+ecn_set() {
+	local m; case $2 in ect1) m=1 ;; ect0) m=2 ;; ce) m=3 ;; esac
+	if [ "$1" = ip ]; then echo "ip ecn set $2"; else echo "@nh,0,16 set 0x60${m}0"; fi
+}
+ecn_is() {
+	local m; case $2 in ect1) m=1 ;; ect0) m=2 ;; ce) m=3 ;; esac
+	if [ "$1" = ip ]; then echo "ip ecn $2"; else echo "@nh,8,8 & 0x30 == 0x${m}0"; fi
+}
 # ecn KIND ADDRESS INNER EXPECTED OPTION...: the outer header gets a CE mark on the way
-# to the router; what is inside arrives with EXPECTED, or not at all (RFC 6040)
+# to the router; what is inside arrives with EXPECTED (RFC 6040)
 ecn() {
-	local f=ip a=$2 inner=$3 expected=$4 o=ip proto=ipip n got
+	local f=ip o="ip protocol { 4, 41 }" of=ip a=$2 inner=$3 expected=$4 n got
 	tun 2 "$1" ${*:5} || return
 	[ "$a" = $V4 ] || f=ip6
-	[[ "$*" != *LOCAL6* ]] || o=ip6
-	[ $o = ip ] && proto="ip protocol { 4, 41 } ip" || proto="ip6 nexthdr { 4, 41 } ip6"
+	[[ "$*" != *6* || "$*" != *LOCAL6* ]] || o="ip6 nexthdr { 4, 41 }" of=ip6
 	rules DEVS="${ECN_DEVS:-lan, wan}" WATCH="lan, wan" || return
-	at "$cl" nft "table inet ecn { counter got { }; counter all { }; chain in { type filter hook input priority 0; udp sport 5000 counter name all; udp sport 5000 $f ecn $expected counter name got; }; }"
-	at "$sv" nft "table inet ecn { chain out { type filter hook output priority 0; udp sport 5000 $f ecn set $inner; }; }
-		table netdev ecn { chain out { type filter hook egress device eth0 priority 0; $proto ecn set ce; }; }" || { fail "no ruleset"; return; }
+	at "$cl" nft "table inet marks { counter got { }; counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; udp sport 5000 meta nfproto $([ $f = ip ] && echo ipv4 || echo ipv6) $(ecn_is $f $expected) counter name got; }; }" &&
+	at "$sv" nft "table inet marks { chain out { type filter hook output priority 0; udp sport 5000 $(ecn_set $f $inner); }; }
+		table netdev marks { chain out { type filter hook egress device eth0 priority 0; $o $(ecn_set $of ce); }; }" || { fail "no ruleset"; return; }
 	talk x "$cl" udp "$a" || return
 	say_ok x send 60
 	sleep 0.3
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
-	got=$(at "$cl" nft list counter inet ecn got | awk '$1 == "packets" { print $2 }')
-	n=$(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }')
-	if [ "$expected" = none ]; then
-		want_eq "packets that had to be dropped" "$n" 0
-	else
-		want_eq "of 60 packets, arrived" "$n" 60
-		want_eq "of $n packets, marked $expected" "$got" "$n"
-	fi
+	got=$(at "$cl" nft list counter inet marks got | awk '$1 == "packets" { print $2 }')
+	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
+	want_eq "of 60 packets, arrived" "$n" 60
+	want_eq "of $n packets, marked $expected" "$got" "$n"
 	hush x
-	at "$cl" nft delete table inet ecn
+	at "$cl" nft delete table inet marks
 	at "$sv" nft flush ruleset
 }
 tcase -x "IPIP, outer CE onto inner ECT(0)"     ecn ipip $V4 ect0 ce $V4OUT
@@ -153,16 +158,16 @@ not_ect() { # RFC 6040: CE outside, no ECN inside: such a packet is dropped
 	local n
 	tun 2 ipip $V4OUT || return
 	rules || return
-	at "$cl" nft "table inet ecn { counter all { }; chain in { type filter hook input priority 0; udp sport 5000 counter name all; }; }"
+	at "$cl" nft "table inet marks { counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; }; }"
 	talk x "$cl" udp $V4 || return
 	say_ok x echo 10
-	n=$(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }')
-	at "$sv" nft "table netdev ecn { chain out { type filter hook egress device eth0 priority 0; ip protocol 4 ip ecn set ce; }; }"
+	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
+	at "$sv" nft "table netdev marks { chain out { type filter hook egress device eth0 priority 0; ip protocol 4 ip ecn set ce; }; }"
 	say_ok x send 50
 	sleep 0.3
-	want_eq "packets that had to be dropped" $(($(at "$cl" nft list counter inet ecn all | awk '$1 == "packets" { print $2 }') - n)) 0
+	want_eq "packets that had to be dropped" $(($(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }') - n)) 0
 	hush x
-	at "$cl" nft delete table inet ecn
+	at "$cl" nft delete table inet marks
 	at "$sv" nft flush ruleset
 }
 tcase -x "IPIP, outer CE onto inner not-ECT is dropped" not_ect
@@ -171,10 +176,10 @@ ecn_out() { # ... and the way in: the outer header says what the inner one says
 	local got
 	tun 2 ipip $V4OUT || return
 	rules || return
-	at "$cl" nft "table inet ecn { chain out { type filter hook output priority 0; udp dport 5000 ip ecn set ect0; }; }"
-	at "$sv" nft "table netdev ecn { counter got { }; counter all { }; chain in { type filter hook ingress device eth0 priority 0; ip protocol 4 counter name all; ip protocol 4 ip ecn ect0 counter name got; }; }"
+	at "$cl" nft "table inet marks { chain out { type filter hook output priority 0; udp dport 5000 ip ecn set ect0; }; }"
+	at "$sv" nft "table netdev marks { counter got { }; counter every { }; chain in { type filter hook ingress device eth0 priority 0; ip protocol 4 counter name every; ip protocol 4 ip ecn ect0 counter name got; }; }"
 	COUNT=60 bypass udp $V4
-	got=$(at "$sv" nft list counter netdev ecn got | awk '$1 == "packets" { print $2 }')
+	got=$(at "$sv" nft list counter netdev marks got | awk '$1 == "packets" { print $2 }')
 	want_ge "outer headers with ECT(0)" "$got" 60
 	at "$cl" nft flush ruleset; at "$sv" nft flush ruleset
 }
@@ -273,20 +278,11 @@ esp() {
 	local a=$V4 before
 	ipsec "$1" || return
 	[ "$1" = 4 ] || a=$V6
-	# encrypted packets of the way back count when they arrive, and once more, inside out, in the forward chain
-	rules WATCH="lan" || return
-	counters_zero
+	# what comes out of the tunnel arrives a second time, decrypted
+	SEEN='' rules || return
 	before=$(esp_in)
-	talk x "$cl" tcp "$a" || { no_ipsec; return; }
-	say_ok x echo 300000
-	offloaded_line tcp 5000 || fail "no [OFFLOAD] in: $(ct_list -p tcp | head -n1)"
-	talk y "$cl" udp "$a" || return
-	say_ok y echo 100 1000
-	counters
-	hush x; hush y
-	want_ge "ESP packets at the server" $(($(esp_in) - before)) 100
-	# the way to the tunnel is fast, what comes out of it is decrypted by the slow path
-	[ "$FT" != ours ] || want_ge "of $ARRIVED packets from the LAN, fast" "$(fast)" $((ARRIVED - 20))
+	ways "$a"
+	want_ge "ESP packets at the server" $(($(esp_in) - before)) 60
 	no_ipsec
 }
 esp_in() { ipn "$sv" -s xfrm state | awk '/lifetime current/ { getline; sub(/.*, /, ""); n += $1 } END { print n + 0 }'; }
@@ -322,12 +318,10 @@ policy_added() { # a flow runs in the clear, then a policy says it must not
 	stream_start $V4 || return
 	want_ok "server's IPsec" batch "$sv" <"$TMP/batch.sv"
 	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
-	at "$sv" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 counter name got; }; }"
-	sleep 0.7
-	want_le "cleartext packets to the server" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 100
-	at "$sv" nft "reset counters" >/dev/null
+	sleep 0.2
+	at "$sv" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 meta ipsec missing counter name got; }; }"
 	sleep 0.5
-	want_eq "cleartext packets to the server, later" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 0
+	want_eq "cleartext packets to the server" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 0
 	flowing || fail "traffic stopped"
 	at "$sv" nft delete table netdev clear
 	no_ipsec
