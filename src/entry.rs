@@ -55,6 +55,7 @@ use core::{
         Ordering, //
     }, //
 };
+use kernel::sync::rcu;
 use nft_flow::{
     age::Link,
     encap::ethertype,
@@ -406,7 +407,7 @@ impl<F: Family> Entry<F> {
     }
 
     /// What stands for the way that packets come in.
-    fn key_port(&self) -> PortId {
+    pub(crate) fn key_port(&self) -> PortId {
         F::port(&self.key)
     }
 
@@ -449,7 +450,7 @@ impl<F: Family> Entry<F> {
     }
 
     /// Jiffies since the latest packet.
-    fn idle(&self, now: u32) -> u32 {
+    pub(crate) fn idle(&self, now: u32) -> u32 {
         now.wrapping_sub(self.seen.load(Ordering::Relaxed))
     }
 }
@@ -600,6 +601,28 @@ impl Cold {
         );
     }
 
+    /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
+    pub(crate) fn is_current(&self) -> bool {
+        struct Current;
+        impl Visitor for Current {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let _rcu = rcu::read_lock();
+                let [orig, reply] = &flow.entries;
+                let [a, b] = flow.cold.shapes;
+                let ft = flow.cold.flowtable();
+
+                // SAFETY: RCU is held; uses of the shapes are the flow's.
+                unsafe {
+                    (a.is_none() || path::is_current(orig, reply, a, ft))
+                        && (b.is_none() || path::is_current(reply, orig, b, ft))
+                }
+            }
+        }
+
+        self.shapes.iter().all(Option::is_none) || self.with(Current)
+    }
+
     /// The ruleset that a packet of direction `dir`, which is in the forward path now, was judged
     /// by: the one that is in force, if it was so already when the packet was sent there. Otherwise
     /// the packet may have met the old rules.
@@ -682,8 +705,12 @@ impl Cold {
                     return true;
                 }
                 let shape = flow.cold.shapes[self.1 as usize];
-                // SAFETY: RCU is held; a use of the shape is the flow's.
-                unsafe { path::is_input::<F>(self.0, answers, this.key_port(), shape, ft) }
+                // SAFETY: The packet is in the forward hook, RCU is held, and a use of the shape is
+                // the flow's.
+                unsafe {
+                    ptr::eq((*self.0.state).in_, answers.dst.dev())
+                        && path::is_current(this, answers, shape, ft)
+                }
             }
         }
 

@@ -657,6 +657,8 @@ impl Flowtable {
             TeardownReason::Conntrack
         } else if !cold.with(Valid) {
             TeardownReason::DstStale
+        } else if !cold.is_current() {
+            TeardownReason::PathChange
         } else {
             ct.extend();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);

@@ -41,6 +41,8 @@ unsafe extern "C" fn netdev_event(
         c::netdev_cmd_NETDEV_UNREGISTER => TeardownReason::DeviceGone,
         c::netdev_cmd_NETDEV_CHANGEMTU => TeardownReason::MtuChange,
         c::netdev_cmd_NETDEV_CHANGEADDR => TeardownReason::AddressChange,
+        // A port joins or leaves a bridge.
+        c::netdev_cmd_NETDEV_CHANGEUPPER => TeardownReason::PathChange,
         _ => return NOTIFY_DONE,
     };
     // SAFETY: What comes with a device event begins with the device.

@@ -17,7 +17,10 @@ use crate::{
         Entry,
         Family, //
     },
-    ffi::c,
+    ffi::{
+        self,
+        c, //
+    },
     flowtable::Flowtable,
     shape::Shape, //
 };
@@ -319,6 +322,8 @@ struct Walk {
     best: Option<(u32, Layer)>,
     devices: [u32; MAX_DEVICES],
     depth: usize,
+    /// The way could not be found for want of the neighbour's address.
+    lost: bool,
 }
 
 impl Walk {
@@ -339,6 +344,7 @@ impl Walk {
             best: None,
             devices: [0; MAX_DEVICES],
             depth: 0,
+            lost: false,
         };
 
         this.at(dev);
@@ -424,7 +430,10 @@ impl Walk {
     }
 
     fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
-        let (ifindex, layer) = self.best.ok_or(SkipReason::DeviceNotListed)?;
+        let (ifindex, layer) = self.best.ok_or(match self.lost {
+            true => SkipReason::Neigh,
+            false => SkipReason::DeviceNotListed,
+        })?;
 
         Ok(Input {
             ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
@@ -462,7 +471,7 @@ unsafe fn walk<F: Family>(
         ctx.dev = dev;
         ctx.ether_type = F::ETHERTYPE;
         // Where the driver below looks for the station by its address.
-        c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
+        let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
         let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
         let paths = stack
@@ -484,43 +493,48 @@ unsafe fn walk<F: Family>(
         }
         if complete {
             c::dev_fill_forward_path_release(&mut stack);
+        } else if !known {
+            // Next time, maybe: nobody else may have a reason to resolve it.
+            walk.lost = true;
+            c::nfo_neigh_resolve(neigh);
         }
         (walk, complete)
     }
 }
 
-/// Do packets like `pkt` come in as recorded, by `port` and `shape`? `answers` is the entry of the
-/// other direction. A walk that cannot be finished, because a bridge has forgotten the station, is
-/// no news.
+/// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
+/// the other direction. A bridge that has forgotten the station is no news if the station has been
+/// silent; while it speaks, bridges hear it (see [`Entry::wants_refresh`]).
 ///
 /// # Safety
 ///
 /// RCU is held, and `shape` is in use.
-pub(crate) unsafe fn is_input<F: Family>(
-    pkt: &c::nft_pktinfo,
+pub(crate) unsafe fn is_current<F: Family>(
+    entry: &Entry<F>,
     answers: &Entry<F>,
-    port: PortId,
     shape: Option<NonNull<Shape>>,
     ft: &Flowtable,
 ) -> bool {
+    const SILENT: u32 = 20 * ffi::HZ;
+
     // SAFETY: RCU is held: devices, neighbour and shape are valid.
     unsafe {
-        let dev = answers.dst.dev();
-        if !ptr::eq((*pkt.state).in_, dev) {
-            return false;
-        }
         let neigh = answers.neigh();
         if neigh.is_null() {
             return true;
         }
-        let (walk, complete) = walk::<F>(dev, neigh, ft.nft());
+        let (walk, complete) = walk::<F>(answers.dst.dev(), neigh, ft.nft());
         if !complete {
-            return true;
+            return shape.is_none() || entry.idle(ffi::jiffies32()) > SILENT;
         }
         match walk.finish(&ft.seed) {
             Ok(input) => match shape {
                 Some(shape) => shape.as_ref().is_of(&input),
-                None => input.tunnel.is_none() && input.encaps.is_empty() && input.ifindex == port,
+                None => {
+                    input.tunnel.is_none()
+                        && input.encaps.is_empty()
+                        && input.ifindex == entry.key_port()
+                }
             },
             // No device of the way is listed any more.
             Err(_) => false,

@@ -153,6 +153,12 @@ void nfo_neigh_put(struct neighbour *n)
 	neigh_release(n);
 }
 
+/* Has the neighbour resolved, if it is not. */
+void nfo_neigh_resolve(struct neighbour *n)
+{
+	neigh_event_send(n, NULL);
+}
+
 /* The neighbour's link-layer address; false, and zeroes, if it is not known. */
 bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
 {

@@ -45,6 +45,7 @@ bool nfo_dst_check(struct dst_entry *dst, u32 cookie);
 bool nfo_dst_xfrm(const struct dst_entry *dst);
 u32 nfo_rt6_cookie(const struct dst_entry *dst);
 void nfo_neigh_put(struct neighbour *n);
+void nfo_neigh_resolve(struct neighbour *n);
 bool nfo_neigh_ha(struct neighbour *n, u8 *ha);
 void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family);
 
