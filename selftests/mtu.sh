@@ -188,7 +188,8 @@ tcp_lowered() { # the same with TCP, nothing may be lost for good
 	hush x
 }
 tcase "TCP IPv4 goes on when the MTU is lowered" tcp_lowered $V4
-tcase -x "TCP IPv6 goes on when the MTU is lowered" tcp_lowered $V6
+# Not for IPv6: there TCP stalls for longer than any test would wait, now and then, without
+# any flowtable (FT=none) as well.
 
 route_mtu() { # an MTU set at the route instead of the device
 	start "" || return
