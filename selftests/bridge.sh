@@ -35,7 +35,7 @@ setup() {
 }
 # bridge_up [OPTION...] [-- TAGS]: br0 out of nothing, with TAGS on top
 bridge_up() {
-	local opt=() top=br0 tags= n
+	local opt=() top=br0 tags='' n
 	while [ $# -gt 0 ]; do [ "$1" != -- ] || { tags=$2; break; }; opt+=("$1"); shift; done
 	nft_rt flush ruleset
 	ipn "$rt" -br link show type bridge | grep -q br0 && ipn "$rt" link del br0
@@ -51,7 +51,6 @@ bridge_up() {
 		echo "link add link br0 name $top up type vlan id $tags" | batch "$rt"
 	fi
 	addr_lines $top 10.0.1.1/24 fd00:1::1/64 | batch "$rt"
-	BR=$top
 	station "$cl" eth0 2; station "$c2" eth0 3
 }
 # station NS DEV N: gives the LAN address N to a device
@@ -214,7 +213,6 @@ tcase -x "IPv4, the same, the bridge has a MAC of its own" own_mac_roam
 own_mac_roam() { local MAC=$BRMAC; roam 10.0.1.9; }
 
 roam_back() { # the same connection continues after the move, in both directions, fast
-	local f
 	bridge_up "$@"
 	at_station "$cl"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"

@@ -320,6 +320,7 @@ mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 
 ruleset() {
 	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table='' seen
+	# shellcheck disable=SC2001
 	seen=$(sed 's/[^;]*[^; ][^;]*/& counter name arrived/g' <<<"${SEEN:-}")
 	local add="${MATCH:-meta l4proto { tcp, udp \}} flow add @f"
 	if [ "$FT" = none ]; then

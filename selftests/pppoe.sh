@@ -14,7 +14,7 @@
 
 V4=10.0.2.2 V6=fd00:2::2
 # nftables does not look into a session.
-SEEN="meta protocol 0x8864" SLACK=12
+SEEN="meta protocol 0x8864" SLACK=12 PPPIN_rt='' PPPIN_sv=''
 MASQ="chain post { type nat hook postrouting priority 100; oifname ppp0 masquerade; };"
 
 setup() {

@@ -73,7 +73,8 @@ for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmeml
 	echo clear >$kmemleak # or it would be reported again, and the next test be blamed
 }
 
-# one NUMBER NAME FILE ARGUMENTS: run one test and report it. The arguments of ours are one pattern.
+# one NUMBER NAME FILE ARGUMENTS [AGAIN]: run one test and report it. The arguments of ours are one
+# pattern. Returns 1, unreported, if a case failed in the first try and nothing else was wrong.
 one() {
 	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns
 	case $name in
@@ -143,7 +144,9 @@ one() {
 		[ -n "$why" ] || why="the kernel complained: $(grep -E -m1 "$complaint" <<<"$marked" | cut -c1-100)"
 	fi
 
-	if [ -n "$why" ]; then
+	if [ -n "$why" ] && [ -z "${5:-}" ] && [[ $why = "exit status "* ]]; then
+		return 1
+	elif [ -n "$why" ]; then
 		failed=$((failed + 1))
 		echo "not ok $i $name # $why"
 	elif [ "$rc" = 4 ]; then
@@ -151,7 +154,7 @@ one() {
 		echo "ok $i $name # SKIP $(grep -i skip "$log" | tail -1 | sed -E 's/^[# ]*SKIP[: ]*//')"
 	else
 		passed=$((passed + 1))
-		echo "ok $i $name # $((SECONDS - t0)) s"
+		echo "ok $i $name # $((SECONDS - t0)) s${5:+, second try}"
 	fi
 }
 
@@ -208,7 +211,12 @@ for i in "${!tests[@]}"; do
 	t=${tests[i]}
 	n=$((n + 1))
 	case $t in "$here"/*) name=${t#"$here"/} ;; *) name=kernel:${t##*/} ;; esac
-	one "$n" "$name" "$t" "${args[i]}"
+	# Guests without KVM on a busy machine miss deadlines now and then: a test in which a case
+	# failed has one more try, and says so. What the kernel complains of has none.
+	if ! one "$n" "$name" "$t" "${args[i]}"; then
+		echo "# $name: a case failed, once more"
+		one "$n" "$name" "$t" "${args[i]}" again
+	fi
 done
 # Last, because it taints the kernel: KASAN has to be on, or silence would mean nothing.
 if [ "$LANE" = debug ]; then
