@@ -140,7 +140,8 @@ cut_off() {
 	local how=() mend=()
 	while [ "$1" != -- ]; do how+=("$1"); shift; done
 	shift; mend=("$@")
-	bridge_up vlan_filtering 1 vlan_default_pvid 10
+	# not the port's MAC, to which the port would listen without the bridge as well
+	MAC=$BRMAC bridge_up vlan_filtering 1 vlan_default_pvid 10
 	rules DEVS="p1, p2, wan" WATCH="p1, p2, wan" || return
 	stream_start $V4 || return
 	want_ok "${how[*]}" at "$rt" "${how[@]}"

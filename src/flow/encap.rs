@@ -377,7 +377,7 @@ mod tests {
         ip[9] = IPPROTO_IPV6;
         let sum: u32 = ip[..20]
             .chunks(2)
-            .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
+            .map(|w| (u32::from(w[0]) << 8) | u32::from(w[1]))
             .sum();
         ip[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
         let t = outer(ethertype::IP, &ip, 60, port()).unwrap();
