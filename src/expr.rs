@@ -14,12 +14,8 @@ use crate::{
         Ct,
         IPPROTO_TCP, //
     },
-    entry::{
-        Family,
-        Flow,
-        V4,
-        V6, //
-    },
+    entry::Flow,
+    family::{Family, V4, V6},
     ffi::c,
     flowtable::{
         Flowtable,

@@ -12,12 +12,8 @@
 //! either forwarded or left exactly as it was.
 
 use crate::{
-    entry::{
-        Entry,
-        Family,
-        V4,
-        V6, //
-    },
+    entry::Entry,
+    family::{Family, V4, V6},
     ffi::{
         self,
         c,

@@ -7,6 +7,7 @@
 //! | `expr`      | the nftables expression `flow_offload`: which connections          |
 //! | `path`      | where their packets leave and come in                              |
 //! | `flowtable` | tables, ageing, worker; the flowtable types                        |
+//! | `family`    | what differs between IPv4 and IPv6                                 |
 //! | `entry`     | a flow in memory                                                   |
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
@@ -27,6 +28,7 @@ mod ct;
 mod debugfs;
 mod entry;
 mod expr;
+mod family;
 mod ffi;
 mod flowtable;
 mod heal;
@@ -36,9 +38,9 @@ mod shape;
 mod stats;
 mod xmit;
 
-use entry::{
+use entry::Flow;
+use family::{
     Family,
-    Flow,
     V4,
     V6, //
 };

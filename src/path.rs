@@ -13,10 +13,8 @@
 
 use crate::{
     ct::Ct,
-    entry::{
-        Entry,
-        Family, //
-    },
+    entry::Entry,
+    family::Family,
     ffi::{
         self,
         c, //

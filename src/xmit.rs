@@ -8,10 +8,8 @@
 //! Either way it leaves through the device's queueing discipline.
 
 use crate::{
-    entry::{
-        Entry,
-        Family, //
-    },
+    entry::Entry,
+    family::Family,
     ffi::{
         c,
         skb::Skb, //

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What differs between IPv4 and IPv6.
+
+use crate::{
+    ct::Ct,
+    entry::Entry,
+    ffi::{
+        self,
+        c,
+        cache::Cache, //
+    },
+    flowtable::{
+        Flowtable,
+        Inner, //
+    },
+    path::{
+        self,
+        Dst, //
+    }, //
+};
+use nft_flow::{
+    encap::ethertype,
+    key::{
+        Key,
+        Key4,
+        Key6,
+        L4Proto,
+        PortId,
+        PortProto, //
+    },
+    parse::{
+        self,
+        Miss,
+        Packet, //
+    },
+    rewrite::{
+        self,
+        Csum,
+        Rewrite4,
+        Rewrite6, //
+    },
+    state::Direction,
+    table::Table, //
+};
+
+/// What differs between IPv4 and IPv6.
+pub(crate) trait Family: Sized + 'static {
+    /// Lookup key.
+    type Key: Key + 'static;
+    /// What a direction changes in a packet.
+    type Rewrite;
+
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    const NFPROTO: u8;
+    /// EtherType, in network byte order.
+    const ETHERTYPE: u16;
+
+    /// Where this family's flows are allocated.
+    fn cache() -> &'static Cache;
+
+    /// This family's table.
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
+
+    /// From bytes to a key.
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+
+    /// The key that packets of a conntrack tuple have when they enter by `port`.
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Self::Key;
+
+    /// From the packets with key `old` to answers to the packets of `answer`.
+    fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple) -> Self::Rewrite;
+
+    /// Bytes that [`Family::apply`] writes at most.
+    fn writes(rewrite: &Self::Rewrite, proto: L4Proto) -> u32;
+
+    /// Rewrites a packet in place.
+    fn apply(
+        hdr: &mut [u8],
+        proto: L4Proto,
+        rewrite: &Self::Rewrite,
+        csum: Csum,
+    ) -> Result<(), Miss>;
+
+    /// What stands in a key for the way that packets come in.
+    fn port(key: &Self::Key) -> PortId;
+
+    /// Takes an entry out of its table, if it is there still.
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>);
+
+    /// What [`Family::dst_valid`] compares with.
+    fn cookie(dst: &Dst) -> u32;
+
+    /// Is the route still the one that a lookup would give?
+    fn dst_valid(entry: &Entry<Self>) -> bool;
+
+    /// Fills in a route lookup back to the packet's source; see [`path::flow_to4`].
+    ///
+    /// # Safety
+    ///
+    /// `skb` has its network header in the linear part.
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    );
+}
+
+/// The ports of a conntrack tuple, source first, as they lie in a packet.
+fn ports(tuple: &c::nf_conntrack_tuple) -> u32 {
+    // SAFETY: All members of these unions begin with the port or what stands for it.
+    let (src, dst) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
+    let ([a, b], [c, d]) = (src.to_ne_bytes(), dst.to_ne_bytes());
+
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// IPv4.
+pub(crate) enum V4 {}
+
+/// Created by the module's init.
+static CACHE4: Cache = Cache::new();
+
+impl Family for V4 {
+    type Key = Key4;
+    type Rewrite = Rewrite4;
+
+    const NFPROTO: u8 = c::NFPROTO_IPV4 as u8;
+    const ETHERTYPE: u16 = ethertype::IP.to_be();
+
+    fn cache() -> &'static Cache {
+        &CACHE4
+    }
+
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v4
+    }
+
+    #[inline(always)]
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
+        parse::ipv4(hdr, len, port)
+    }
+
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key4 {
+        // SAFETY: The tuple is one of IPv4.
+        let (saddr, daddr) = unsafe { (tuple.src.u3.ip, tuple.dst.u3.ip) };
+
+        Key4 {
+            saddr,
+            daddr,
+            ports: ports(tuple),
+            port: PortProto::new(proto, port),
+        }
+    }
+
+    fn rewrite(old: &Key4, answer: &c::nf_conntrack_tuple) -> Rewrite4 {
+        // SAFETY: The tuple is one of IPv4.
+        let (saddr, daddr) = unsafe { (answer.dst.u3.ip, answer.src.u3.ip) };
+
+        Rewrite4::new(old, saddr, daddr, ports(answer).rotate_left(16))
+    }
+
+    #[inline(always)]
+    fn writes(rewrite: &Rewrite4, proto: L4Proto) -> u32 {
+        rewrite.writes(proto)
+    }
+
+    #[inline(always)]
+    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
+        rewrite::apply4(hdr, proto, rewrite, csum)
+    }
+
+    fn port(key: &Key4) -> PortId {
+        key.port.port()
+    }
+
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
+        inner.w4.remove(entry);
+    }
+
+    fn cookie(_: &Dst) -> u32 {
+        0
+    }
+
+    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since. A bundle
+    /// of IPsec has a check of its own.
+    #[inline(always)]
+    fn dst_valid(entry: &Entry<Self>) -> bool {
+        /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
+        const FORCE_CHK: i16 = -1;
+
+        let rt = entry.dst.as_ptr().cast::<c::rtable>();
+
+        if entry.is_xfrm() {
+            // SAFETY: The entry holds the route; RCU is held.
+            return unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) };
+        }
+        // SAFETY: The entry holds the route, and its device lives until the end of the RCU
+        // section; the generation of its namespace is an atomic counter.
+        unsafe {
+            let net = (*entry.dst.dev()).nd_net.net;
+            let genid = ffi::read_once((&raw const (*net).ipv4.rt_genid).cast());
+
+            (&raw const (*rt).dst.obsolete).read_volatile() == FORCE_CHK
+                && (*rt).rt_genid as u32 == genid
+        }
+    }
+
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    ) {
+        // SAFETY: The same contract.
+        unsafe { path::flow_to4(fl, skb, pkt, ct, dir) }
+    }
+}
+
+/// IPv6.
+pub(crate) enum V6 {}
+
+/// Created by the module's init.
+static CACHE6: Cache = Cache::new();
+
+/// An IPv6 address as two words.
+fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
+    // SAFETY: All members are plain integers of 16 bytes together.
+    let [a, b, c, d] = unsafe { addr.all };
+    let join = |x: u32, y: u32| {
+        let mut bytes = [0; 8];
+
+        bytes[..4].copy_from_slice(&x.to_ne_bytes());
+        bytes[4..].copy_from_slice(&y.to_ne_bytes());
+        u64::from_ne_bytes(bytes)
+    };
+
+    [join(a, b), join(c, d)]
+}
+
+impl Family for V6 {
+    type Key = Key6;
+    type Rewrite = Rewrite6;
+
+    const NFPROTO: u8 = c::NFPROTO_IPV6 as u8;
+    const ETHERTYPE: u16 = ethertype::IPV6.to_be();
+
+    fn cache() -> &'static Cache {
+        &CACHE6
+    }
+
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v6
+    }
+
+    #[inline(always)]
+    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
+        parse::ipv6(hdr, len, port)
+    }
+
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key6 {
+        Key6 {
+            saddr: addr6(&tuple.src.u3),
+            daddr: addr6(&tuple.dst.u3),
+            ports: ports(tuple),
+            port: PortProto::new(proto, port),
+        }
+    }
+
+    fn rewrite(old: &Key6, answer: &c::nf_conntrack_tuple) -> Rewrite6 {
+        Rewrite6::new(
+            old,
+            addr6(&answer.dst.u3),
+            addr6(&answer.src.u3),
+            ports(answer).rotate_left(16),
+        )
+    }
+
+    #[inline(always)]
+    fn writes(rewrite: &Rewrite6, proto: L4Proto) -> u32 {
+        rewrite.writes(proto)
+    }
+
+    #[inline(always)]
+    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
+        rewrite::apply6(hdr, proto, rewrite, csum)
+    }
+
+    fn port(key: &Key6) -> PortId {
+        key.port.port()
+    }
+
+    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
+        inner.w6.remove(entry);
+    }
+
+    fn cookie(dst: &Dst) -> u32 {
+        // SAFETY: An IPv6 route.
+        unsafe { c::nfo_rt6_cookie(dst.as_ptr()) }
+    }
+
+    /// `ip6_dst_check()` (net/ipv6/route.c) knows the kinds of IPv6 routes; one call.
+    #[inline(always)]
+    fn dst_valid(entry: &Entry<Self>) -> bool {
+        // SAFETY: The entry holds the route; RCU is held.
+        unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) }
+    }
+
+    unsafe fn flow_to(
+        fl: &mut c::flowi,
+        skb: *const c::sk_buff,
+        pkt: &c::nft_pktinfo,
+        ct: Ct,
+        dir: Direction,
+    ) {
+        // SAFETY: The same contract.
+        unsafe { path::flow_to6(fl, skb, pkt, ct, dir) }
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The flowtable as nf_tables sees it: the types, and what it calls.
+
+use super::{
+    Flowtable,
+    Registered,
+    FLOWTABLES,
+    NF_FLOWTABLE_HW_OFFLOAD, //
+};
+use crate::{
+    ct::Ct,
+    ffi::{
+        c,
+        HZ, //
+    },
+    hook, //
+};
+use core::{
+    cell::UnsafeCell,
+    mem::offset_of,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    ffi::{
+        c_int,
+        c_uint, //
+    },
+    prelude::*, //
+};
+
+/// A packet leaves the ruleset, and has not been dropped.
+///
+/// # Safety
+///
+/// Called by netfilter only, with what [`Flowtable::watch`] has registered and a packet.
+pub(super) unsafe extern "C" fn passed(
+    ft: *mut kernel::ffi::c_void,
+    skb: *mut c::sk_buff,
+    _state: *const c::nf_hook_state,
+) -> c_uint {
+    // SAFETY: Netfilter passes what `watch` has registered, which lives until a grace period after
+    // it was unregistered, and a packet that keeps its conntrack entry; RCU is held.
+    unsafe {
+        let ft = &*ft.cast::<Flowtable>();
+
+        if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
+            if let Some(flow) = ft.find(ct) {
+                let headers = (*skb).__bindgen_anon_4.headers.as_ref();
+
+                flow.passed(dir, headers.priority, headers.__bindgen_anon_4.mark);
+            }
+        }
+    }
+    c::NF_ACCEPT
+}
+
+/// `nf_flowtable_type.init`: a flowtable is being created.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
+unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
+    let Some(nf) = NonNull::new(nf) else {
+        return EINVAL.to_errno();
+    };
+    let ft = match Flowtable::new(nf) {
+        Ok(ft) => ft,
+        Err(e) => return e.to_errno(),
+    };
+    let raw = NonNull::from(&*ft);
+
+    // SAFETY: nf_tables gives us a new object that nobody else uses yet.
+    unsafe { c::nfo_ft_init(nf.as_ptr(), Some(gc)) };
+    if let Err(e) = ft.watch() {
+        // SAFETY: No packet and no rule knows it yet.
+        unsafe { ft.free_tables() };
+        return e.to_errno();
+    }
+    // INVARIANT: It is taken out of the list before it is freed.
+    if FLOWTABLES.lock().push(Registered(raw), GFP_KERNEL).is_err() {
+        ft.close();
+        return ENOMEM.to_errno();
+    }
+    // SAFETY: As above. The pin is kept: only `free` takes the box back.
+    unsafe {
+        (*nf.as_ptr()).rhashtable.tbl = KBox::into_raw(Pin::into_inner_unchecked(ft)).cast();
+        c::nfo_gc_queue(nf.as_ptr(), HZ as usize);
+    }
+    0
+}
+
+/// `nf_flowtable_type.free`: no hook and no rule refers to the flowtable any more.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
+unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
+    // SAFETY: `init` has put the pointer there, and nf_tables calls this once.
+    unsafe {
+        let raw = (*nf).rhashtable.tbl.cast::<Flowtable>();
+
+        Pin::new_unchecked(KBox::from_raw(raw)).close();
+    }
+}
+
+/// The worker.
+///
+/// # Safety
+///
+/// Called by the workqueue only, with the work item of a flowtable of ours.
+unsafe extern "C" fn gc(work: *mut c::work_struct) {
+    // SAFETY: The work item is the one in a flowtable that `init` has made ours, and that waits
+    // for the worker before it ends.
+    unsafe {
+        let nf = work
+            .byte_sub(offset_of!(c::nf_flowtable, gc_work) + offset_of!(c::delayed_work, work))
+            .cast::<c::nf_flowtable>();
+
+        Flowtable::from_hook(nf.cast()).work();
+        c::nfo_gc_queue(nf, HZ as usize);
+    }
+}
+
+/// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
+/// asks whether hardware can offload: a flowtable with `flags offload` is refused for a device
+/// that cannot.
+///
+/// # Safety
+///
+/// Called by nf_tables only, with a flowtable of a type of ours.
+unsafe extern "C" fn setup(
+    nf: *mut c::nf_flowtable,
+    _dev: *mut c::net_device,
+    cmd: c::flow_block_command,
+) -> c_int {
+    // SAFETY: nf_tables passes a flowtable of ours.
+    let hw = unsafe { (*nf).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
+
+    if hw && cmd == c::flow_block_command_FLOW_BLOCK_BIND {
+        return EOPNOTSUPP.to_errno();
+    }
+    0
+}
+
+/// A type that C links into its list.
+pub(super) struct Type(pub(super) UnsafeCell<c::nf_flowtable_type>);
+
+// SAFETY: C serialises what it does with registered types.
+unsafe impl Sync for Type {}
+
+const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
+    Type(UnsafeCell::new(c::nf_flowtable_type {
+        list: c::list_head {
+            next: ptr::null_mut(),
+            prev: ptr::null_mut(),
+        },
+        family: family as c_int,
+        init: Some(init),
+        gc: None,
+        setup: Some(setup),
+        action: None,
+        free: Some(free),
+        get: None,
+        put: None,
+        hook,
+        owner: ptr::null_mut(),
+    }))
+}
+
+pub(super) static TYPES: [Type; 3] = [
+    flowtable_type(c::NFPROTO_INET, Some(hook::inet)),
+    flowtable_type(c::NFPROTO_IPV4, Some(hook::ipv4)),
+    flowtable_type(c::NFPROTO_IPV6, Some(hook::ipv6)),
+];
+
+/// Keeps the types registered.
+pub(crate) struct Registration(());
+
+impl Registration {
+    /// Registers the flowtable types, in front of those of nf_flow_table_inet if that is loaded.
+    pub(crate) fn new(module: &'static ThisModule) -> Self {
+        for ty in &TYPES {
+            let ty = ty.0.get();
+
+            // SAFETY: The type is static, and not registered yet.
+            unsafe {
+                (*ty).owner = module.as_ptr().cast();
+                c::nft_register_flowtable_type(ty);
+                // nf_tables takes the first one of a family.
+                c::nfo_list_to_front(&raw mut (*ty).list);
+            }
+        }
+        Self(())
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        for ty in &TYPES {
+            // SAFETY: Registered by `new`. The module is not unloaded while a flowtable exists.
+            unsafe { c::nft_unregister_flowtable_type(ty.0.get()) };
+        }
+        *FLOWTABLES.lock() = KVec::new();
+    }
+}
