@@ -233,7 +233,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     };
     let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
     let shape = find_shape(ft, &peeled.encaps.shape(ifindex));
-    if pkt_type != PACKET_HOST && shape.map(|s| s.mac) != skb.mac_destination() {
+    if pkt_type != PACKET_HOST && shape.is_none_or(|s| Some(s.mac) != skb.mac_destination()) {
         return Err(MissReason::NotForUs);
     }
     let place = Place {
