@@ -66,6 +66,12 @@ modules_install: modules
 install: modules_install
 	install -D -m 644 packaging/modprobe.d/nft-offload.conf "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
 
+## uninstall          take both away again
+uninstall:
+	rm -f "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
+	rm -f $(DESTDIR)/lib/modules/$(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))/updates/nft_offload.ko*
+	depmod -b "$(or $(DESTDIR),/)" $(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))
+
 ## doctor             check each prerequisite and say what to do
 doctor:
 	@tools/doctor
