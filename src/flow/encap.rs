@@ -63,6 +63,16 @@ impl Encap {
     pub const fn vlan(ethertype: u16, tci: u16) -> Self {
         Self::new(ethertype, tci & VLAN_VID)
     }
+
+    /// Its EtherType, in the order of the CPU.
+    pub const fn ethertype(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// The VLAN identifier or PPPoE session.
+    pub const fn id(self) -> u16 {
+        self.0 as u16
+    }
 }
 
 /// The encapsulations of a frame, outermost first.
@@ -104,6 +114,11 @@ impl Encaps {
         self.list = [b, c, Encap::NONE];
         self.len = self.len.wrapping_sub(1);
         true
+    }
+
+    /// All of them, outermost first.
+    pub fn as_slice(&self) -> &[Encap] {
+        self.list.get(..self.len).unwrap_or(&[])
     }
 
     /// Whether there is no encapsulation.

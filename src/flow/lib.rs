@@ -18,6 +18,7 @@
 
 pub mod age;
 pub mod checksum;
+pub mod desc;
 pub mod encap;
 pub mod key;
 pub mod parse;

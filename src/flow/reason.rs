@@ -201,6 +201,57 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why an engine cannot express a direction of a flow. Asking again for the same shape of flow
+    /// gives the same answer.
+    pub enum Unsupported {
+        /// The address family.
+        Family = "family",
+        /// The transport protocol.
+        L4Proto = "l4_proto",
+        /// Translation of this family's addresses or ports.
+        Nat = "nat",
+        /// Frames that are bridged.
+        Bridged = "bridged",
+        /// The link-layer addresses are not those of single stations, or not known.
+        MacAddress = "mac_address",
+        /// The device that packets come in by is not one of the engine's.
+        IngressPort = "ingress_port",
+        /// The device that packets leave by is not one of the engine's.
+        EgressPort = "egress_port",
+        /// The tagging protocol of the switch.
+        DsaProto = "dsa_proto",
+        /// The port number of the switch, or the ring of the radio.
+        PortNumber = "port_number",
+        /// More VLAN tags than fit.
+        VlanDepth = "vlan_depth",
+        /// A VLAN protocol other than 802.1Q.
+        VlanProto = "vlan_proto",
+        /// More than one PPPoE session.
+        PppoeDepth = "pppoe_depth",
+        /// A PPPoE session at all.
+        Pppoe = "pppoe",
+        /// Encapsulations in an order that cannot be written.
+        LayerOrder = "layer_order",
+        /// Encapsulations of what comes in cannot be told apart.
+        IngressLayers = "ingress_layers",
+        /// A tunnel.
+        Tunnel = "tunnel",
+        /// A VLAN priority.
+        Pcp = "pcp",
+        /// A DSCP.
+        Dscp = "dscp",
+        /// A priority or mark that no queue stands for.
+        Mark = "mark",
+        /// The TTL would not be decremented.
+        Ttl = "ttl",
+        /// The size of packets is not checked against this MTU.
+        Mtu = "mtu",
+        /// The driver refused it, and said no more than that.
+        Driver = "driver",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,5 +286,6 @@ mod tests {
         check!(MissReason);
         check!(SkipReason);
         check!(TeardownReason);
+        check!(Unsupported);
     }
 }
