@@ -7,7 +7,7 @@ KDIR ?= /lib/modules/$(KVER_RUNNING)/build
 MO := $(CURDIR)/out/build-kdir
 VM := selftests/vm
 DESTDIR ?=
-export KVER FT T ARGS TIMEOUT
+export KVER FT T ARGS TIMEOUT ICOUNT
 
 .PHONY: all modules modules_install install uninstall demo test check-host check-uml check-stock check-debug \
 	vm uml fuzz fmt clippy doctor clean distclean help
@@ -39,6 +39,7 @@ check-debug:
 	@$(VM)/check debug lockdep
 
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
+##                      ICOUNT=1: one CPU whose clock counts instructions, one a nanosecond
 ## uml CMD='...'      the same in User Mode Linux
 vm:
 	@$(VM)/run-lane stock $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')

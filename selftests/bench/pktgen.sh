@@ -8,7 +8,8 @@
 #
 # A run that drops everything at ingress measures generator and allocation; it
 # is subtracted. Each round takes every variant once, in a turning order, each in
-# eight short runs of which the quickest counts.
+# eight short runs of which the quickest counts. With ICOUNT set (see vm/run-lane) the
+# figures are executed instructions.
 #
 #   -f FLOWS    number of UDP flows (1000; with -6 at most 60000)
 #   -r ROUNDS   (5)
@@ -22,7 +23,7 @@ set -u
 . "$(dirname "$0")/../lib.sh"
 
 flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out=
-usage() { sed -n '4,20s/^# \?//p' "$0"; exit 1; }
+usage() { sed -n '4,21s/^# \?//p' "$0"; exit 1; }
 while getopts "f:r:p:m:6Nco:h" o; do
 	case $o in
 	f) flows=$OPTARG ;;
@@ -198,8 +199,10 @@ done
 [ ! -t 2 ] || printf '\r%30s\r' '' >&2
 
 median() { tr ' ' '\n' <<<"$1" | grep . | sort -n | awk '{ a[NR] = $1 } END { print int((a[int((NR + 1) / 2)] + a[int(NR / 2) + 1]) / 2), a[1], a[NR] }'; }
+unit=ns
+[ -z "${ICOUNT:-}" ] || unit=instructions
 name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; esac; }
-echo "IPv$v UDP, ${nat:+masquerade, }$flows flows, $rounds rounds; ns per packet"
+echo "IPv$v UDP, ${nat:+masquerade, }$flows flows, $rounds rounds; $unit per packet"
 printf '  %-20s %8s %16s %12s\n' "" median "min .. max" "speed-up"
 [ -z "$out" ] || : >"$out"
 first=
@@ -210,4 +213,4 @@ for m in $modes; do
 	[ -z "$out" ] || echo "$m $med $lo $hi ${HITS[$m]}" >>"$out"
 done
 read -r med lo hi <<<"$(median "${LIST[base]}")"
-echo "  (generator and device: $med ns, subtracted; speed-up against the first line)"
+echo "  (generator and device: $med $unit, subtracted; speed-up against the first line)"
