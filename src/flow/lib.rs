@@ -20,6 +20,7 @@ pub mod age;
 pub mod checksum;
 pub mod desc;
 pub mod encap;
+pub mod engine;
 pub mod key;
 pub mod parse;
 pub mod reason;

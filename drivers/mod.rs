@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Flow engines: hardware that forwards by itself what it was told to.
+//!
+//! The tier ([`crate::offload`]) decides which flows are worth it and keeps the books; an engine
+//! adds, removes and counts rules, one for each direction of a flow. `tc_ft` is every driver of the
+//! kernel that takes flow rules.
+//!
+//! An engine is called in process context, with sleeping allowed, by one thread at a time for each
+//! flowtable. It must not call back. What happens to it by itself, it tells when it is asked:
+//! [`FlowEngine::stats`] says that a rule is gone, [`FlowEngine::generation`] that all are.
+
+use crate::ffi::c;
+use kernel::prelude::*;
+use nft_flow::{
+    desc::FlowDesc,
+    engine::{
+        AddError,
+        Capacity,
+        Caps,
+        Delta, //
+    }, //
+};
+
+pub(crate) mod tc_ft;
+
+/// A device that an engine may serve.
+///
+/// # Invariants
+///
+/// The device is registered as long as the value is used.
+#[derive(Clone, Copy)]
+pub(crate) struct Port {
+    pub(crate) dev: *mut c::net_device,
+    pub(crate) ifindex: u32,
+}
+
+/// Stands for a direction of a flow: unique while its rule exists, never 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cookie(pub(crate) usize);
+
+/// A rule in an engine. Deleting takes it by value, so that nothing can be asked about it later.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) cookie: Cookie,
+    /// The interface that packets come in by.
+    pub(crate) ifindex: u32,
+    /// Of the engine's own.
+    pub(crate) private: u64,
+}
+
+/// Why a device was not bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BindError {
+    /// There is no hardware behind it: it stays with software.
+    NoHardware,
+    /// The hardware is bound to something else now; worth another try.
+    Busy,
+    /// Something failed, with this (negative) errno.
+    Failed(i32),
+}
+
+/// The engine has no such rule any more: it aged, or was thrown out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lost;
+
+/// A flow engine.
+pub(crate) trait FlowEngine: Send + Sync {
+    /// A word for tables and logs.
+    fn name(&self) -> &'static str;
+
+    /// What it can do with packets that come in by this interface.
+    fn caps(&self, ifindex: u32) -> Caps;
+
+    /// What it has room for. Cheap.
+    fn capacity(&self) -> Capacity {
+        Capacity::default()
+    }
+
+    /// Prepares for flows that come in by a device.
+    fn bind(&self, port: Port) -> Result<(), BindError>;
+
+    /// The reverse. All rules of the device were deleted before.
+    fn unbind(&self, port: Port);
+
+    /// Adds a rule.
+    fn add(&self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError>;
+
+    /// Deletes a rule, whether it is there still or not: never that of another flow.
+    fn del(&self, rule: Rule);
+
+    /// What was forwarded by a rule since the last question.
+    fn stats(&self, rule: &Rule) -> Result<Delta, Lost>;
+
+    /// Changes when the engine has lost all its rules.
+    fn generation(&self) -> u32 {
+        0
+    }
+}

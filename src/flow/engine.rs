@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a hardware flow engine says: what it can do, what it has room for, why not, and what it
+//! has forwarded.
+
+use crate::reason::Unsupported;
+
+/// Who decrements the TTL or hop limit of packets that hardware forwards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ttl {
+    /// The engine, of itself.
+    Engine,
+    /// The engine, if the rule says so.
+    ByAction,
+    /// Nobody knows: it is said in the rule, and not said if the rule is refused with it.
+    Unknown,
+}
+
+/// How an engine counts what it forwards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counting {
+    /// Not at all: software decides about age by what it sees itself.
+    None,
+    /// Packets and bytes since the last question.
+    Delta,
+}
+
+/// Who forgets flows that are idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ageing {
+    /// The engine, and it says so.
+    Engine,
+    /// Software.
+    Host,
+}
+
+/// What an engine can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caps {
+    /// Translates addresses and ports of IPv4.
+    pub nat44: bool,
+    /// Translates addresses and ports of IPv6.
+    pub nat66: bool,
+    /// IPv6 at all.
+    pub v6: bool,
+    /// The most VLAN tags that it adds.
+    pub vlans: u8,
+    /// Adds PPPoE headers.
+    pub pppoe: bool,
+    /// Adds and removes IP-in-IP headers.
+    pub tunnels: bool,
+    /// Protocols other than TCP and UDP.
+    pub portless: bool,
+    /// Frames between the ports of a bridge.
+    pub bridged: bool,
+    /// Tells packets of one flow from those of another by the VLAN that they come in by.
+    pub matches_vlan: bool,
+    /// Who decrements the TTL.
+    pub ttl: Ttl,
+    /// How it counts.
+    pub counting: Counting,
+    /// Who ages.
+    pub ageing: Ageing,
+}
+
+/// Room, in rules: one for each direction of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Capacity {
+    /// Rules that fit; none if the engine does not know and says [`AddError::Full`] in time.
+    pub total: Option<u32>,
+    /// Rules that there are.
+    pub used: u32,
+}
+
+/// Why a rule was not added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddError {
+    /// There is no room. Software forwards; the tier makes room if the flow is worth it.
+    Full,
+    /// There is no room for this flow, because of what hashes to the same place. Software
+    /// forwards; asked again later, with growing intervals.
+    Collision,
+    /// Never for this flow. Not asked again.
+    Unsupported(Unsupported),
+    /// Not now. Asked again a few times.
+    Busy,
+    /// The port or the engine is no more. The port is unbound.
+    Gone,
+    /// Something else failed, with this (negative) errno. As for a collision.
+    Io(i32),
+}
+
+impl AddError {
+    /// What a driver means by a (negative) errno.
+    pub const fn from_errno(errno: i32) -> Self {
+        match errno {
+            // ENOSPC
+            -28 => AddError::Full,
+            // EOPNOTSUPP, EINVAL, E2BIG
+            -95 | -22 | -7 => AddError::Unsupported(Unsupported::Driver),
+            // EBUSY, EAGAIN
+            -16 | -11 => AddError::Busy,
+            // ENODEV, ENXIO
+            -19 | -6 => AddError::Gone,
+            errno => AddError::Io(errno),
+        }
+    }
+
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AddError::Full => "full",
+            AddError::Collision => "collision",
+            AddError::Unsupported(_) => "unsupported",
+            AddError::Busy => "busy",
+            AddError::Gone => "gone",
+            AddError::Io(_) => "io",
+        }
+    }
+}
+
+/// What hardware has forwarded since the last question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delta {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, as the engine counts them.
+    pub bytes: u64,
+    /// When the last packet was, in `jiffies` (low 32 bits), if there was any.
+    pub used: Option<u32>,
+}
