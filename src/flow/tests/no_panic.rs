@@ -141,7 +141,9 @@ fn assembly(dir: &Path) -> String {
 
 #[test]
 fn packet_path_has_no_panic() {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no_panic");
+    // Checkouts may share the target folder.
+    let name = format!("no_panic-{}", std::process::id());
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let assembly = assembly(&dir);
     assert!(assembly.contains("hot4:") && assembly.contains("hot6:"));
@@ -162,4 +164,5 @@ fn packet_path_has_no_panic() {
             );
         }
     }
+    std::fs::remove_dir_all(&dir).unwrap();
 }
