@@ -4,7 +4,7 @@
 //! the tables, the ageing wheel and the flows.
 //!
 //! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
-//! [kills](crate::entry::Cold::kill) it, which may be the packet path, and puts it on the list of
+//! [kills](crate::cold::Cold::kill) it, which may be the packet path, and puts it on the list of
 //! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
 //!
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
@@ -14,13 +14,23 @@
 //! lock. `nfnl_lock` may be held around all of them, and is taken around none.
 
 mod nft;
+mod tables;
+mod worker;
 
 pub(crate) use nft::Registration;
 
 use crate::{
+    cold::Cold,
     ct::Ct,
-    entry::{Cold, Entry, Flow, Visitor},
-    family::{Family, V4, V6},
+    entry::{
+        Entry,
+        Flow, //
+    },
+    family::{
+        Family,
+        V4,
+        V6, //
+    },
     ffi::{
         self,
         c,
@@ -53,19 +63,12 @@ use kernel::{
     prelude::*,
     sync::{
         global_lock,
-        rcu,
         SpinLock, //
     },
-    types::{
-        Opaque,
-        ScopeGuard, //
-    }, //
+    types::Opaque, //
 };
 use nft_flow::{
-    age::{
-        Due,
-        Wheel, //
-    },
+    age::Wheel,
     key::{
         AddrKey,
         Key,
@@ -76,15 +79,17 @@ use nft_flow::{
         TeardownReason, //
     },
     table::{
-        Buckets,
         Cursor,
-        InsertError,
-        Item,
-        Migration,
         Table,
         Visit,
         Writer, //
     }, //
+};
+use tables::{
+    free_both,
+    guarded_buckets,
+    insert,
+    insert_both, //
 };
 
 /// Buckets of an empty table: 16 KiB for some 900 entries.
@@ -93,14 +98,6 @@ const MIN_BUCKETS: usize = 256;
 const SHAPE_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
-/// Flows that the worker looks at before others get a chance to run.
-const FLOWS_AT_ONCE: usize = 64;
-/// Flows that the worker looks at in a second, about: with more flows, each one less often.
-const FLOWS_PER_SECOND: usize = 65536;
-/// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
-/// those that were deleted without another packet are noticed.
-const MAX_INTERVAL: u32 = 16;
-
 /// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
 const NF_FLOWTABLE_HW_OFFLOAD: u32 = 1;
 const NF_FLOWTABLE_COUNTER: u32 = 2;
@@ -193,35 +190,6 @@ fn tick() -> u32 {
     let jiffies = unsafe { ptr::read_volatile(&raw const c::jiffies) };
 
     (jiffies as usize / HZ as usize) as u32
-}
-
-fn alloc_buckets<T>(n: usize) -> Option<Buckets<T>> {
-    let layout = Buckets::<T>::layout(n)?;
-    // SAFETY: Any size is allowed. The allocation is aligned to its size's largest power of two.
-    let memory = NonNull::new(unsafe { c::nfo_table_alloc(layout.size()) })?;
-
-    // SAFETY: Fresh, zeroed and large enough.
-    unsafe { Buckets::from_zeroed(memory.cast(), n) }
-}
-
-/// Buckets that are freed unless the guard is dismissed.
-fn guarded_buckets<T>(n: usize) -> Result<ScopeGuard<Buckets<T>, impl FnOnce(Buckets<T>)>> {
-    let buckets = alloc_buckets(n).ok_or(ENOMEM)?;
-
-    // SAFETY: No table has them.
-    Ok(ScopeGuard::new_with_data(buckets, |b| unsafe {
-        free_buckets(b)
-    }))
-}
-
-/// # Safety
-///
-/// No reader may be in the array any more.
-unsafe fn free_buckets<T>(buckets: Buckets<T>) {
-    let (memory, _) = buckets.into_raw();
-
-    // SAFETY: It came from `alloc_buckets`.
-    unsafe { c::nfo_table_free(memory.as_ptr().cast()) };
 }
 
 impl Flowtable {
@@ -522,195 +490,6 @@ impl Flowtable {
         }
     }
 
-    /// One run of the worker.
-    fn work(&self) {
-        self.kicked.store(false, Ordering::Relaxed);
-        self.reap();
-        self.age();
-        self.reap();
-        self.resize(&self.v4, |inner| &mut inner.w4);
-        self.resize(&self.v6, |inner| &mut inner.w6);
-        self.resize(&self.cts, |inner| &mut inner.cts);
-        self.resize(&self.shapes, |inner| &mut inner.shapes);
-    }
-
-    /// Takes the dead out of table and wheel, and frees them.
-    fn reap(&self) {
-        struct Withdraw<'a>(&'a mut Inner);
-        impl Visitor for Withdraw<'_> {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                for entry in &flow.entries {
-                    F::withdraw(self.0, entry);
-                }
-            }
-        }
-
-        let mut next = self.dead.swap(ptr::null_mut(), Ordering::Acquire);
-        let mut n = 0;
-
-        while let Some(cold) = NonNull::new(next) {
-            // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
-            unsafe {
-                next = cold.as_ref().next_dead.load(Ordering::Relaxed);
-                self.locked(|inner| {
-                    cold.as_ref().with(Withdraw(inner));
-                    inner.cts.remove(cold.as_ref());
-                    inner.wheel.remove(NonNull::from(&cold.as_ref().link));
-                    self.release_locked(inner, cold.as_ref().shapes);
-                });
-                Cold::free(cold);
-
-                n += 1;
-                if n % FLOWS_AT_ONCE == 0 {
-                    c::nfo_cond_resched();
-                }
-            }
-        }
-    }
-
-    /// Looks at the flows whose time has come.
-    fn age(&self) {
-        let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
-
-        loop {
-            let now = tick();
-            let mut n = 0;
-            let flows = self.locked(|inner| {
-                let mut budget = 4 * FLOWS_AT_ONCE as u32;
-
-                while n < FLOWS_AT_ONCE {
-                    match inner.wheel.advance(now, &mut budget) {
-                        Due::Link(link) => {
-                            // SAFETY: All links in the wheel are those of flows.
-                            due[n] = unsafe { Cold::from_link(link) };
-                            n += 1;
-                        }
-                        Due::Busy | Due::Idle => break,
-                    }
-                }
-                inner.wheel.len().wrapping_add(n)
-            });
-            if n == 0 {
-                return;
-            }
-
-            let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
-            let mut again = [None; FLOWS_AT_ONCE];
-
-            for (cold, again) in due[..n].iter().zip(&mut again) {
-                // SAFETY: The worker alone frees flows, and these are not freed yet.
-                *again = self.check(unsafe { cold.as_ref() }, interval);
-            }
-            self.locked(|inner| {
-                for (cold, again) in due[..n].iter().zip(&again) {
-                    if let Some(after) = again {
-                        // SAFETY: The link is in no wheel, and lives until the worker frees the
-                        // flow, before which it is removed.
-                        unsafe {
-                            let link = NonNull::from(&cold.as_ref().link);
-                            inner.wheel.add(link, now.wrapping_add(*after));
-                        }
-                    }
-                }
-            });
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
-        }
-    }
-
-    /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
-    fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
-        struct Valid;
-        impl Visitor for Valid {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                let _rcu = rcu::read_lock();
-
-                flow.entries.iter().all(|entry| F::dst_valid(entry))
-            }
-        }
-
-        if !cold.state.is_live() {
-            return None;
-        }
-        let ct = cold.ct.get();
-        let idle = cold.idle(ffi::jiffies32());
-        // SAFETY: The namespace outlives its flowtables.
-        let timeout = unsafe { c::nfo_offload_timeout(self.net(), cold.proto.number()) };
-        let reason = if ct.is_dying() {
-            TeardownReason::CtDying
-        } else if idle >= timeout {
-            TeardownReason::Idle
-        } else if cold.is_disowned(ffi::jiffies32()) {
-            TeardownReason::Ruleset
-        } else if ct.is_tcp_closed() {
-            TeardownReason::Conntrack
-        } else if !cold.with(Valid) {
-            TeardownReason::DstStale
-        } else if !cold.is_current() {
-            TeardownReason::PathChange
-        } else {
-            ct.extend();
-            let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
-            return Some(rest.clamp(1, interval));
-        };
-        cold.kill(reason);
-        None
-    }
-
-    /// Gives a table more or fewer buckets, if it wants them.
-    fn resize<T: Item>(&self, table: &Table<T>, writer: impl Fn(&mut Inner) -> &mut Writer<T>) {
-        while let Some(want) = self.locked(|inner| writer(inner).wants_resize()) {
-            if !self.resize_to(want, table, &writer) {
-                return;
-            }
-        }
-    }
-
-    /// Gives a table `want` buckets. False if that cannot be done now.
-    fn resize_to<T: Item>(
-        &self,
-        want: usize,
-        table: &Table<T>,
-        writer: &impl Fn(&mut Inner) -> &mut Writer<T>,
-    ) -> bool {
-        // Without memory the table stays as it is; the worker asks again in a second.
-        let Some(new) = alloc_buckets(want) else {
-            return false;
-        };
-        if let Err(new) = self.locked(|inner| writer(inner).begin_resize(new)) {
-            // SAFETY: No reader has seen it.
-            unsafe { free_buckets(new) };
-            return false;
-        }
-
-        let old = loop {
-            match self.locked(|inner| writer(inner).migrate(BUCKETS_AT_ONCE)) {
-                // SAFETY: Process context, no lock is held.
-                Migration::More => unsafe { c::nfo_cond_resched() },
-                Migration::Done => {
-                    // SAFETY: The callers pass a table and its own writer.
-                    let old = self.locked(|inner| unsafe { writer(inner).finish(table) });
-                    if old.is_some() {
-                        break old;
-                    }
-                }
-                Migration::Failed | Migration::Idle => {
-                    break self.locked(|inner| writer(inner).abort_resize());
-                }
-            }
-        };
-        if let Some(old) = old {
-            let size = Buckets::<T>::layout(old.len()).map_or(0, |layout| layout.size());
-            let (memory, _) = old.into_raw();
-
-            // SAFETY: It came from `alloc_buckets` with this size; readers are waited for.
-            unsafe { c::nfo_table_free_rcu(memory.as_ptr().cast(), size) };
-        }
-        true
-    }
-
     /// Ends the flowtable: no hook and no rule refers to it any more.
     fn close(self: Pin<KBox<Self>>) {
         let mut list = FLOWTABLES.lock();
@@ -762,68 +541,4 @@ impl Flowtable {
             free_both(buckets.3);
         }
     }
-}
-
-/// Frees what a closed table had.
-///
-/// # Safety
-///
-/// No reader may be in the arrays any more.
-unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Buckets<T>>)) {
-    for buckets in [current, new].into_iter().flatten() {
-        // SAFETY: By the contract of this function.
-        unsafe { free_buckets(buckets) };
-    }
-}
-
-/// Inserts both directions of a flow, or none. Original last: a walk that looks at one direction
-/// only finds whole flows.
-///
-/// # Safety
-///
-/// As for [`Writer::insert`].
-unsafe fn insert_both<F: Writers>(
-    inner: &mut Inner,
-    orig: &Entry<F>,
-    reply: &Entry<F>,
-) -> Result<(), SkipReason> {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        insert(F::writer(inner), reply, Entry::is_live)?;
-        insert(F::writer(inner), orig, Entry::is_live).inspect_err(|_| {
-            F::writer(inner).remove(reply);
-        })
-    }
-}
-
-/// Inserts an item. A dead one with the same key makes room; the worker will find that it is out of
-/// the table already.
-///
-/// # Safety
-///
-/// As for [`Writer::insert`].
-unsafe fn insert<T: Item>(
-    writer: &mut Writer<T>,
-    item: &T,
-    is_live: impl FnOnce(&T) -> bool,
-) -> Result<(), SkipReason> {
-    // SAFETY: By the contract of this function.
-    match unsafe { writer.insert(item.into()) } {
-        Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(SkipReason::TableFull),
-        Err(InsertError::Exists(old)) => {
-            // SAFETY: An item in the table is valid.
-            let old = unsafe { old.as_ref() };
-
-            if is_live(old) {
-                return Err(SkipReason::TableExists);
-            }
-            writer.remove(old);
-        }
-    }
-    // SAFETY: By the contract of this function.
-    unsafe { writer.insert(item.into()) }.map_err(|e| match e {
-        InsertError::Full => SkipReason::TableFull,
-        InsertError::Exists(_) => SkipReason::TableExists,
-    })
 }

@@ -9,6 +9,7 @@
 //! | `flowtable` | tables, ageing, worker; the flowtable types                        |
 //! | `family`    | what differs between IPv4 and IPv6                                 |
 //! | `entry`     | a flow in memory                                                   |
+//! | `cold`      | what is done with a flow beside forwarding                         |
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
 //! | `ct`        | what conntrack hands over and gets back                            |
@@ -24,6 +25,7 @@
 
 use kernel::prelude::*;
 
+mod cold;
 mod ct;
 mod debugfs;
 mod entry;

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The worker of a flowtable: takes dead flows out, looks at those whose time has come, and resizes
+//! the tables.
+
+use super::{
+    tick,
+    Flowtable,
+    Inner, //
+};
+use crate::{
+    cold::{
+        Cold,
+        Visitor, //
+    },
+    entry::Flow,
+    family::Family,
+    ffi::{
+        self,
+        c,
+        HZ, //
+    }, //
+};
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::Ordering, //
+};
+use kernel::sync::rcu;
+use nft_flow::{
+    age::Due,
+    reason::TeardownReason, //
+};
+
+/// Flows that the worker looks at before others get a chance to run.
+const FLOWS_AT_ONCE: usize = 64;
+/// Flows that the worker looks at in a second, about: with more flows, each one less often.
+const FLOWS_PER_SECOND: usize = 65536;
+/// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
+/// those that were deleted without another packet are noticed.
+const MAX_INTERVAL: u32 = 16;
+
+impl Flowtable {
+    /// One run of the worker.
+    pub(super) fn work(&self) {
+        self.kicked.store(false, Ordering::Relaxed);
+        self.reap();
+        self.age();
+        self.reap();
+        self.resize(&self.v4, |inner| &mut inner.w4);
+        self.resize(&self.v6, |inner| &mut inner.w6);
+        self.resize(&self.cts, |inner| &mut inner.cts);
+        self.resize(&self.shapes, |inner| &mut inner.shapes);
+    }
+
+    /// Takes the dead out of table and wheel, and frees them.
+    pub(super) fn reap(&self) {
+        struct Withdraw<'a>(&'a mut Inner);
+        impl Visitor for Withdraw<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for entry in &flow.entries {
+                    F::withdraw(self.0, entry);
+                }
+            }
+        }
+
+        let mut next = self.dead.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut n = 0;
+
+        while let Some(cold) = NonNull::new(next) {
+            // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
+            unsafe {
+                next = cold.as_ref().next_dead.load(Ordering::Relaxed);
+                self.locked(|inner| {
+                    cold.as_ref().with(Withdraw(inner));
+                    inner.cts.remove(cold.as_ref());
+                    inner.wheel.remove(NonNull::from(&cold.as_ref().link));
+                    self.release_locked(inner, cold.as_ref().shapes);
+                });
+                Cold::free(cold);
+
+                n += 1;
+                if n % FLOWS_AT_ONCE == 0 {
+                    c::nfo_cond_resched();
+                }
+            }
+        }
+    }
+
+    /// Looks at the flows whose time has come.
+    fn age(&self) {
+        let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
+
+        loop {
+            let now = tick();
+            let mut n = 0;
+            let flows = self.locked(|inner| {
+                let mut budget = 4 * FLOWS_AT_ONCE as u32;
+
+                while n < FLOWS_AT_ONCE {
+                    match inner.wheel.advance(now, &mut budget) {
+                        Due::Link(link) => {
+                            // SAFETY: All links in the wheel are those of flows.
+                            due[n] = unsafe { Cold::from_link(link) };
+                            n += 1;
+                        }
+                        Due::Busy | Due::Idle => break,
+                    }
+                }
+                inner.wheel.len().wrapping_add(n)
+            });
+            if n == 0 {
+                return;
+            }
+
+            let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
+            let mut again = [None; FLOWS_AT_ONCE];
+
+            for (cold, again) in due[..n].iter().zip(&mut again) {
+                // SAFETY: The worker alone frees flows, and these are not freed yet.
+                *again = self.check(unsafe { cold.as_ref() }, interval);
+            }
+            self.locked(|inner| {
+                for (cold, again) in due[..n].iter().zip(&again) {
+                    if let Some(after) = again {
+                        // SAFETY: The link is in no wheel, and lives until the worker frees the
+                        // flow, before which it is removed.
+                        unsafe {
+                            let link = NonNull::from(&cold.as_ref().link);
+                            inner.wheel.add(link, now.wrapping_add(*after));
+                        }
+                    }
+                }
+            });
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+    }
+
+    /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
+    fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
+        struct Valid;
+        impl Visitor for Valid {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let _rcu = rcu::read_lock();
+
+                flow.entries.iter().all(|entry| F::dst_valid(entry))
+            }
+        }
+
+        if !cold.state.is_live() {
+            return None;
+        }
+        let ct = cold.ct.get();
+        let idle = cold.idle(ffi::jiffies32());
+        // SAFETY: The namespace outlives its flowtables.
+        let timeout = unsafe { c::nfo_offload_timeout(self.net(), cold.proto.number()) };
+        let reason = if ct.is_dying() {
+            TeardownReason::CtDying
+        } else if idle >= timeout {
+            TeardownReason::Idle
+        } else if cold.is_disowned(ffi::jiffies32()) {
+            TeardownReason::Ruleset
+        } else if ct.is_tcp_closed() {
+            TeardownReason::Conntrack
+        } else if !cold.with(Valid) {
+            TeardownReason::DstStale
+        } else if !cold.is_current() {
+            TeardownReason::PathChange
+        } else {
+            ct.extend();
+            let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
+            return Some(rest.clamp(1, interval));
+        };
+        cold.kill(reason);
+        None
+    }
+}
