@@ -17,10 +17,7 @@ use crate::{
     entry::Flow,
     family::{Family, V4, V6},
     ffi::c,
-    flowtable::{
-        Flowtable,
-        Writers, //
-    },
+    flowtable::Flowtable,
     path,
     stats, //
 };
@@ -71,7 +68,7 @@ unsafe fn private(expr: *const c::nft_expr) -> *mut Private {
 /// # Safety
 ///
 /// As for [`eval`]; `F` is the packet's family.
-unsafe fn offload<F: Writers>(
+unsafe fn offload<F: Family>(
     pkt: &c::nft_pktinfo,
     nft: *mut c::nft_flowtable,
     ft: &Flowtable,

@@ -41,7 +41,10 @@ use nft_flow::{
         Rewrite6, //
     },
     state::Direction,
-    table::Table, //
+    table::{
+        Table,
+        Writer, //
+    }, //
 };
 
 /// What differs between IPv4 and IPv6.
@@ -61,6 +64,9 @@ pub(crate) trait Family: Sized + 'static {
 
     /// This family's table.
     fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
+
+    /// The writer of this family's table.
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
 
     /// From bytes to a key.
     fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
@@ -84,9 +90,6 @@ pub(crate) trait Family: Sized + 'static {
 
     /// What stands in a key for the way that packets come in.
     fn port(key: &Self::Key) -> PortId;
-
-    /// Takes an entry out of its table, if it is there still.
-    fn withdraw(inner: &mut Inner, entry: &Entry<Self>);
 
     /// What [`Family::dst_valid`] compares with.
     fn cookie(dst: &Dst) -> u32;
@@ -139,6 +142,10 @@ impl Family for V4 {
         &ft.v4
     }
 
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+        &mut inner.w4
+    }
+
     #[inline(always)]
     fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
         parse::ipv4(hdr, len, port)
@@ -175,10 +182,6 @@ impl Family for V4 {
 
     fn port(key: &Key4) -> PortId {
         key.port.port()
-    }
-
-    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
-        inner.w4.remove(entry);
     }
 
     fn cookie(_: &Dst) -> u32 {
@@ -258,6 +261,10 @@ impl Family for V6 {
         &ft.v6
     }
 
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+        &mut inner.w6
+    }
+
     #[inline(always)]
     fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
         parse::ipv6(hdr, len, port)
@@ -293,10 +300,6 @@ impl Family for V6 {
 
     fn port(key: &Key6) -> PortId {
         key.port.port()
-    }
-
-    fn withdraw(inner: &mut Inner, entry: &Entry<Self>) {
-        inner.w6.remove(entry);
     }
 
     fn cookie(dst: &Dst) -> u32 {

@@ -166,24 +166,6 @@ unsafe impl Send for Flowtable {}
 // SAFETY: As above; what changes is atomic or under the lock.
 unsafe impl Sync for Flowtable {}
 
-/// A family's writer, for code that serves both.
-pub(crate) trait Writers: Family {
-    /// The writer of this family's table.
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
-}
-
-impl Writers for V4 {
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<V4>> {
-        &mut inner.w4
-    }
-}
-
-impl Writers for V6 {
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<V6>> {
-        &mut inner.w6
-    }
-}
-
 /// Seconds since boot, as the wheel counts them.
 fn tick() -> u32 {
     // SAFETY: `jiffies` is always mapped.
@@ -368,7 +350,7 @@ impl Flowtable {
     /// # Safety
     ///
     /// `flow` came from [`Flow::new`] and is in no table.
-    pub(crate) unsafe fn add<F: Writers>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
+    pub(crate) unsafe fn add<F: Family>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
         let Flow {
             entries: [orig, reply],
@@ -470,7 +452,7 @@ impl Flowtable {
         self.kill_family::<V6>(reason, &which);
     }
 
-    fn kill_family<F: Writers>(&self, reason: TeardownReason, which: &impl Fn(&Cold) -> bool) {
+    fn kill_family<F: Family>(&self, reason: TeardownReason, which: &impl Fn(&Cold) -> bool) {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {

@@ -66,12 +66,13 @@ const PACKET_HOST: u8 = 0;
 /// `PACKET_OTHERHOST`: not to this device's address; to that of a bridge above it, maybe.
 const PACKET_OTHERHOST: u8 = 3;
 
-/// Both families: `nf_flowtable_type.hook` of an inet flowtable.
+/// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets of
+/// both families or of one.
 ///
 /// # Safety
 ///
 /// Called by netfilter for a packet at the ingress hook of a device, `ft` is a flowtable of ours.
-pub(crate) unsafe extern "C" fn inet(
+pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
     ft: *mut c_void,
     skb: *mut c::sk_buff,
     _state: *const c::nf_hook_state,
@@ -81,64 +82,12 @@ pub(crate) unsafe extern "C" fn inet(
 
     if is_plain(skb) {
         match skb.protocol() {
-            V4::ETHERTYPE => return plain::<V4>(ft, skb),
-            V6::ETHERTYPE => return plain::<V6>(ft, skb),
+            V4::ETHERTYPE if IP4 => return plain::<V4>(ft, skb),
+            V6::ETHERTYPE if IP6 => return plain::<V6>(ft, skb),
             _ => (),
         }
     }
-    wrapped(ft, skb, Serves { v4: true, v6: true })
-}
-
-/// IPv4 only: for a flowtable in a table of family ip.
-///
-/// # Safety
-///
-/// As for [`inet`].
-pub(crate) unsafe extern "C" fn ipv4(
-    ft: *mut c_void,
-    skb: *mut c::sk_buff,
-    _state: *const c::nf_hook_state,
-) -> c_uint {
-    // SAFETY: By the contract of this function.
-    let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
-
-    if is_plain(skb) && skb.protocol() == V4::ETHERTYPE {
-        return plain::<V4>(ft, skb);
-    }
-    wrapped(
-        ft,
-        skb,
-        Serves {
-            v4: true,
-            v6: false,
-        },
-    )
-}
-
-/// IPv6 only: for a flowtable in a table of family ip6.
-///
-/// # Safety
-///
-/// As for [`inet`].
-pub(crate) unsafe extern "C" fn ipv6(
-    ft: *mut c_void,
-    skb: *mut c::sk_buff,
-    _state: *const c::nf_hook_state,
-) -> c_uint {
-    // SAFETY: By the contract of this function.
-    let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
-
-    if is_plain(skb) && skb.protocol() == V6::ETHERTYPE {
-        return plain::<V6>(ft, skb);
-    }
-    wrapped(
-        ft,
-        skb,
-        Serves {
-            v4: false,
-            v6: true,
-        },
-    )
+    wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
 }
 
 /// The families that a flowtable serves.

@@ -172,9 +172,9 @@ const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
 }
 
 pub(super) static TYPES: [Type; 3] = [
-    flowtable_type(c::NFPROTO_INET, Some(hook::inet)),
-    flowtable_type(c::NFPROTO_IPV4, Some(hook::ipv4)),
-    flowtable_type(c::NFPROTO_IPV6, Some(hook::ipv6)),
+    flowtable_type(c::NFPROTO_INET, Some(hook::ingress::<true, true>)),
+    flowtable_type(c::NFPROTO_IPV4, Some(hook::ingress::<true, false>)),
+    flowtable_type(c::NFPROTO_IPV6, Some(hook::ingress::<false, true>)),
 ];
 
 /// Keeps the types registered.

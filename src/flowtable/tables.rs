@@ -5,11 +5,11 @@
 use super::{
     Flowtable,
     Inner,
-    Writers,
     BUCKETS_AT_ONCE, //
 };
 use crate::{
     entry::Entry,
+    family::Family,
     ffi::c, //
 };
 use core::ptr::NonNull;
@@ -81,7 +81,7 @@ pub(super) unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Bu
 /// # Safety
 ///
 /// As for [`Writer::insert`].
-pub(super) unsafe fn insert_both<F: Writers>(
+pub(super) unsafe fn insert_both<F: Family>(
     inner: &mut Inner,
     orig: &Entry<F>,
     reply: &Entry<F>,

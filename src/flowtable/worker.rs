@@ -62,7 +62,7 @@ impl Flowtable {
             type Output = ();
             fn visit<F: Family>(self, flow: &Flow<F>) {
                 for entry in &flow.entries {
-                    F::withdraw(self.0, entry);
+                    F::writer(self.0).remove(entry);
                 }
             }
         }
