@@ -30,13 +30,15 @@ use crate::{
     },
     flowtable::Flowtable,
     path::{
-        Dst,
         Half,
-        Input,
-        Neigh,
         Output, //
     },
-    shape::Shape, //
+    route::{
+        Dst,
+        Neigh, //
+    },
+    shape::Shape,
+    walk::Input, //
 };
 use core::{
     mem::ManuallyDrop,

@@ -14,7 +14,7 @@ use crate::{
         Flowtable,
         Inner, //
     },
-    path::{
+    route::{
         self,
         Dst, //
     }, //
@@ -97,7 +97,7 @@ pub(crate) trait Family: Sized + 'static {
     /// Is the route still the one that a lookup would give?
     fn dst_valid(entry: &Entry<Self>) -> bool;
 
-    /// Fills in a route lookup back to the packet's source; see [`path::flow_to4`].
+    /// Fills in a route lookup back to the packet's source; see [`route::flow_to4`].
     ///
     /// # Safety
     ///
@@ -220,7 +220,7 @@ impl Family for V4 {
         dir: Direction,
     ) {
         // SAFETY: The same contract.
-        unsafe { path::flow_to4(fl, skb, pkt, ct, dir) }
+        unsafe { route::flow_to4(fl, skb, pkt, ct, dir) }
     }
 }
 
@@ -322,6 +322,6 @@ impl Family for V6 {
         dir: Direction,
     ) {
         // SAFETY: The same contract.
-        unsafe { path::flow_to6(fl, skb, pkt, ct, dir) }
+        unsafe { route::flow_to6(fl, skb, pkt, ct, dir) }
     }
 }

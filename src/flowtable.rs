@@ -37,12 +37,12 @@ use crate::{
         BhGuard,
         HZ, //
     },
-    path::Input,
     shape::{
         self,
         Shape, //
     },
-    stats, //
+    stats,
+    walk::Input, //
 };
 use core::{
     mem::offset_of,

@@ -6,6 +6,8 @@
 //! |-------------|--------------------------------------------------------------------|
 //! | `expr`      | the nftables expression `flow_offload`: which connections          |
 //! | `path`      | where their packets leave and come in                              |
+//! | `walk`      | the devices below a route                                          |
+//! | `route`     | routes and neighbours                                              |
 //! | `flowtable` | tables, ageing, worker; the flowtable types                        |
 //! | `family`    | what differs between IPv4 and IPv6                                 |
 //! | `entry`     | a flow in memory                                                   |
@@ -36,8 +38,10 @@ mod flowtable;
 mod heal;
 mod hook;
 mod path;
+mod route;
 mod shape;
 mod stats;
+mod walk;
 mod xmit;
 
 use entry::Flow;

@@ -10,7 +10,7 @@
 use crate::{
     ffi::c,
     flowtable::Inner,
-    path::Input, //
+    walk::Input, //
 };
 use core::{
     mem::offset_of,
@@ -50,7 +50,7 @@ pub(crate) struct Shape {
     /// device that the frame comes in through.
     pub(crate) mac: [u8; 6],
     /// Indices of the devices between the wire and the route, 0 for none.
-    pub(crate) devices: [u32; crate::path::MAX_DEVICES],
+    pub(crate) devices: [u32; crate::walk::MAX_DEVICES],
     parent: Option<NonNull<Shape>>,
     refs: AtomicU32,
     rcu: c::callback_head,
