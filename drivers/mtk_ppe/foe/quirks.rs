@@ -62,7 +62,7 @@ pub const ALL: &[Quirk] = &[
         id: "B7",
         kernel: "an entry is in force before it is marked to be counted: its first packets are not",
         ours: "the mark is in the entry when it becomes valid",
-        shown: true,
+        shown: false,
     },
     Quirk {
         id: "B8",
@@ -110,6 +110,12 @@ pub const ALL: &[Quirk] = &[
     Quirk {
         id: "N3",
         kernel: "on the first generation the station of a radio overwrites the second VLAN tag",
+        ours: "refused",
+        shown: true,
+    },
+    Quirk {
+        id: "N4",
+        kernel: "a VLAN tag inside of a PPPoE session is written around it",
         ours: "refused",
         shown: true,
     },
