@@ -155,7 +155,42 @@ tcase -x "a port is moved to another VLAN"      cut_off bridge vlan add dev p1 v
 tcase -x "a port leaves the bridge"             cut_off ip link set p1 nomaster -- ip link set p1 master br0
 # (without STP the bridge itself ends every other state)
 tcase -x "a port is disabled in the bridge"     cut_off bridge link set dev p1 state 0 -- bridge link set dev p1 state 3
+tcase -x "a VLAN is taken from a port"          cut_off bridge vlan del dev p1 vid 10 -- bridge vlan add dev p1 vid 10 pvid untagged
+tcase -x "the bridge leaves a VLAN"             cut_off bridge vlan del dev br0 vid 10 self -- bridge vlan add dev br0 vid 10 pvid untagged self
 tcase -x "the bridge goes down, the ports stay" cut_off ip link set br0 down -- ip link set br0 up
+
+# undisturbed CHANGE... -- BACK...: traffic goes on, the fast way
+undisturbed() {
+	local how=() back=()
+	while [ "$1" != -- ]; do how+=("$1"); shift; done
+	shift; back=("$@")
+	bridge_up vlan_default_pvid 10
+	rules DEVS="p1, p2, wan" WATCH="p1, p2, wan" || return
+	stream_start $V4 || return
+	want_ok "${how[*]}" at "$rt" "${how[@]}"
+	busywait $((1000 * SLOW)) flowing || fail "traffic stopped"
+	fast_now
+	want_ok "${back[*]}" at "$rt" "${back[@]}"
+	busywait $((1000 * SLOW)) flowing || fail "traffic stopped after the way back"
+	fast_now
+	stream_end 1500
+}
+tcase "the bridge begins to filter VLANs, and ends" undisturbed ip link set br0 type bridge vlan_filtering 1 -- ip link set br0 type bridge vlan_filtering 0
+tcase "a port is isolated, and not"             undisturbed bridge link set dev p1 isolated on -- bridge link set dev p1 isolated off
+tcase "a port is locked to its station"         undisturbed bridge link set dev p1 locked on -- bridge link set dev p1 locked off
+
+blocked_vlan() { # the state of one VLAN at a port: only seen by a packet that is let through to it
+	MAC=$BRMAC bridge_up vlan_filtering 1 vlan_default_pvid 10
+	rules DEVS="p1, p2, wan" WATCH="p1, p2, wan" || return
+	stream_start $V4 || return
+	want_ok "block" at "$rt" bridge vlan set dev p1 vid 10 state blocking || return
+	busywait $((25000 * SLOW)) not_flowing || fail "frames of a blocked VLAN are still routed"
+	at "$rt" bridge vlan set dev p1 vid 10 state forwarding
+	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
+	stream_end 30000
+}
+tcase -x "a VLAN is blocked at a port"          blocked_vlan
 
 # ---- stations that move; the far end keeps sending
 

@@ -205,8 +205,16 @@ impl Cold {
 
         if due {
             last.store(now, Ordering::Relaxed);
+            self.expect(now);
         }
         due
+    }
+
+    /// A packet is on its way through the ruleset. If it does not pass, [`Cold::is_disowned`].
+    fn expect(&self, now: u32) {
+        let _ = self
+            .bounced
+            .compare_exchange(0, now | 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Has the flow not been taken down?
@@ -218,12 +226,13 @@ impl Cold {
     #[cold]
     pub(crate) fn bounce(&self, dir: Direction, generation: u32) {
         self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
-        let _ = self.bounced.compare_exchange(
-            0,
-            ffi::jiffies32() | 1,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        self.expect(ffi::jiffies32());
+    }
+
+    /// Do the bridges below let packets of direction `dir` up?
+    pub(crate) fn may_enter(&self, dir: Direction) -> bool {
+        // SAFETY: The flow uses it.
+        self.shapes[dir as usize].is_none_or(|shape| unsafe { shape.as_ref() }.is_open())
     }
 
     /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
@@ -257,7 +266,8 @@ impl Cold {
         (self.sent_to[dir as usize].load(Ordering::Relaxed) == generation).then_some(generation)
     }
 
-    /// Has the ruleset had its packets for long enough, and not agreed?
+    /// Has the ruleset had its packets for long enough, and not agreed? So it is too if what is let
+    /// through for a bridge's sake does not get past it, whatever rules the bridge has.
     pub(crate) fn is_disowned(&self, now: u32) -> bool {
         const PATIENCE: u32 = 2 * ffi::HZ;
 

@@ -245,6 +245,12 @@ impl<F: Family> Entry<F> {
         self.flags() & flag::SECPATH != 0
     }
 
+    /// Do packets come in through a bridge?
+    #[inline(always)]
+    pub(crate) fn is_bridged(&self) -> bool {
+        self.flags() & flag::BRIDGED != 0
+    }
+
     /// Is it time for a packet to show its sender to the bridge that it comes in through? Bridges
     /// forget stations that they do not hear, after five minutes as a rule.
     #[inline(always)]
@@ -334,7 +340,7 @@ impl<F: Family> Flow<F> {
                 unsafe { s.as_ref() }.port
             }),
             secure: matches!(answers.output, Output::Xfrm),
-            bridged: input.bridged,
+            bridged: input.is_bridged(),
         };
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);

@@ -10,8 +10,8 @@
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
 //! mainline has its hash table, the worker where mainline has its own.
 //!
-//! Lock order: [`FLOWTABLES`], then a flowtable's `inner` (softirqs off), then a conntrack entry's
-//! lock. `nfnl_lock` may be held around all of them, and is taken around none.
+//! Lock order: RTNL, [`FLOWTABLES`], then a flowtable's `inner` (softirqs off), then a conntrack
+//! entry's lock. `nfnl_lock` may be held around all of them, and is taken around none.
 
 mod nft;
 mod tables;
@@ -143,6 +143,8 @@ pub(crate) struct Flowtable {
     dead: AtomicPtr<Cold>,
     /// The worker was asked to run and has not begun.
     kicked: AtomicBool,
+    /// Something about bridges has changed, and the worker has not looked yet.
+    alerted: AtomicBool,
     /// Sees the packets that have passed the ruleset.
     passed: Opaque<c::nf_hook_ops>,
     #[pin]
@@ -157,6 +159,8 @@ pub(crate) struct Inner {
     cts: Writer<Cold>,
     /// The number of the next shape.
     pub(crate) next_shape: u32,
+    /// All numbers were given out once: some may be in use.
+    pub(crate) shapes_wrapped: bool,
     wheel: Wheel,
     closing: bool,
 }
@@ -197,6 +201,7 @@ impl Flowtable {
             shapes: ws,
             cts: wc,
             next_shape: 0,
+            shapes_wrapped: false,
             wheel: Wheel::new(tick()),
             closing: false,
         };
@@ -211,6 +216,7 @@ impl Flowtable {
             nf,
             dead: AtomicPtr::new(ptr::null_mut()),
             kicked: AtomicBool::new(false),
+            alerted: AtomicBool::new(false),
             passed: Opaque::uninit(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
@@ -388,7 +394,18 @@ impl Flowtable {
     fn kick(&self) {
         if !self.kicked.swap(true, Ordering::Relaxed) {
             // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
-            unsafe { c::nfo_gc_kick(self.nf.as_ptr()) };
+            unsafe { c::nfo_gc_kick(self.nf.as_ptr(), 0) };
+        }
+    }
+
+    /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
+    /// to make it.
+    pub(crate) fn alert(&self) {
+        const SOON: usize = (HZ / 10) as usize;
+
+        if self.has_shapes() && !self.alerted.swap(true, Ordering::Relaxed) {
+            // SAFETY: As above.
+            unsafe { c::nfo_gc_kick(self.nf.as_ptr(), SOON) };
         }
     }
 
@@ -420,17 +437,22 @@ impl Flowtable {
 
     /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
     pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
-        if input.tunnel.is_none() && !input.has_frame_shape() {
+        if input.layer.tunnel.is_none() && !input.has_frame_shape() {
             return Ok(None);
         }
         let mut reserve = shape::Reserve::new(input)?;
 
-        self.locked(|inner| {
+        let shape = self.locked(|inner| {
             let shape = shape::intern(inner, input, &mut reserve);
 
             self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
             shape
-        })
+        })?;
+        // SAFETY: A use of it is ours, if there is one.
+        if shape.is_some_and(|shape| unsafe { !shape.as_ref().is_known() }) {
+            self.kick();
+        }
+        Ok(shape)
     }
 
     /// Ends the use of shapes.

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What changes around a flow: devices that go down, away, or carry smaller packets.
+//! What changes around a flow: devices that go down, away, or carry smaller packets, and bridge
+//! ports that belong to another VLAN or are blocked.
 //!
-//! Changed routes and neighbours need no notice: the packet path looks at them for each packet.
+//! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
+//! do stations that move: packets to them leave through the bridge, and theirs come in where there
+//! is no flow, which says enough (see [`crate::cold::Cold::revisit`]). Bridges give notice by way of
+//! switchdev; in kernels without it the worker finds out within a second.
 
 use crate::{
     ffi::c,
@@ -59,32 +63,67 @@ unsafe extern "C" fn netdev_event(
     NOTIFY_DONE
 }
 
+/// Something that a switch should know: the state or the VLANs of a bridge port change.
+///
+/// # Safety
+///
+/// Called by the blocking notifier chain of switchdev only.
+unsafe extern "C" fn switchdev_event(
+    _nb: *mut c::notifier_block,
+    _event: c_ulong,
+    info: *mut c_void,
+) -> c_int {
+    // SAFETY: What comes with an event begins with the device.
+    let net = unsafe { c::nfo_dev_net((*info.cast::<c::switchdev_notifier_info>()).dev) };
+
+    for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
+        if ptr::eq(ft.net(), net) {
+            ft.alert();
+        }
+    }
+    NOTIFY_DONE
+}
+
 struct Notifier(UnsafeCell<c::notifier_block>);
 
 // SAFETY: C serialises what it does with a registered notifier.
 unsafe impl Sync for Notifier {}
 
-static NETDEV: Notifier = Notifier(UnsafeCell::new(c::notifier_block {
-    notifier_call: Some(netdev_event),
-    next: ptr::null_mut(),
-    priority: 0,
-}));
+const fn notifier(call: c::notifier_fn_t) -> Notifier {
+    Notifier(UnsafeCell::new(c::notifier_block {
+        notifier_call: call,
+        next: ptr::null_mut(),
+        priority: 0,
+    }))
+}
 
-/// Keeps the notifier registered.
+static NETDEV: Notifier = notifier(Some(netdev_event));
+static SWITCHDEV: Notifier = notifier(Some(switchdev_event));
+
+/// Keeps the notifiers registered.
 pub(crate) struct Registration(());
 
 impl Registration {
-    /// Registers the notifier.
+    /// Registers the notifiers.
     pub(crate) fn new() -> Result<Self> {
-        // SAFETY: The block is static and not registered yet.
-        to_result(unsafe { c::register_netdevice_notifier(NETDEV.0.get()) })?;
+        // SAFETY: The blocks are static and not registered yet.
+        unsafe {
+            to_result(c::nfo_switchdev_register(SWITCHDEV.0.get()))?;
+            to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
+                c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            })?;
+        }
         Ok(Self(()))
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: Registered by `new`.
-        unsafe { c::unregister_netdevice_notifier(NETDEV.0.get()) };
+        // SAFETY: Registered by `new`. No flowtable is left that would ask a bridge.
+        unsafe {
+            c::unregister_netdevice_notifier(NETDEV.0.get());
+            c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            c::nfo_bridge_forget();
+        }
     }
 }

@@ -375,6 +375,9 @@ fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissRe
     if entry.needs_secpath() && !skb.has_secpath() {
         return Err(MissReason::SecPath);
     }
+    if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
+        return Err(MissReason::Bridge);
+    }
     if entry.wants_refresh(now) {
         return Err(MissReason::Refresh);
     }

@@ -26,6 +26,7 @@ use crate::{
     shape::Shape,
     walk::{
         self,
+        End,
         Input,
         Walk, //
     }, //
@@ -161,8 +162,7 @@ unsafe fn half<F: Family>(
 
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
-        let (walk, _) = walk::down::<F>(dst.dev(), neigh.as_ptr(), nft);
-        let input = walk.finish(seed)?;
+        let input = walk::down::<F>(dst.dev(), neigh.as_ptr(), nft).finish(seed)?;
 
         Ok(Half {
             dst,
@@ -194,21 +194,24 @@ pub(crate) unsafe fn is_current<F: Family>(
         if neigh.is_null() {
             return true;
         }
-        let (walk, complete) = walk::down::<F>(answers.dst.dev(), neigh, ft.nft());
-        if !complete {
-            return shape.is_none() || entry.idle(ffi::jiffies32()) > SILENT;
-        }
-        match walk.finish(&ft.seed) {
+        let walk = walk::down::<F>(answers.dst.dev(), neigh, ft.nft());
+        let end = walk.end();
+        let same = match walk.finish(&ft.seed) {
             Ok(input) => match shape {
                 Some(shape) => shape.as_ref().is_of(&input),
                 None => {
-                    input.tunnel.is_none()
-                        && input.encaps.is_empty()
+                    input.layer.tunnel.is_none()
+                        && !input.has_frame_shape()
                         && input.ifindex == entry.key_port()
                 }
             },
             // No device of the way is listed any more.
             Err(_) => false,
-        }
+        };
+
+        same || matches!(end, End::Unknown | End::NoNeigh)
+            && shape.is_none_or(|shape| {
+                shape.as_ref().is_open() && entry.idle(ffi::jiffies32()) > SILENT
+            })
     }
 }

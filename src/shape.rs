@@ -6,11 +6,20 @@
 //! is the interface; any other combination of interface, VLAN tags, PPPoE session and tunnel is a
 //! shape, which is numbered when the first flow needs it and forgotten with the last one. The
 //! packet path looks shapes up in a table like that of the flows.
+//!
+//! A shape of packets that pass a bridge is open as long as the bridge takes them from the port.
+//! The worker looks after that: spanning tree and VLANs of a port change without any notice to the
+//! flows behind it.
 
 use crate::{
     ffi::c,
     flowtable::Inner,
-    walk::Input, //
+    walk::{
+        Gate,
+        Input,
+        MAX_DEVICES,
+        MAX_GATES, //
+    }, //
 };
 use core::{
     mem::offset_of,
@@ -19,6 +28,7 @@ use core::{
         NonNull, //
     },
     sync::atomic::{
+        AtomicBool,
         AtomicU32,
         Ordering, //
     }, //
@@ -29,11 +39,15 @@ use nft_flow::{
     key::{
         Key,
         Key6,
-        PortId,
-        Seed, //
+        PortId, //
     },
     reason::SkipReason,
-    table::Item, //
+    table::{
+        Cursor,
+        InsertError,
+        Item,
+        Visit, //
+    }, //
 };
 
 /// A shape.
@@ -50,7 +64,14 @@ pub(crate) struct Shape {
     /// device that the frame comes in through.
     pub(crate) mac: [u8; 6],
     /// Indices of the devices between the wire and the route, 0 for none.
-    pub(crate) devices: [u32; crate::walk::MAX_DEVICES],
+    pub(crate) devices: [u32; MAX_DEVICES],
+    /// Bridges that the packets pass.
+    gates: [Option<Gate>; MAX_GATES],
+    /// The bridges take them. Assumed of a new shape, until the worker has asked.
+    open: AtomicBool,
+    asked: AtomicBool,
+    /// The spanning tree's part in that.
+    forwarded: AtomicBool,
     parent: Option<NonNull<Shape>>,
     refs: AtomicU32,
     rcu: c::callback_head,
@@ -79,9 +100,15 @@ unsafe impl Item for Shape {
 impl Shape {
     /// Is it the shape of packets that come in by `input`?
     pub(crate) fn is_of(&self, input: &Input<'_>) -> bool {
-        let frame = input.encaps.shape(input.ifindex);
+        let frame = input.layer.encaps.shape(input.ifindex);
 
-        match input.tunnel {
+        if self.mac != input.layer.mac
+            || self.devices != input.layer.devices
+            || self.gates != input.layer.gates
+        {
+            return false;
+        }
+        match input.layer.tunnel {
             None => self.key == frame,
             Some((saddr, daddr, proto)) => {
                 // SAFETY: A shape holds a use of its parent.
@@ -94,6 +121,84 @@ impl Shape {
             }
         }
     }
+
+    /// Would packets that come in by it be let up?
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Have the bridges been asked?
+    pub(crate) fn is_known(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Asks the bridges again. Of the spanning tree only with `rtnl` held.
+    fn look_again(&self, net: *mut c::net, rtnl: bool) {
+        let forwarded = self.forwarded.load(Ordering::Relaxed);
+        let open = |gate: &Gate| gate.is_open(net, rtnl, forwarded);
+        let open = self.gates.iter().flatten().all(open);
+
+        if rtnl {
+            self.forwarded.store(open, Ordering::Relaxed);
+            self.asked.store(true, Ordering::Relaxed);
+        }
+        self.open.store(open, Ordering::Relaxed);
+    }
+
+    fn has_same_way(&self, other: &Self) -> bool {
+        self.mac == other.mac && self.devices == other.devices && self.gates == other.gates
+    }
+}
+
+/// Asks the bridges of some shapes again, from `cursor` on. Of the spanning tree only with `rtnl`
+/// held. True if there are more.
+pub(crate) fn look_again(
+    inner: &mut Inner,
+    cursor: &mut Cursor,
+    net: *mut c::net,
+    rtnl: bool,
+) -> bool {
+    const BUCKETS_AT_ONCE: usize = 32;
+
+    inner.shapes.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+        // SAFETY: In the table, hence valid; the lock is held.
+        let shape = unsafe { shape.as_ref() };
+
+        if shape.gates[0].is_some() {
+            shape.look_again(net, rtnl);
+        }
+        Visit::Keep
+    })
+}
+
+/// A number that no shape has. They are given out in turn.
+fn free_number(inner: &mut Inner) -> Option<PortId> {
+    const TRIES: usize = 16;
+
+    for _ in 0..TRIES {
+        let Some(port) = PortId::from_interned(inner.next_shape) else {
+            inner.next_shape = 0;
+            inner.shapes_wrapped = true;
+            continue;
+        };
+        let mut taken = false;
+
+        inner.next_shape += 1;
+        if inner.shapes_wrapped {
+            inner
+                .shapes
+                .visit(&mut Cursor::default(), usize::MAX, |shape| {
+                    // SAFETY: In the table, hence valid; the lock is held.
+                    taken |= unsafe { shape.as_ref() }.port == port;
+                    Visit::Keep
+                });
+        }
+        if !taken {
+            return Some(port);
+        }
+    }
+    None
 }
 
 /// Memory for the shapes that an input may need: allocated before the lock is taken.
@@ -102,16 +207,20 @@ pub(crate) struct Reserve([Option<KBox<Shape>>; 2]);
 impl Reserve {
     /// Allocates what `input` may need.
     pub(crate) fn new(input: &Input<'_>) -> Result<Self, SkipReason> {
-        let one = |needed: bool, key: Key6, seed: &Seed| {
+        let one = |needed: bool, key: Key6, devices: [u32; MAX_DEVICES]| {
             if !needed {
                 return Ok(None);
             }
             let shape = Shape {
-                hash: key.hash(seed),
+                hash: key.hash(input.seed),
                 key,
                 port: input.ifindex,
-                mac: input.mac,
-                devices: input.devices,
+                mac: input.layer.mac,
+                devices,
+                gates: input.layer.gates,
+                open: AtomicBool::new(true),
+                asked: AtomicBool::new(!input.is_bridged()),
+                forwarded: AtomicBool::new(true),
                 parent: None,
                 refs: AtomicU32::new(1),
                 rcu: c::callback_head {
@@ -123,18 +232,12 @@ impl Reserve {
                 .map(Some)
                 .map_err(|_| SkipReason::NoMem)
         };
+        let layer = &input.layer;
+        let key = layer.encaps.shape(input.ifindex);
 
-        let frame = one(
-            input.has_frame_shape(),
-            input.encaps.shape(input.ifindex),
-            input.seed,
-        )?;
+        let frame = one(input.has_frame_shape(), key, layer.devices_outside())?;
         // The key is completed when the number of the frame's shape is known.
-        let tunnel = one(
-            input.tunnel.is_some(),
-            input.encaps.shape(input.ifindex),
-            input.seed,
-        )?;
+        let tunnel = one(layer.tunnel.is_some(), key, layer.devices)?;
         Ok(Self([frame, tunnel]))
     }
 }
@@ -149,12 +252,12 @@ pub(crate) fn intern(
     let [frame, tunnel] = &mut reserve.0;
     let frame = match frame.take() {
         Some(shape) => {
-            let numbered = !input.encaps.is_empty();
+            let numbered = !input.layer.encaps.is_empty();
             Some(get_or_insert(inner, shape, numbered)?)
         }
         None => None,
     };
-    let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.tunnel) else {
+    let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.layer.tunnel) else {
         return Ok(frame);
     };
 
@@ -181,25 +284,25 @@ fn get_or_insert(
     numbered: bool,
 ) -> Result<NonNull<Shape>, SkipReason> {
     if numbered {
-        new.port = PortId::from_interned(inner.next_shape).ok_or(SkipReason::Ifindex)?;
+        new.port = free_number(inner).ok_or(SkipReason::Ifindex)?;
     }
     let parent = new.parent;
     let new = NonNull::from(KBox::leak(new));
 
     // SAFETY: The shape is freed a grace period after it was removed.
     match unsafe { inner.shapes.insert(new) } {
-        Ok(()) => {
-            if numbered {
-                inner.next_shape += 1;
-            }
-            Ok(new)
-        }
+        Ok(()) => Ok(new),
         Err(e) => {
             // SAFETY: Leaked above, and seen by nobody.
-            drop(unsafe { KBox::from_raw(new.as_ptr()) });
-            let nft_flow::table::InsertError::Exists(old) = e else {
+            let new = unsafe { KBox::from_raw(new.as_ptr()) };
+            let InsertError::Exists(old) = e else {
                 return Err(SkipReason::TableFull);
             };
+            // SAFETY: In the table, hence valid; the lock is held.
+            if !unsafe { old.as_ref() }.has_same_way(&new) {
+                // Its flows are about to be taken down.
+                return Err(SkipReason::PathChange);
+            }
             // SAFETY: In the table, hence valid; the lock is held.
             unsafe { old.as_ref() }.refs.fetch_add(1, Ordering::Relaxed);
             if let Some(parent) = parent {

@@ -3,13 +3,18 @@
 //! The devices between a route and the wire.
 //!
 //! They are walked down from the route's device; the lowest one that the flowtable lists is where
-//! packets come in, with the encapsulations of all devices above it.
+//! packets come in, with the encapsulations of all devices above it. What the devices in between
+//! would not let up is not to be picked up below them: the walk ends at a device that is down, and
+//! at a bridge that would not take packets from its port.
 
 use crate::{
     family::Family,
     ffi::c, //
 };
-use core::mem::MaybeUninit;
+use core::{
+    mem::MaybeUninit,
+    ptr, //
+};
 use nft_flow::{
     encap::{
         self,
@@ -29,24 +34,67 @@ const IPPROTO_IPIP: u8 = 4;
 const BR_VLAN_KEEP: u32 = 0;
 const BR_VLAN_TAG: u32 = 1;
 const BR_VLAN_UNTAG: u32 = 2;
+const BR_VLAN_UNTAG_HW: u32 = 3;
+/// `IFF_UP`, include/uapi/linux/if.h.
+const IFF_UP: u32 = 1;
 
 /// Most devices between the wire and the route that are remembered.
 pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;
+/// Most bridges among them: there is a VLAN device at least between two.
+pub(crate) const MAX_GATES: usize = MAX_DEVICES / 2;
+
+/// A bridge on the way up, which takes packets from one of its ports, or does not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gate {
+    pub(crate) bridge: u32,
+    pub(crate) port: u32,
+    /// The VLAN that the bridge sees them in, 0 if it does not filter VLANs.
+    vid: u16,
+    tagged_below: bool,
+    tagged_above: bool,
+}
+
+impl Gate {
+    /// Would the bridge pass packets up, if its spanning tree lets it?
+    ///
+    /// # Safety
+    ///
+    /// RCU is held, and the devices are those of the gate.
+    unsafe fn admits(&self, bridge: *const c::net_device, port: *const c::net_device) -> bool {
+        // SAFETY: The same contract.
+        unsafe {
+            c::nfo_bridge_admits(bridge, port, self.vid, self.tagged_below, self.tagged_above)
+        }
+    }
+
+    /// Does the bridge pass packets up? Of the spanning tree's part `forwarded` is what was known
+    /// of it before, if RTNL is not held now.
+    pub(crate) fn is_open(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
+        let _rcu = kernel::sync::rcu::read_lock();
+
+        // SAFETY: RCU is held; the network namespace is that of a flowtable.
+        unsafe {
+            let bridge = c::dev_get_by_index_rcu(net, self.bridge as i32);
+            let port = c::dev_get_by_index_rcu(net, self.port as i32);
+
+            !bridge.is_null()
+                && !port.is_null()
+                && self.admits(bridge, port)
+                && if rtnl {
+                    c::nfo_bridge_port_forwards(port)
+                } else {
+                    forwarded
+                }
+        }
+    }
+}
 
 /// Where packets come in that answer those of a direction.
 pub(crate) struct Input<'a> {
     /// The device whose hook sees them.
     pub(crate) ifindex: PortId,
     /// What is around them there.
-    pub(crate) encaps: Encaps,
-    /// Outer addresses as they arrive, and IP protocol.
-    pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
-    /// The link-layer address that they are sent to.
-    pub(crate) mac: [u8; 6],
-    /// They pass a bridge, which wants to see its stations from time to time.
-    pub(crate) bridged: bool,
-    /// All devices that they pass up to the route, 0 for none.
-    pub(crate) devices: [u32; MAX_DEVICES],
+    pub(crate) layer: Layer,
     /// Of the flowtable.
     pub(crate) seed: &'a Seed,
 }
@@ -54,17 +102,45 @@ pub(crate) struct Input<'a> {
 impl Input<'_> {
     /// Are the frames other than those that the interface's number tells?
     pub(crate) fn has_frame_shape(&self) -> bool {
-        self.bridged || !self.encaps.is_empty()
+        self.is_bridged() || !self.layer.encaps.is_empty()
+    }
+
+    /// Do they pass a bridge, which wants to see its stations from time to time?
+    pub(crate) fn is_bridged(&self) -> bool {
+        self.layer.gates[0].is_some()
     }
 }
 
-/// What a packet has around it at one device of the stack.
+/// What a packet has around it at one device of the stack, and above it.
 #[derive(Clone)]
-struct Layer {
-    encaps: Encaps,
-    tunnel: Option<([u64; 2], [u64; 2], u8)>,
-    mac: [u8; 6],
-    bridged: bool,
+pub(crate) struct Layer {
+    pub(crate) encaps: Encaps,
+    /// Outer addresses as they arrive, and IP protocol.
+    pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
+    /// The link-layer address that packets are sent to.
+    pub(crate) mac: [u8; 6],
+    /// The devices that they pass from there up to the route, in the other order; 0 for none.
+    pub(crate) devices: [u32; MAX_DEVICES],
+    /// The bridges among these.
+    pub(crate) gates: [Option<Gate>; MAX_GATES],
+    depth: usize,
+    /// How many devices are above the tunnel's outside.
+    outside: usize,
+}
+
+impl Layer {
+    /// The devices that the outer packets of a tunnel pass.
+    pub(crate) fn devices_outside(&self) -> [u32; MAX_DEVICES] {
+        let mut devices = [0; MAX_DEVICES];
+
+        for (to, from) in devices
+            .iter_mut()
+            .zip(self.devices.iter().skip(self.outside))
+        {
+            *to = *from;
+        }
+        devices
+    }
 }
 
 /// The way down from a route's device.
@@ -74,10 +150,22 @@ pub(crate) struct Walk {
     here: Layer,
     /// The lowest listed device so far.
     best: Option<(u32, Layer)>,
-    devices: [u32; MAX_DEVICES],
-    depth: usize,
-    /// The way could not be found for want of the neighbour's address.
-    lost: bool,
+    /// How it ended.
+    end: End,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At the lowest device.
+    Bottom,
+    /// At a device that cannot say what is below it: a bridge that does not know the station, a
+    /// tunnel of many ends.
+    Unknown,
+    /// The same, for want of the neighbour's address.
+    NoNeigh,
+    /// At a device that would not pass packets from below it.
+    Closed,
 }
 
 impl Walk {
@@ -89,16 +177,17 @@ impl Walk {
             encaps: Encaps::default(),
             tunnel: None,
             mac: [0; 6],
-            bridged: false,
+            devices: [0; MAX_DEVICES],
+            gates: [None; MAX_GATES],
+            depth: 0,
+            outside: 0,
         };
         let mut this = Self {
             nft,
             dev,
             here,
             best: None,
-            devices: [0; MAX_DEVICES],
-            depth: 0,
-            lost: false,
+            end: End::Bottom,
         };
 
         this.at(dev);
@@ -118,6 +207,11 @@ impl Walk {
         this
     }
 
+    /// How it ended.
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
     fn ifindex(&self) -> u32 {
         // SAFETY: A device of the walk, and RCU is held.
         unsafe { (*self.dev).ifindex as u32 }
@@ -126,10 +220,10 @@ impl Walk {
     /// Arrives at a device.
     fn at(&mut self, dev: *const c::net_device) {
         self.dev = dev;
-        if let Some(place) = self.devices.get_mut(self.depth) {
+        if let Some(place) = self.here.devices.get_mut(self.here.depth) {
             // SAFETY: A device of the walk, and RCU is held.
             *place = unsafe { (*dev).ifindex as u32 };
-            self.depth += 1;
+            self.here.depth += 1;
         }
         // SAFETY: As above. The address of an Ethernet device has six bytes.
         unsafe {
@@ -142,39 +236,30 @@ impl Walk {
         }
     }
 
-    /// Looks at what the device of `path` adds on the way down; false if it cannot be followed.
-    fn through(&mut self, path: &c::net_device_path) -> bool {
-        let encap = |encap: &c::net_device_path__bindgen_ty_1__bindgen_ty_1| {
-            Encap::new(u16::from_be(encap.proto), encap.id)
-        };
-
-        // SAFETY: The kind says which member of the union is meant.
+    /// Goes from the device of `path` down to `below`; or says why not.
+    fn step(&mut self, path: &c::net_device_path, below: *const c::net_device) -> Result<(), End> {
+        // SAFETY: The kind says which member of the union is meant; a device of the walk.
         unsafe {
             match path.type_ {
                 c::net_device_path_type_DEV_PATH_VLAN | c::net_device_path_type_DEV_PATH_PPPOE => {
-                    self.here
-                        .encaps
-                        .push_outer(encap(&path.__bindgen_anon_1.encap))
+                    let encap = &path.__bindgen_anon_1.encap;
+
+                    self.push(Encap::new(u16::from_be(encap.proto), encap.id))?;
                 }
                 c::net_device_path_type_DEV_PATH_BRIDGE => {
                     let bridge = &path.__bindgen_anon_1.bridge;
 
-                    self.here.bridged = true;
-                    match bridge.vlan_mode {
-                        BR_VLAN_KEEP => true,
-                        BR_VLAN_TAG => self.here.encaps.push_outer(Encap::vlan(
-                            u16::from_be(bridge.vlan_proto),
-                            bridge.vlan_id,
-                        )),
-                        BR_VLAN_UNTAG => self.here.encaps.pop_outer(),
-                        // Tagged by the switch on one side of the hook only.
-                        _ => false,
-                    }
+                    self.bridge(
+                        bridge.vlan_mode,
+                        u16::from_be(bridge.vlan_proto),
+                        bridge.vlan_id,
+                        below,
+                    )?;
                 }
                 c::net_device_path_type_DEV_PATH_TUN => {
                     let tun = &path.__bindgen_anon_1.tun;
                     if self.here.tunnel.is_some() || !self.here.encaps.is_empty() {
-                        return false;
+                        return Err(End::Bottom);
                     }
                     let (src, dst) = (&tun.__bindgen_anon_1, &tun.__bindgen_anon_2);
                     let addr = |v4: u32, v6: &c::in6_addr| match tun.inner_proto {
@@ -189,27 +274,77 @@ impl Walk {
                         tun.inner_proto,
                     ));
                     self.here.mac = [0; 6];
-                    true
+                    self.here.outside = self.here.depth;
                 }
-                _ => false,
+                // The lowest one, or a port of a switch: its packets come in there, out of the
+                // conduit's own encapsulation.
+                _ => return Err(End::Bottom),
             }
+            if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
+                return Err(End::Closed);
+            }
+        }
+        self.at(below);
+        Ok(())
+    }
+
+    fn push(&mut self, encap: Encap) -> Result<(), End> {
+        if self.here.encaps.push_outer(encap) {
+            Ok(())
+        } else {
+            Err(End::Bottom)
+        }
+    }
+
+    /// Through a bridge to its port `below`.
+    fn bridge(
+        &mut self,
+        mode: u32,
+        proto: u16,
+        vid: u16,
+        below: *const c::net_device,
+    ) -> Result<(), End> {
+        let tag = Encap::vlan(proto, vid);
+        let tagged = |walk: &Self| vid != 0 && walk.here.encaps.as_slice().first() == Some(&tag);
+        let tagged_above = tagged(self);
+
+        match mode {
+            // The last one: tagged by the switch on its way out, and not untagged on its way in.
+            BR_VLAN_KEEP | BR_VLAN_UNTAG_HW => (),
+            BR_VLAN_TAG => self.push(tag)?,
+            BR_VLAN_UNTAG if self.here.encaps.pop_outer() => (),
+            _ => return Err(End::Bottom),
+        }
+        let gate = Gate {
+            bridge: self.ifindex(),
+            // SAFETY: A device of the walk, and RCU is held.
+            port: unsafe { (*below).ifindex as u32 },
+            vid,
+            tagged_below: tagged(self),
+            tagged_above,
+        };
+        let place = self.here.gates.iter_mut().find(|place| place.is_none());
+
+        *place.ok_or(End::Bottom)? = Some(gate);
+        // SAFETY: RCU is held, and the devices are these.
+        if unsafe { gate.admits(self.dev, below) } {
+            Ok(())
+        } else {
+            Err(End::Closed)
         }
     }
 
     /// Where packets come in.
     pub(crate) fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
-        let (ifindex, layer) = self.best.ok_or(match self.lost {
-            true => SkipReason::Neigh,
-            false => SkipReason::DeviceNotListed,
+        let (ifindex, layer) = self.best.ok_or(match self.end {
+            End::NoNeigh => SkipReason::Neigh,
+            End::Closed => SkipReason::PathClosed,
+            End::Bottom | End::Unknown => SkipReason::DeviceNotListed,
         })?;
 
         Ok(Input {
             ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
-            encaps: layer.encaps,
-            tunnel: layer.tunnel,
-            mac: layer.mac,
-            bridged: layer.bridged,
-            devices: self.devices,
+            layer,
             seed,
         })
     }
@@ -225,13 +360,13 @@ pub(crate) unsafe fn down<F: Family>(
     dev: *const c::net_device,
     neigh: *mut c::neighbour,
     nft: *mut c::nft_flowtable,
-) -> (Walk, bool) {
+) -> Walk {
     // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
     unsafe {
         let mut walk = Walk::new(dev, nft);
 
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
-            return (walk, true);
+            return walk;
         }
         let mut ctx = MaybeUninit::<c::net_device_path_ctx>::zeroed().assume_init();
         let mut stack = MaybeUninit::<c::net_device_path_stack>::zeroed().assume_init();
@@ -247,25 +382,32 @@ pub(crate) unsafe fn down<F: Family>(
             .get(..stack.num_paths as usize)
             .unwrap_or_default();
 
+        if !complete {
+            walk.end = End::Unknown;
+        }
         for (i, path) in paths.iter().enumerate() {
-            if i > 0 {
-                walk.at(path.dev);
-            }
-            if !walk.through(path) {
+            // The one that could not go on is not among the paths.
+            let below = match paths.get(i + 1) {
+                Some(next) => next.dev,
+                None if complete => ptr::null(),
+                None => ctx.dev,
+            };
+
+            if below.is_null() {
                 break;
             }
-            // The one that could not go on is not among the paths.
-            if !complete && i + 1 == paths.len() && !ctx.dev.is_null() {
-                walk.at(ctx.dev);
+            if let Err(end) = walk.step(path, below) {
+                walk.end = end;
+                break;
             }
         }
         if complete {
             c::dev_fill_forward_path_release(&mut stack);
-        } else if !known {
+        } else if !known && walk.end == End::Unknown {
             // Next time, maybe: nobody else may have a reason to resolve it.
-            walk.lost = true;
+            walk.end = End::NoNeigh;
             c::nfo_neigh_resolve(neigh);
         }
-        (walk, complete)
+        walk
     }
 }

@@ -19,6 +19,7 @@
 #include <net/netfilter/nf_flow_table.h>
 #include <net/netfilter/nf_tables.h>
 #include <net/route.h>
+#include <net/switchdev.h>
 #include "helpers.h"
 
 /* Macros that bindgen cannot evaluate. */

@@ -345,9 +345,9 @@ void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay)
 	queue_delayed_work(system_dfl_wq, &ft->gc_work, delay);
 }
 
-void nfo_gc_kick(struct nf_flowtable *ft)
+void nfo_gc_kick(struct nf_flowtable *ft, unsigned long delay)
 {
-	mod_delayed_work(system_dfl_wq, &ft->gc_work, 0);
+	mod_delayed_work(system_dfl_wq, &ft->gc_work, delay);
 }
 
 void nfo_gc_cancel(struct nf_flowtable *ft)

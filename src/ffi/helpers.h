@@ -70,9 +70,18 @@ struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);
 u32 nfo_netns_inum(const struct net *net);
 
+void nfo_bridge_forget(void);
+bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device *port, u16 vid,
+		       bool tagged_below, bool tagged_above);
+bool nfo_bridge_port_forwards(const struct net_device *port);
+bool nfo_rtnl_trylock(void);
+void nfo_rtnl_unlock(void);
+int nfo_switchdev_register(struct notifier_block *nb);
+void nfo_switchdev_unregister(struct notifier_block *nb);
+
 void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc);
 void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay);
-void nfo_gc_kick(struct nf_flowtable *ft);
+void nfo_gc_kick(struct nf_flowtable *ft, unsigned long delay);
 void nfo_gc_cancel(struct nf_flowtable *ft);
 
 struct kmem_cache *nfo_cache_create(const char *name, u32 size);

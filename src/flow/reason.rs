@@ -100,6 +100,8 @@ reasons! {
         NoMem = "no_mem",
         /// The packet went through IPsec (it has a security path), or should have and did not.
         SecPath = "sec_path",
+        /// The bridge below the route does not take packets from the port, as far as is known.
+        Bridge = "bridge",
         /// Let through once in a while, so that the bridge below the route sees its station.
         Refresh = "refresh",
         /// The ruleset has changed since the rules last saw a packet of this direction.
@@ -140,6 +142,10 @@ reasons! {
         RouteXfrm = "route_xfrm",
         /// The stack of devices below the route is one that the fast path cannot express.
         PathShape = "path_shape",
+        /// A device below the route is down, or its bridge does not take packets from the port.
+        PathClosed = "path_closed",
+        /// Flows that come in the same way, but up to other devices, are being taken down.
+        PathChange = "path_change",
         /// The device that a direction enters by is not listed in the flowtable.
         DeviceNotListed = "device_not_listed",
         /// The egress device is not an Ethernet device and cannot be sent to directly.

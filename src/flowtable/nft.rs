@@ -120,8 +120,8 @@ unsafe extern "C" fn gc(work: *mut c::work_struct) {
             .byte_sub(offset_of!(c::nf_flowtable, gc_work) + offset_of!(c::delayed_work, work))
             .cast::<c::nf_flowtable>();
 
-        Flowtable::from_hook(nf.cast()).work();
-        c::nfo_gc_queue(nf, HZ as usize);
+        let pause = Flowtable::from_hook(nf.cast()).work();
+        c::nfo_gc_queue(nf, pause);
     }
 }
 

@@ -19,7 +19,8 @@ use crate::{
         self,
         c,
         HZ, //
-    }, //
+    },
+    shape, //
 };
 use core::{
     ptr::{
@@ -31,7 +32,8 @@ use core::{
 use kernel::sync::rcu;
 use nft_flow::{
     age::Due,
-    reason::TeardownReason, //
+    reason::TeardownReason,
+    table::Cursor, //
 };
 
 /// Flows that the worker looks at before others get a chance to run.
@@ -43,16 +45,46 @@ const FLOWS_PER_SECOND: usize = 65536;
 const MAX_INTERVAL: u32 = 16;
 
 impl Flowtable {
-    /// One run of the worker.
-    pub(super) fn work(&self) {
+    /// One run of the worker. Returns how many jiffies to pause then.
+    pub(super) fn work(&self) -> usize {
         self.kicked.store(false, Ordering::Relaxed);
+        self.alerted.store(false, Ordering::Relaxed);
         self.reap();
+        self.look_at_bridges();
         self.age();
         self.reap();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
         self.resize(&self.shapes, |inner| &mut inner.shapes);
+
+        // Without switchdev bridges give no notice.
+        if self.has_shapes() && !cfg!(CONFIG_NET_SWITCHDEV) {
+            (HZ / 2) as usize
+        } else {
+            HZ as usize
+        }
+    }
+
+    /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
+    /// which must not be waited for here: who holds it may wait for a flowtable's end, which waits
+    /// for us.
+    fn look_at_bridges(&self) {
+        if !self.has_shapes() {
+            return;
+        }
+        // SAFETY: Process context; unlocked below.
+        let rtnl = unsafe { c::nfo_rtnl_trylock() };
+
+        let mut cursor = Cursor::default();
+
+        while self.locked(|inner| shape::look_again(inner, &mut cursor, self.net(), rtnl)) {}
+        if rtnl {
+            // SAFETY: Locked above.
+            unsafe { c::nfo_rtnl_unlock() };
+        } else {
+            self.alert();
+        }
     }
 
     /// Takes the dead out of table and wheel, and frees them.
