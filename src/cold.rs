@@ -6,9 +6,13 @@
 use crate::{
     ct::{
         Ct,
-        CtRef, //
+        CtRef,
+        Windows, //
     },
-    entry::Flow,
+    entry::{
+        Entry,
+        Flow, //
+    },
     family::{
         Family,
         V4,
@@ -21,7 +25,8 @@ use crate::{
     flowtable::Flowtable,
     path,
     shape::Shape,
-    stats, //
+    stats,
+    tcp, //
 };
 use core::{
     mem::{
@@ -69,6 +74,7 @@ pub(crate) struct Cold {
     pub(crate) proto: L4Proto,
     nfproto: u8,
     pub(crate) ct: ManuallyDrop<CtRef>,
+    pub(crate) tcp: tcp::Control,
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
     /// How packets of each direction left the ruleset.
@@ -83,6 +89,8 @@ pub(crate) struct Cold {
     kept: AtomicU32,
     key: AddrKey,
     hash: u32,
+    /// Of the keys of both directions.
+    pub(crate) hashes: [u32; 2],
     /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
     pub(crate) shapes: [Option<NonNull<Shape>>; 2],
     ft: NonNull<Flowtable>,
@@ -118,11 +126,13 @@ unsafe impl Send for Cold {}
 unsafe impl Sync for Cold {}
 
 impl Cold {
-    /// The cold part of a new flow of family `F`, of which nothing is in a table yet. Takes the uses
-    /// of the shapes over.
+    /// The cold part of a new flow with these entries, which are in no table yet. `liberal`: conntrack
+    /// did not check windows so far. Takes the uses of the shapes over.
     pub(crate) fn new<F: Family>(
         ct: Ct,
         proto: L4Proto,
+        entries: &[Entry<F>; 2],
+        liberal: bool,
         shapes: [Option<NonNull<Shape>>; 2],
         ft: &Flowtable,
     ) -> Self {
@@ -137,6 +147,7 @@ impl Cold {
             proto,
             nfproto: F::NFPROTO,
             ct: ManuallyDrop::new(CtRef::new(ct)),
+            tcp: tcp::Control::new(liberal),
             acct: ct.counters(),
             qos: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
@@ -144,6 +155,7 @@ impl Cold {
             sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
             kept: AtomicU32::new(generation),
             hash: key.hash(&ft.seed),
+            hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
             key,
             shapes,
             ft: ft.into(),
@@ -279,6 +291,13 @@ impl Cold {
     /// rule that adds the flow was met as well, by this packet or one of the other direction, the
     /// ruleset agrees.
     pub(crate) fn passed(&self, dir: Direction, priority: u32, mark: u32) {
+        struct Learn;
+        impl Visitor for Learn {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.learn();
+            }
+        }
         struct Leave(Direction, bool);
         impl Visitor for Leave {
             type Output = ();
@@ -295,6 +314,7 @@ impl Cold {
             }
         }
 
+        self.with(Learn);
         let Some(generation) = self.judged_by(dir) else {
             return;
         };
@@ -406,6 +426,14 @@ impl Cold {
             }
         }
 
+        struct Leaves(TeardownReason);
+        impl Visitor for Leaves {
+            type Output = (Windows, bool);
+            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
+                flow.windows(self.0)
+            }
+        }
+
         if !self.state.kill(reason) {
             return;
         }
@@ -417,7 +445,8 @@ impl Cold {
             TeardownReason::Idle => self.idle(ffi::jiffies32()),
             _ => 0,
         };
-        ct.hand_back(idle, reason == TeardownReason::SynReuse);
+        let (windows, liberal) = self.with(Leaves(reason));
+        ct.hand_back(idle, windows, liberal);
         ct.release_claim();
         self.flowtable().bury(self);
     }

@@ -4,7 +4,8 @@
 //!
 //! While a flow is offloaded conntrack does not see its packets. So that the entry neither expires
 //! nor judges later packets by outdated windows, its timeout is kept long, window checks are
-//! relaxed, and on the way back state, windows and timeout are made what they would have been.
+//! relaxed, and on the way back state, windows and timeout are made what they would have been. What
+//! conntrack does see is told it in time, see [`crate::tcp`].
 //!
 //! C headers: [`include/net/netfilter/nf_conntrack.h`](srctree/include/net/netfilter/nf_conntrack.h),
 //! [`include/uapi/linux/netfilter/nf_conntrack_tcp.h`](srctree/include/uapi/linux/netfilter/nf_conntrack_tcp.h)
@@ -21,7 +22,10 @@ use core::{
         Ordering, //
     }, //
 };
-use nft_flow::state::Direction;
+use nft_flow::{
+    state::Direction,
+    window::Reach, //
+};
 
 pub(crate) const IPPROTO_TCP: u8 = 6;
 pub(crate) const IPPROTO_UDP: u8 = 17;
@@ -33,18 +37,40 @@ const NFCT_INFOMASK: usize = 7;
 const IP_CT_IS_REPLY: usize = 3;
 
 /// `IP_CT_TCP_FLAG_*`, include/uapi/linux/netfilter/nf_conntrack_tcp.h.
-const TCP_FLAG_CLOSE_INIT: u8 = 0x04;
 const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
 const TCP_FLAG_MAXACK_SET: u8 = 0x20;
+
+/// How far a direction of a TCP connection has got, as the packet path saw it.
+#[derive(Clone, Copy)]
+pub(crate) struct Progress {
+    /// The sequence number after the last byte.
+    pub(crate) end: u32,
+    /// How far around it packets may be, given the receiver's window scale.
+    pub(crate) reach: Reach,
+}
+
+/// What conntrack's windows become.
+#[derive(Clone, Copy)]
+pub(crate) enum Windows {
+    /// They are up to date.
+    Keep,
+    /// What the packet path knows.
+    Known([Progress; 2]),
+    /// Unknown: conntrack learns them anew from the next packet of each direction.
+    Forget,
+}
 
 /// Timeout of an offloaded entry: longer than any pause between two checks.
 const DAY: u32 = 86400 * HZ;
 /// Below this rest the timeout is extended.
 const MIN_TIMEOUT: i32 = (5 * 60 * HZ) as i32;
 
-const TCP_ESTABLISHED: u8 = c::tcp_conntrack_TCP_CONNTRACK_ESTABLISHED as u8;
-const TCP_TIME_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_TIME_WAIT as u8;
-const TCP_CLOSE: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE as u8;
+pub(crate) const TCP_ESTABLISHED: u8 = c::tcp_conntrack_TCP_CONNTRACK_ESTABLISHED as u8;
+pub(crate) const TCP_TIME_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_TIME_WAIT as u8;
+pub(crate) const TCP_FIN_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_FIN_WAIT as u8;
+pub(crate) const TCP_CLOSE_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE_WAIT as u8;
+pub(crate) const TCP_LAST_ACK: u8 = c::tcp_conntrack_TCP_CONNTRACK_LAST_ACK as u8;
+pub(crate) const TCP_CLOSE: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE as u8;
 
 const IPS_SEEN_REPLY: usize = c::ip_conntrack_status_IPS_SEEN_REPLY as usize;
 const IPS_ASSURED: usize = c::ip_conntrack_status_IPS_ASSURED as usize;
@@ -146,7 +172,8 @@ impl Ct {
         self.tuple(Direction::Original).dst.protonum
     }
 
-    fn tcp_state(self) -> u8 {
+    /// `enum tcp_conntrack`; of a TCP entry.
+    pub(crate) fn tcp_state(self) -> u8 {
         // SAFETY: Valid by the type invariant; one byte, read without the lock as C does.
         unsafe { (&raw const (*self.0.as_ptr()).proto.tcp.state).read_volatile() }
     }
@@ -175,42 +202,119 @@ impl Ct {
     /// The entry's flow is in the table now: conntrack will not see all packets.
     pub(crate) fn hand_over(self) {
         if self.l4proto() == IPPROTO_TCP {
-            self.with_tcp(|tcp| {
-                for seen in &mut tcp.seen {
-                    seen.flags |= TCP_FLAG_BE_LIBERAL;
-                }
-            });
+            self.be_liberal();
         }
         // SAFETY: Valid by the type invariant.
         unsafe { c::nfo_ct_refresh(self.as_ptr(), DAY) };
     }
 
-    /// Forgets the windows: they are older than the packets that passed meanwhile. Conntrack
-    /// learns them anew from the next packet of each direction.
-    pub(crate) fn forget_windows(self) {
+    /// Has conntrack accept TCP packets whatever their sequence numbers: it has not seen those
+    /// before them.
+    pub(crate) fn be_liberal(self) {
+        self.with_tcp(|tcp| {
+            for seen in &mut tcp.seen {
+                seen.flags |= TCP_FLAG_BE_LIBERAL;
+            }
+        });
+    }
+
+    /// How far both directions have got, and whether conntrack knows no windows (a connection that
+    /// was picked up in the middle).
+    pub(crate) fn progress(self) -> ([Progress; 2], bool) {
+        let mut liberal = false;
+        let mut progress = [Progress {
+            end: 0,
+            reach: Reach::UNKNOWN,
+        }; 2];
+
         if self.l4proto() == IPPROTO_TCP {
-            self.with_tcp(Self::forget);
+            self.with_tcp(|tcp| {
+                let [a, b] = &tcp.seen;
+
+                liberal = (a.flags | b.flags) & TCP_FLAG_BE_LIBERAL != 0;
+                for (progress, [sender, receiver]) in progress.iter_mut().zip([[a, b], [b, a]]) {
+                    progress.end = sender.td_end;
+                    if !liberal {
+                        // Zero unless both sides want to scale.
+                        progress.reach = Reach::from_scale(receiver.td_scale);
+                    }
+                }
+            });
+        }
+        (progress, liberal)
+    }
+
+    /// Brings conntrack up to date before it sees a packet that opens or closes the connection, and
+    /// has it judge that packet as strictly as it would without a flowtable. `rst`: the packet is a
+    /// RST of this direction, with this sequence number.
+    ///
+    /// Conntrack closes the connection for a RST only if its number is the highest one that was
+    /// acknowledged. That number we do not know, just about where it is: a RST within reach is given
+    /// the benefit of the doubt, any other one is invalid.
+    pub(crate) fn judge(
+        self,
+        progress: &[Progress; 2],
+        liberal: bool,
+        rst: Option<(Direction, u32)>,
+    ) {
+        self.with_tcp(|tcp| {
+            Self::know(tcp, progress, liberal);
+            if let Some((dir, seq)) = rst {
+                let Progress { end, reach } = progress[dir as usize];
+
+                if reach.holds(end, seq) {
+                    tcp.seen[dir.opposite() as usize].td_maxack = seq;
+                }
+            }
+        });
+    }
+
+    /// Sets the windows to where the connection is now, as wide as they can be.
+    fn know(tcp: &mut c::ip_ct_tcp, progress: &[Progress; 2], liberal: bool) {
+        let [a, b] = *progress;
+        let [orig, reply] = &mut tcp.seen;
+
+        for (seen, [this, other]) in [(orig, [a, b]), (reply, [b, a])] {
+            seen.td_end = this.end;
+            seen.td_maxend = this.end.wrapping_add(this.reach.bytes());
+            seen.td_maxwin = other.reach.bytes();
+            seen.td_maxack = other.end.wrapping_sub(other.reach.bytes());
+            seen.flags |= TCP_FLAG_MAXACK_SET;
+            if !liberal {
+                seen.flags &= !TCP_FLAG_BE_LIBERAL;
+            }
         }
     }
 
-    fn forget(tcp: &mut c::ip_ct_tcp) {
-        for seen in &mut tcp.seen {
-            seen.td_maxwin = 0;
-            seen.flags &= !TCP_FLAG_MAXACK_SET;
-        }
+    /// Where conntrack has got to, by the packets that it saw after [`Ct::judge`].
+    pub(crate) fn judged(self) -> [u32; 2] {
+        let mut ends = [0; 2];
+
+        self.with_tcp(|tcp| ends = [tcp.seen[0].td_end, tcp.seen[1].td_end]);
+        ends
     }
 
-    /// Gives the entry back to conntrack, `idle` jiffies after the last packet; `reopen`: a SYN
-    /// is about to start a new connection with the same ports.
-    pub(crate) fn hand_back(self, idle: u32, reopen: bool) {
+    /// Gives the entry back to conntrack, `idle` jiffies after the last packet. `liberal`: its
+    /// windows were not checked before the flow was offloaded.
+    pub(crate) fn hand_back(self, idle: u32, windows: Windows, liberal: bool) {
         let state = match self.l4proto() {
             IPPROTO_TCP => {
-                self.with_tcp(|tcp| {
-                    if reopen {
-                        tcp.state = TCP_CLOSE;
-                        tcp.seen[0].flags |= TCP_FLAG_CLOSE_INIT;
+                self.with_tcp(|tcp| match windows {
+                    Windows::Known(progress) => Self::know(tcp, &progress, liberal),
+                    Windows::Keep => {
+                        for seen in &mut tcp.seen {
+                            if !liberal {
+                                seen.flags &= !TCP_FLAG_BE_LIBERAL;
+                            }
+                        }
                     }
-                    Self::forget(tcp);
+                    // Conntrack goes on accepting everything.
+                    Windows::Forget => {
+                        for seen in &mut tcp.seen {
+                            seen.td_maxwin = 0;
+                            seen.flags &= !TCP_FLAG_MAXACK_SET;
+                        }
+                    }
                 });
                 u32::from(self.tcp_state())
             }

@@ -18,7 +18,10 @@ use crate::{
         Cold,
         Qos, //
     },
-    ct::Ct,
+    ct::{
+        Ct,
+        Progress, //
+    },
     family::{
         Family,
         V4,
@@ -47,7 +50,6 @@ use core::{
         NonNull, //
     },
     sync::atomic::{
-        AtomicBool,
         AtomicPtr,
         AtomicU32,
         AtomicU8,
@@ -56,13 +58,16 @@ use core::{
 };
 use nft_flow::{
     key::{
-        Key,
         L4Proto,
         PortId, //
     },
     reason::SkipReason,
     state::Direction,
-    table::Item, //
+    table::Item,
+    window::{
+        Reach,
+        Sent, //
+    }, //
 };
 
 /// One direction of a flow, as the packet path needs it: two cache lines.
@@ -76,7 +81,8 @@ use nft_flow::{
 pub(crate) struct Entry<F: Family> {
     pub(crate) key: F::Key,
     pub(crate) rewrite: F::Rewrite,
-    hash: u32,
+    /// Of TCP: how far this direction has got.
+    pub(crate) sent: Sent,
     pub(crate) dst: ManuallyDrop<Dst>,
     neigh: AtomicPtr<c::neighbour>,
     pub(crate) ct: Ct,
@@ -86,12 +92,13 @@ pub(crate) struct Entry<F: Family> {
     /// The ruleset that last agreed, see [`Flowtable::generation`].
     generation: AtomicU32,
     pub(crate) mtu: u16,
-    dead: AtomicBool,
+    /// Of TCP: how far around `sent` packets of this direction may be.
+    pub(crate) reach: Reach,
     flags: AtomicU8,
 }
 
 /// Bits of [`Entry::flags`].
-mod flag {
+pub(crate) mod flag {
     /// The entry is that of the reply direction.
     pub(super) const REPLY: u8 = 1 << 0;
     /// Packets leave through IPsec.
@@ -102,6 +109,10 @@ mod flag {
     pub(super) const BRIDGED: u8 = 1 << 3;
     /// Packets leave the ruleset with a priority or a mark, see [`Qos`](super::Qos).
     pub(super) const QOS: u8 = 1 << 4;
+    /// Conntrack was asked to judge a packet, see [`crate::tcp`].
+    pub(crate) const ASKED: u8 = 1 << 5;
+    /// The flow has been taken down.
+    pub(super) const DEAD: u8 = 1 << 7;
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
@@ -129,9 +140,8 @@ unsafe impl<F: Family> Item for Entry<F> {
         &self.key
     }
 
-    #[inline(always)]
     fn hash(&self) -> u32 {
-        self.hash
+        self.flow().cold.hashes[self.dir() as usize]
     }
 }
 
@@ -142,6 +152,7 @@ impl<F: Family> Entry<F> {
         out: Half<'_>,
         side: Side,
         proto: L4Proto,
+        progress: Progress,
         ft: &Flowtable,
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
@@ -150,9 +161,10 @@ impl<F: Family> Entry<F> {
 
         // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
         Self {
-            hash: key.hash(&ft.seed),
             rewrite: F::rewrite(&key, ct.tuple(dir.opposite())),
             key,
+            sent: Sent::new(progress.end),
+            reach: progress.reach,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
             neigh: AtomicPtr::new(match out.output {
@@ -165,7 +177,6 @@ impl<F: Family> Entry<F> {
             // how packets leave it. The one that adds the flow is on its way.
             generation: AtomicU32::new(!ft.generation()),
             mtu: out.mtu,
-            dead: AtomicBool::new(false),
             flags: AtomicU8::new(
                 flag(dir == Direction::Reply, flag::REPLY)
                     | flag(xfrm, flag::XFRM)
@@ -191,6 +202,20 @@ impl<F: Family> Entry<F> {
         self.flags.load(Ordering::Relaxed)
     }
 
+    /// Is the bit of [`flag`] set?
+    pub(crate) fn has_flag(&self, bit: u8) -> bool {
+        self.flags() & bit != 0
+    }
+
+    /// Sets or clears a bit of [`flag`].
+    pub(crate) fn set_flag(&self, bit: u8, on: bool) {
+        if on {
+            self.flags.fetch_or(bit, Ordering::Release);
+        } else {
+            self.flags.fetch_and(!bit, Ordering::Release);
+        }
+    }
+
     /// The direction of the packets.
     #[inline(always)]
     pub(crate) fn dir(&self) -> Direction {
@@ -212,10 +237,11 @@ impl<F: Family> Entry<F> {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
-    /// Is there anything that [`Entry::needs_secpath`] or [`Entry::wants_refresh`] ask?
+    /// Is there anything to do for a packet that most flows do not ask for? See `special` in
+    /// `hook.rs`.
     #[inline(always)]
     pub(crate) fn is_special(&self) -> bool {
-        self.flags() & (flag::SECPATH | flag::BRIDGED) != 0
+        self.flags() & (flag::SECPATH | flag::BRIDGED | flag::ASKED) != 0
     }
 
     /// What packets leave the ruleset with, if it is not nothing.
@@ -226,11 +252,7 @@ impl<F: Family> Entry<F> {
 
     /// Says whether packets leave the ruleset with something.
     pub(crate) fn set_qos(&self, set: bool) {
-        if set {
-            self.flags.fetch_or(flag::QOS, Ordering::Release);
-        } else {
-            self.flags.fetch_and(!flag::QOS, Ordering::Release);
-        }
+        self.set_flag(flag::QOS, set);
     }
 
     /// Do packets leave through IPsec?
@@ -266,12 +288,12 @@ impl<F: Family> Entry<F> {
     /// Has the flow not been taken down?
     #[inline(always)]
     pub(crate) fn is_live(&self) -> bool {
-        !self.dead.load(Ordering::Relaxed)
+        self.flags() & flag::DEAD == 0
     }
 
     /// No packet uses the entry from now on.
     pub(crate) fn die(&self) {
-        self.dead.store(true, Ordering::SeqCst);
+        self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
     }
 
     /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
@@ -306,9 +328,14 @@ impl<F: Family> Entry<F> {
         }
     }
 
+    /// `jiffies` of the latest packet, half a second too early at most.
+    pub(crate) fn seen(&self) -> u32 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
     /// Jiffies since the latest packet.
     pub(crate) fn idle(&self, now: u32) -> u32 {
-        now.wrapping_sub(self.seen.load(Ordering::Relaxed))
+        now.wrapping_sub(self.seen())
     }
 }
 
@@ -345,16 +372,18 @@ impl<F: Family> Flow<F> {
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);
+        let ([there, back], liberal) = ct.progress();
+        let entries = [
+            Entry::new(ct, Direction::Original, orig, orig_in, proto, there, ft),
+            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back, ft),
+        ];
 
         // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
         unsafe {
             flow.write(Self {
-                entries: [
-                    Entry::new(ct, Direction::Original, orig, orig_in, proto, ft),
-                    Entry::new(ct, Direction::Reply, reply, reply_in, proto, ft),
-                ],
                 // INVARIANT: Of this family.
-                cold: Cold::new::<F>(ct, proto, shapes, ft),
+                cold: Cold::new(ct, proto, &entries, liberal, shapes, ft),
+                entries,
             });
         }
         Ok(flow)

@@ -35,7 +35,10 @@ use kernel::{
 use nft_flow::{
     key::L4Proto,
     parse::tcp,
-    reason::SkipReason, //
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    }, //
 };
 
 /// `NFT_BREAK`, include/uapi/linux/netfilter/nf_tables.h: the rule does not match.
@@ -138,9 +141,10 @@ unsafe fn offload<F: Family>(
         ct.hand_over();
         // SAFETY: Just made.
         unsafe { ft.add(flow) }.inspect_err(|_| {
-            ct.hand_back(0, false);
             // SAFETY: It was not published.
             unsafe {
+                let (windows, liberal) = (*flow.as_ptr()).windows(TeardownReason::Replaced);
+                ct.hand_back(0, windows, liberal);
                 ft.release((*flow.as_ptr()).cold.shapes);
                 Flow::destroy(flow);
             }

@@ -12,7 +12,10 @@
 //! either forwarded or left exactly as it was.
 
 use crate::{
-    entry::Entry,
+    entry::{
+        flag,
+        Entry, //
+    },
     family::{Family, V4, V6},
     ffi::{
         self,
@@ -40,18 +43,19 @@ use nft_flow::{
     key::{
         Key,
         Key6,
+        L4Proto,
         PortId, //
     },
     parse::{
         tcp,
-        Miss, //
+        Miss,
+        Packet, //
     },
     reason::{
         MissReason,
         TeardownReason, //
     },
-    rewrite::Csum,
-    state::FinAction, //
+    rewrite::Csum, //
 };
 
 const NF_ACCEPT: c_uint = c::NF_ACCEPT;
@@ -291,13 +295,20 @@ fn forward<F: Family, const PLAIN: bool>(
     if !F::dst_valid(entry) {
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
+    if pkt.proto == L4Proto::Tcp {
+        if pkt.tcp_flags & tcp::CONTROL != 0 {
+            // For conntrack to judge.
+            entry.flow().ask(entry.dir(), pkt.tcp_flags, pkt.seq);
+            return Err(MissReason::TcpFlags);
+        }
+        if !entry.sent.note(pkt.seq_end(), entry.reach) {
+            out_of_reach(entry, &pkt, skb, offset)?;
+        }
+    }
     let generation = ft.generation();
     if !entry.agrees(generation) {
         entry.flow().cold.bounce(entry.dir(), generation);
         return Err(MissReason::Ruleset);
-    }
-    if pkt.tcp_flags & tcp::CONTROL != 0 {
-        return Err(control(entry, pkt.tcp_flags));
     }
     let mtu = u32::from(entry.mtu);
     if pkt.len > mtu && !segments_fit(skb, pkt.headers, mtu) {
@@ -378,6 +389,12 @@ fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissRe
     if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
+    if entry.has_flag(flag::ASKED) {
+        entry.flow().learn_later(now);
+        if !entry.is_live() {
+            return Err(MissReason::FlowDead);
+        }
+    }
     if entry.wants_refresh(now) {
         return Err(MissReason::Refresh);
     }
@@ -410,22 +427,22 @@ fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) ->
     reason
 }
 
-/// A SYN, FIN or RST is for conntrack to judge.
+/// A TCP packet is further ahead or behind than it can be, as far as we know.
 #[cold]
-fn control<F: Family>(entry: &Entry<F>, flags: u8) -> MissReason {
-    let cold = &entry.flow().cold;
+fn out_of_reach<F: Family>(
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+    skb: Skb,
+    offset: usize,
+) -> Result<(), MissReason> {
+    let thoff = offset.wrapping_add(pkt.thoff.into());
+    let ack = skb
+        .head()
+        .get(thoff..)
+        .and_then(|l4| l4.get(8..12))
+        .and_then(|ack| ack.try_into().ok())
+        .filter(|_| pkt.tcp_flags & tcp::ACK != 0)
+        .map(u32::from_be_bytes);
 
-    if flags & tcp::RST != 0 {
-        cold.kill(TeardownReason::Rst);
-    } else if flags & tcp::FIN != 0 {
-        match cold.state.fin(entry.dir()) {
-            // The other direction may go on for long. Conntrack sees the FIN with fresh windows.
-            FinAction::First => cold.ct.get().forget_windows(),
-            FinAction::Both => cold.kill(TeardownReason::Fin),
-            FinAction::Again | FinAction::Dead => (),
-        }
-    } else if cold.state.is_closing() {
-        cold.kill(TeardownReason::SynReuse);
-    }
-    MissReason::TcpFlags
+    crate::tcp::out_of_reach(entry, pkt.seq_end(), ack)
 }

@@ -15,6 +15,7 @@
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
 //! | `ct`        | what conntrack hands over and gets back                            |
+//! | `tcp`       | connections that open, close, or seem to                           |
 //! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
 //! | `heal`      | devices that change                                                |
 //! | `stats`     | counters, one per reason                                           |
@@ -41,6 +42,7 @@ mod path;
 mod route;
 mod shape;
 mod stats;
+mod tcp;
 mod walk;
 mod xmit;
 

@@ -27,6 +27,7 @@ pub mod reason;
 pub mod rewrite;
 pub mod state;
 pub mod table;
+pub mod window;
 
 mod bytes;
 mod hash;

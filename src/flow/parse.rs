@@ -31,6 +31,8 @@ pub mod tcp {
     pub const SYN: u8 = 0x02;
     /// The connection is reset.
     pub const RST: u8 = 0x04;
+    /// The acknowledgement number means something.
+    pub const ACK: u8 = 0x10;
 
     /// The flags that connection tracking must see.
     pub const CONTROL: u8 = FIN | SYN | RST;
@@ -77,11 +79,22 @@ pub struct Packet<K> {
     pub thoff: u8,
     /// The TCP flags byte (see [`tcp`]); zero for UDP.
     pub tcp_flags: u8,
+    /// The sequence number of a TCP packet; zero for UDP.
+    pub seq: u32,
     /// The size of both headers in bytes, options of the transport header included.
     pub headers: u8,
     /// The length of the IP packet in bytes, its header included; the frame may be longer by some
     /// padding.
     pub len: u32,
+}
+
+impl<K> Packet<K> {
+    /// The sequence number after the last byte of a TCP packet, SYN and FIN not counted.
+    #[inline(always)]
+    pub fn seq_end(&self) -> u32 {
+        self.seq
+            .wrapping_add(self.len.wrapping_sub(self.headers.into()))
+    }
 }
 
 /// A parsed IPv4 packet.
@@ -141,6 +154,7 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
         proto,
         thoff: IPV4_LEN as u8,
         tcp_flags: l4.tcp_flags,
+        seq: l4.seq,
         headers: l4.headers,
         len: len as u32,
     })
@@ -193,6 +207,7 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
         proto,
         thoff: IPV6_LEN as u8,
         tcp_flags: l4.tcp_flags,
+        seq: l4.seq,
         headers: l4.headers,
         len: len as u32,
     })
@@ -202,6 +217,7 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
 struct Transport {
     ports: u32,
     tcp_flags: u8,
+    seq: u32,
     headers: u8,
 }
 
@@ -233,6 +249,7 @@ fn transport<const THOFF: usize>(
             Ok(Transport {
                 ports: load_u32(tcp, 0),
                 tcp_flags: load_u8(tcp, 13),
+                seq: u32::from_be(load_u32(tcp, 4)),
                 // At most 40 + 60.
                 headers: header.wrapping_add(THOFF) as u8,
             })
@@ -251,6 +268,7 @@ fn transport<const THOFF: usize>(
             Ok(Transport {
                 ports: load_u32(udp, 0),
                 tcp_flags: 0,
+                seq: 0,
                 headers: UDP_LEN.wrapping_add(THOFF) as u8,
             })
         }

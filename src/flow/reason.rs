@@ -106,6 +106,8 @@ reasons! {
         Refresh = "refresh",
         /// The ruleset has changed since the rules last saw a packet of this direction.
         Ruleset = "ruleset",
+        /// A TCP packet with sequence numbers that cannot be those of the connection.
+        TcpWindow = "tcp_window",
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The life of a flow in one word: active, closing, dead.
+//! The life of a flow in one word: active or dead.
 
 use crate::reason::TeardownReason;
 use crate::sync::{
@@ -11,9 +11,6 @@ use crate::sync::{
 /// The reason of a dead flow, as its index.
 const REASON_MASK: u32 = 0xff;
 const DEAD: u32 = 1 << 8;
-const FIN_ORIGINAL: u32 = 1 << 9;
-const FIN_REPLY: u32 = 1 << 10;
-const FIN_BOTH: u32 = FIN_ORIGINAL | FIN_REPLY;
 
 /// A direction of a connection, with conntrack's numbers (`enum ip_conntrack_dir`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,26 +31,6 @@ impl Direction {
             Direction::Reply => Direction::Original,
         }
     }
-
-    const fn fin(self) -> u32 {
-        match self {
-            Direction::Original => FIN_ORIGINAL,
-            Direction::Reply => FIN_REPLY,
-        }
-    }
-}
-
-/// What a FIN meant to a flow; see [`State::fin`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FinAction {
-    /// The first FIN of the connection: it is closing from now on.
-    First,
-    /// The second direction closed as well; reported to one caller only.
-    Both,
-    /// This direction had closed before: a retransmission.
-    Again,
-    /// The flow is dead.
-    Dead,
 }
 
 /// The state of a flow, shared by its two directions and by every CPU.
@@ -90,13 +67,6 @@ impl State {
         self.0.load(Ordering::Relaxed) & DEAD == 0
     }
 
-    /// Whether the flow is live and a FIN was seen in at least one direction.
-    #[inline]
-    pub fn is_closing(&self) -> bool {
-        let state = self.0.load(Ordering::Relaxed);
-        state & DEAD == 0 && state & FIN_BOTH != 0
-    }
-
     /// Why the flow is dead, or [`None`] while it is live.
     pub fn reason(&self) -> Option<TeardownReason> {
         let state = self.0.load(Ordering::Acquire);
@@ -125,22 +95,6 @@ impl State {
         }
         false
     }
-
-    /// Notes a FIN seen in direction `dir`.
-    #[cold]
-    pub fn fin(&self, dir: Direction) -> FinAction {
-        // Leaves the invariants alone: a FIN bit is neither `DEAD` nor part of the reason.
-        let before = self.0.fetch_or(dir.fin(), Ordering::Relaxed);
-        if before & DEAD != 0 {
-            FinAction::Dead
-        } else if before & dir.fin() != 0 {
-            FinAction::Again
-        } else if before & FIN_BOTH != 0 {
-            FinAction::Both
-        } else {
-            FinAction::First
-        }
-    }
 }
 
 impl Default for State {
@@ -154,27 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fin_from_both_sides() {
-        let state = State::new();
-        assert!(state.is_live() && !state.is_closing());
-        assert_eq!(state.fin(Direction::Reply), FinAction::First);
-        assert!(state.is_live() && state.is_closing());
-        assert_eq!(state.fin(Direction::Reply), FinAction::Again);
-        assert_eq!(state.fin(Direction::Reply.opposite()), FinAction::Both);
-        assert_eq!(state.fin(Direction::Original), FinAction::Again);
-        assert_eq!(state.reason(), None);
-        assert!(state.kill(TeardownReason::Fin));
-        assert!(!state.is_live() && !state.is_closing());
-    }
-
-    #[test]
     fn one_killer() {
         for reason in TeardownReason::ALL {
             let state = State::default();
             assert!(state.kill(*reason));
             assert!(!state.kill(TeardownReason::Idle));
             assert!(!state.is_live());
-            assert_eq!(state.fin(Direction::Original), FinAction::Dead);
             assert_eq!(state.reason(), Some(*reason));
         }
     }
@@ -187,10 +126,7 @@ mod tests {
                 .iter()
                 .map(|reason| {
                     let state = &state;
-                    s.spawn(move || {
-                        state.fin(Direction::Original);
-                        state.kill(*reason).then_some(*reason)
-                    })
+                    s.spawn(move || state.kill(*reason).then_some(*reason))
                 })
                 .collect();
             let won: Vec<_> = killers

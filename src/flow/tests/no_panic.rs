@@ -24,12 +24,15 @@ use nft_flow::{
     rewrite::{apply4, apply6, Csum, Rewrite4, Rewrite6},
     state::State,
     table::{Item, Table},
+    window::{Reach, Sent},
 };
 
 pub struct Flow<K, R> {
     key: K,
     hash: u32,
     state: State,
+    sent: Sent,
+    reach: Reach,
     rewrite: R,
 }
 
@@ -64,6 +67,9 @@ pub extern "C" fn hot4(
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
     }
+    if !flow.sent.note(packet.seq_end(), flow.reach) {
+        return Err(MissReason::TcpWindow.into());
+    }
     apply4(hdr, packet.proto, &flow.rewrite, csum)
 }
 
@@ -86,6 +92,9 @@ pub extern "C" fn hot6(
     };
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
+    }
+    if !flow.sent.note(packet.seq_end(), flow.reach) {
+        return Err(MissReason::TcpWindow.into());
     }
     apply6(hdr, packet.proto, &flow.rewrite, csum)
 }

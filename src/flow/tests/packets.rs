@@ -77,6 +77,7 @@ fn packet(version: u8) -> impl Strategy<Value = Vec<u8>> {
                 thoff,
                 len,
                 tcp_flags: 0,
+                seqs: None,
             };
             naive::fill_checksums(&mut packet, &facts, Some(false));
             packet.resize(len + padding, 0xee);
@@ -127,6 +128,7 @@ fn facts4(p: Packet4) -> Facts {
         thoff: p.thoff.into(),
         len: p.len as usize,
         tcp_flags: p.tcp_flags,
+        seqs: (p.proto.number() == 6).then(|| (p.seq, p.seq_end())),
     }
 }
 
@@ -142,6 +144,7 @@ fn facts6(p: Packet6) -> Facts {
         thoff: p.thoff.into(),
         len: p.len as usize,
         tcp_flags: p.tcp_flags,
+        seqs: (p.proto.number() == 6).then(|| (p.seq, p.seq_end())),
     }
 }
 

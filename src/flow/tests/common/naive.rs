@@ -18,6 +18,8 @@ pub struct Facts {
     pub thoff: usize,
     pub len: usize,
     pub tcp_flags: u8,
+    /// Of TCP: the sequence number, and that after the last byte.
+    pub seqs: Option<(u32, u32)>,
 }
 
 /// Classifies an IPv`version` packet of which the first `linear` bytes are linear.
@@ -111,6 +113,10 @@ pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss
         thoff: iph,
         len,
         tcp_flags: if proto == 6 { l4[13] } else { 0 },
+        seqs: (proto == 6).then(|| {
+            let seq = u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]);
+            (seq, seq.wrapping_add((l4.len() - claimed) as u32))
+        }),
     })
 }
 
