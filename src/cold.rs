@@ -229,6 +229,11 @@ impl Cold {
             .compare_exchange(0, now | 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Is it a flow of IPv6?
+    pub(crate) fn is_v6(&self) -> bool {
+        self.nfproto == V6::NFPROTO
+    }
+
     /// Has the flow not been taken down?
     pub(crate) fn is_live(&self) -> bool {
         self.state.is_live()
@@ -409,10 +414,10 @@ impl Cold {
     }
 
     /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
-    /// worker will free it. Only the first call does anything. Does not sleep; may be called by
-    /// the packet path.
+    /// worker will free it. Only the first call does anything, and returns true. Does not sleep; may
+    /// be called by the packet path.
     #[cold]
-    pub(crate) fn kill(&self, reason: TeardownReason) {
+    pub(crate) fn kill(&self, reason: TeardownReason) -> bool {
         struct Kill;
         impl Visitor for Kill {
             type Output = ();
@@ -435,7 +440,7 @@ impl Cold {
         }
 
         if !self.state.kill(reason) {
-            return;
+            return false;
         }
         self.with(Kill);
         stats::teardown(reason);
@@ -449,6 +454,7 @@ impl Cold {
         ct.hand_back(idle, windows, liberal);
         ct.release_claim();
         self.flowtable().bury(self);
+        true
     }
 
     /// Frees the flow after a grace period.

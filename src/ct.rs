@@ -361,6 +361,14 @@ impl Ct {
         );
     }
 
+    /// The mark, if this kernel has them.
+    pub(crate) fn mark(self) -> Option<u32> {
+        let mut mark = 0;
+
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_ct_mark(self.as_ptr(), &mut mark) }.then_some(mark)
+    }
+
     /// The packet and byte counters of both directions, if this entry counts.
     pub(crate) fn counters(self) -> *mut c::nf_conn_counter {
         // SAFETY: Valid by the type invariant. A confirmed entry's extensions do not move.

@@ -468,14 +468,18 @@ impl Flowtable {
         self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
     }
 
-    /// Kills every flow for which `which` holds.
-    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold) -> bool) {
-        self.kill_family::<V4>(reason, &which);
-        self.kill_family::<V6>(reason, &which);
+    /// Kills every flow for which `which` holds, and says how many it were.
+    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold) -> bool) -> usize {
+        self.kill_family::<V4>(reason, &which) + self.kill_family::<V6>(reason, &which)
     }
 
-    fn kill_family<F: Family>(&self, reason: TeardownReason, which: &impl Fn(&Cold) -> bool) {
+    fn kill_family<F: Family>(
+        &self,
+        reason: TeardownReason,
+        which: &impl Fn(&Cold) -> bool,
+    ) -> usize {
         let mut cursor = Cursor::default();
+        let mut killed = 0;
 
         while self.locked(|inner| {
             F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
@@ -483,8 +487,8 @@ impl Flowtable {
                 let entry = unsafe { entry.as_ref() };
                 let cold = &entry.flow().cold;
 
-                if entry.is_live() && which(cold) {
-                    cold.kill(reason);
+                if entry.is_live() && which(cold) && cold.kill(reason) {
+                    killed += 1;
                 }
                 Visit::Keep
             })
@@ -492,6 +496,7 @@ impl Flowtable {
             // SAFETY: Process context, no lock is held.
             unsafe { c::nfo_cond_resched() };
         }
+        killed
     }
 
     /// Ends the flowtable: no hook and no rule refers to it any more.

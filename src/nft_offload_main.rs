@@ -20,6 +20,7 @@
 //! | `heal`      | devices that change                                                |
 //! | `stats`     | counters, one per reason                                           |
 //! | `debugfs`   | where they are read                                                |
+//! | `netlink`   | what can be asked at run time                                      |
 //! | `ffi`       | everything that knows C layouts                                    |
 //!
 //! Keys, parser, rewriting, table and wheel are the crate `nft_flow`, in `flow/`.
@@ -38,6 +39,7 @@ mod ffi;
 mod flowtable;
 mod heal;
 mod hook;
+mod netlink;
 mod path;
 mod route;
 mod shape;
@@ -74,6 +76,7 @@ module! {
 /// nobody tells us anything, then the memory goes.
 #[pin_data]
 struct NftOffload {
+    _netlink: ffi::genl::Registration,
     _expr: expr::Registration,
     _types: flowtable::Registration,
     _heal: heal::Registration,
@@ -96,6 +99,7 @@ impl kernel::InPlaceModule for NftOffload {
             _heal: heal::Registration::new()?,
             _types: flowtable::Registration::new(module),
             _expr: expr::Registration::new(module)?,
+            _netlink: netlink::register()?,
         })
     }
 }

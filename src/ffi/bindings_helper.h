@@ -10,6 +10,7 @@
 #include <net/addrconf.h>
 #include <net/dst.h>
 #include <net/flow.h>
+#include <net/genetlink.h>
 #include <net/ip6_fib.h>
 #include <net/neighbour.h>
 #include <net/netevent.h>

@@ -233,6 +233,17 @@ void nfo_ct_unlock(struct nf_conn *ct)
 	spin_unlock_bh(&ct->lock);
 }
 
+/* False where the kernel was built without marks. */
+bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK_MARK)
+	*mark = READ_ONCE(ct->mark);
+	return true;
+#else
+	return false;
+#endif
+}
+
 void nfo_ct_refresh(struct nf_conn *ct, u32 extra)
 {
 	nf_ct_refresh(ct, extra);

@@ -57,6 +57,7 @@ struct nf_conn_counter *nfo_ct_counters(const struct nf_conn *ct);
 void nfo_ct_lock(struct nf_conn *ct);
 void nfo_ct_unlock(struct nf_conn *ct);
 void nfo_ct_refresh(struct nf_conn *ct, u32 jiffies);
+bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark);
 u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state);
 u32 nfo_offload_timeout(struct net *net, u8 l4proto);
 
@@ -89,6 +90,14 @@ void *nfo_cache_zalloc(struct kmem_cache *cache);
 void *nfo_table_alloc(size_t size);
 void nfo_table_free(void *p);
 void nfo_table_free_rcu(void *p, size_t size);
+
+struct genl_info;
+struct net *nfo_genl_net(const struct genl_info *info);
+struct sk_buff *nfo_genl_new(size_t payload);
+void nfo_genl_free(struct sk_buff *msg);
+int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info);
+u32 nfo_dev_ifindex(struct net *net, const char *name);
+bool nfo_dev_exists(struct net *net, u32 ifindex);
 
 void nfo_list_to_front(struct list_head *entry);
 

@@ -7,6 +7,7 @@
 //! compiler that built the kernel to the same layouts.
 
 pub(crate) mod cache;
+pub(crate) mod genl;
 pub(crate) mod skb;
 
 #[allow(

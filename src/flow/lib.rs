@@ -23,6 +23,7 @@ pub mod encap;
 pub mod engine;
 pub mod key;
 pub mod parse;
+pub mod prefix;
 pub mod reason;
 pub mod rewrite;
 pub mod state;

@@ -206,6 +206,8 @@ reasons! {
         Ruleset = "ruleset",
         /// Packets come in another way than before.
         PathChange = "path_change",
+        /// Somebody asked for it, see `netlink/nft_offload.yaml`.
+        Flush = "flush",
     }
 }
 

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Generic netlink families with operations.
+//!
+//! The kernel crate has families with multicast groups only; this is the other half, in the same
+//! manner. A family is a static; each of its operations is a type that implements [`Operation`].
+//!
+//! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
+
+use super::c;
+use core::{
+    marker::PhantomData,
+    mem::{
+        size_of,
+        ManuallyDrop,
+        MaybeUninit, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_int,
+        c_void, //
+    },
+    prelude::*,
+    str::CStrExt,
+    types::Opaque, //
+};
+
+/// What the payload of an attribute has to be. The core refuses anything else before the operation
+/// runs, attributes without a policy included.
+#[repr(transparent)]
+pub(crate) struct Policy(c::nla_policy);
+
+// SAFETY: Plain data; none of the policies that can be made here holds a pointer.
+unsafe impl Sync for Policy {}
+
+impl Policy {
+    const fn new(type_: u32, validation: u32, len: u16, min: i16, max: i16) -> Self {
+        // SAFETY: All zeroes is a valid policy.
+        let mut policy = unsafe { MaybeUninit::<c::nla_policy>::zeroed().assume_init() };
+
+        policy.type_ = type_ as u8;
+        policy.validation_type = validation as u8;
+        policy.len = len;
+        policy.__bindgen_anon_1.__bindgen_anon_1 =
+            c::nla_policy__bindgen_ty_1__bindgen_ty_1 { min, max };
+        Self(policy)
+    }
+
+    /// Not accepted in a request.
+    pub(crate) const REJECT: Self = Self::new(
+        c::NLA_REJECT,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
+    /// Any `u32`.
+    pub(crate) const U32: Self = Self::new(
+        c::NLA_U32,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
+    /// Any 32 bits in network byte order.
+    pub(crate) const BE32: Self = Self::new(
+        c::NLA_BE32,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
+
+    /// A `u8` up to `max`.
+    pub(crate) const fn u8_max(max: u8) -> Self {
+        Self::new(
+            c::NLA_U8,
+            c::nla_policy_validation_NLA_VALIDATE_MAX,
+            0,
+            0,
+            max as i16,
+        )
+    }
+
+    /// A `u32` from `min`.
+    pub(crate) const fn u32_min(min: u8) -> Self {
+        Self::new(
+            c::NLA_U32,
+            c::nla_policy_validation_NLA_VALIDATE_MIN,
+            0,
+            min as i16,
+            0,
+        )
+    }
+
+    /// A string of up to `max` bytes, with a NUL behind them.
+    pub(crate) const fn string(max: u16) -> Self {
+        Self::new(
+            c::NLA_NUL_STRING,
+            c::nla_policy_validation_NLA_VALIDATE_NONE,
+            max,
+            0,
+            0,
+        )
+    }
+
+    /// Exactly `len` bytes.
+    pub(crate) const fn exact(len: u8) -> Self {
+        Self::new(
+            c::NLA_BINARY,
+            c::nla_policy_validation_NLA_VALIDATE_RANGE,
+            0,
+            len as i16,
+            len as i16,
+        )
+    }
+}
+
+/// Something that a family can be asked to do.
+pub(crate) trait Operation {
+    /// The number of the command.
+    const COMMAND: u8;
+    /// By attribute type, which begin with 1.
+    const POLICY: &'static [Policy];
+
+    /// Does it, and adds to the answer, which is sent unless this fails.
+    fn run(request: &Request<'_>, reply: &mut Message) -> Result;
+}
+
+/// An [`Operation`] in the table of a family. The caller must have `CAP_NET_ADMIN` in the user
+/// namespace of the network namespace.
+#[repr(transparent)]
+pub(crate) struct Op(c::genl_ops);
+
+// SAFETY: Never changed; the pointers are to static policies and functions.
+unsafe impl Sync for Op {}
+
+impl Op {
+    /// Makes an entry for the table.
+    pub(crate) const fn new<T: Operation>() -> Self {
+        // SAFETY: All zeroes is a valid value: no callback.
+        let mut ops = unsafe { MaybeUninit::<c::genl_ops>::zeroed().assume_init() };
+
+        ops.doit = Some(doit::<T>);
+        ops.policy = T::POLICY.as_ptr().cast();
+        ops.maxattr = T::POLICY.len() as u32 - 1;
+        ops.cmd = T::COMMAND;
+        ops.flags = c::GENL_UNS_ADMIN_PERM as u8;
+        Self(ops)
+    }
+}
+
+/// Longest answer, in bytes after the headers.
+const REPLY_SIZE: usize = 256;
+
+/// # Safety
+///
+/// Called by generic netlink only.
+unsafe extern "C" fn doit<T: Operation>(_skb: *mut c::sk_buff, info: *mut c::genl_info) -> c_int {
+    let run = || {
+        // SAFETY: Generic netlink passes a valid request, with the attributes that were parsed.
+        let request = Request(unsafe { &*info }, PhantomData);
+        let mut reply = Message::reply(&request, T::COMMAND)?;
+
+        T::run(&request, &mut reply)?;
+        // SAFETY: As above; nobody uses `request` any more.
+        unsafe { reply.send(info) }
+    };
+
+    match run() {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// A request, valid for `'a`.
+///
+/// # Invariants
+///
+/// Its attributes have passed the policy of an operation, and there is room for as many as the
+/// policy has.
+pub(crate) struct Request<'a>(&'a c::genl_info, PhantomData<&'a c::nlattr>);
+
+impl<'a> Request<'a> {
+    /// The network namespace that is asked.
+    pub(crate) fn net(&self) -> *mut c::net {
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_genl_net(self.0) }
+    }
+
+    /// The attribute of type `kind`, which the operation's policy must have, if it was given.
+    pub(crate) fn attr(&self, kind: u16) -> Option<Attr<'a>> {
+        // SAFETY: By the type invariant.
+        NonNull::new(unsafe { *self.0.attrs.add(kind.into()) }).map(|p| Attr(p, PhantomData))
+    }
+
+    /// The end of a request: `message` is for a person, `attr` is what it is about.
+    pub(crate) fn refuse(&self, e: Error, message: &'static CStr, attr: Option<Attr<'_>>) -> Error {
+        // SAFETY: Null, or valid for as long as the request is. The message is part of the module,
+        // which generic netlink keeps until the answer is sent.
+        if let Some(extack) = unsafe { self.0.extack.as_mut() } {
+            extack._msg = message.as_char_ptr().cast();
+            extack.bad_attr = attr.map_or(ptr::null(), |attr| attr.0.as_ptr());
+        }
+        e
+    }
+}
+
+/// An attribute of a request.
+///
+/// # Invariants
+///
+/// It has passed validation: it is as long as it says.
+#[derive(Clone, Copy)]
+pub(crate) struct Attr<'a>(NonNull<c::nlattr>, PhantomData<&'a c::nlattr>);
+
+impl<'a> Attr<'a> {
+    /// The payload.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        const HEADER: usize = size_of::<c::nlattr>();
+
+        // SAFETY: By the type invariant.
+        unsafe {
+            let len = usize::from(self.0.as_ref().nla_len).saturating_sub(HEADER);
+
+            core::slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(HEADER), len)
+        }
+    }
+
+    /// The first `N` bytes of the payload, zeroes if there are not as many.
+    pub(crate) fn array<const N: usize>(&self) -> [u8; N] {
+        *self.bytes().first_chunk().unwrap_or(&[0; N])
+    }
+
+    /// The payload of an attribute whose policy is one of `u8`.
+    pub(crate) fn u8(&self) -> u8 {
+        u8::from_ne_bytes(self.array())
+    }
+
+    /// The payload of an attribute whose policy is one of `u32`.
+    pub(crate) fn u32(&self) -> u32 {
+        u32::from_ne_bytes(self.array())
+    }
+
+    /// The payload of an attribute whose policy is [`Policy::string`].
+    pub(crate) fn string(&self) -> &'a CStr {
+        CStr::from_bytes_until_nul(self.bytes()).unwrap_or(c"")
+    }
+}
+
+/// A message under construction.
+///
+/// # Invariants
+///
+/// The message is ours, and `hdr` is the header in it.
+pub(crate) struct Message {
+    skb: NonNull<c::sk_buff>,
+    hdr: NonNull<c_void>,
+}
+
+impl Message {
+    fn reply(request: &Request<'_>, command: u8) -> Result<Self> {
+        let info = request.0;
+
+        // SAFETY: The request is valid, and with it the family.
+        unsafe {
+            let skb = NonNull::new(c::nfo_genl_new(REPLY_SIZE)).ok_or(ENOMEM)?;
+            let hdr = c::genlmsg_put(
+                skb.as_ptr(),
+                info.snd_portid,
+                info.snd_seq,
+                info.family,
+                0,
+                command,
+            );
+            let Some(hdr) = NonNull::new(hdr) else {
+                c::nfo_genl_free(skb.as_ptr());
+                return Err(EMSGSIZE);
+            };
+
+            // INVARIANT: Just made.
+            Ok(Self { skb, hdr })
+        }
+    }
+
+    /// Adds an attribute.
+    pub(crate) fn put_u32(&mut self, kind: u16, value: u32) -> Result {
+        // SAFETY: The message is ours, and the value as long as is said.
+        to_result(unsafe {
+            c::nla_put(
+                self.skb.as_ptr(),
+                kind.into(),
+                size_of_val(&value) as c_int,
+                (&raw const value).cast(),
+            )
+        })
+    }
+
+    /// Sends the message to who has asked.
+    ///
+    /// # Safety
+    ///
+    /// `info` is a valid request.
+    unsafe fn send(self, info: *mut c::genl_info) -> Result {
+        let this = ManuallyDrop::new(self);
+
+        // SAFETY: The message is given away, and the caller vouches for the request.
+        to_result(unsafe { c::nfo_genl_reply(this.skb.as_ptr(), this.hdr.as_ptr(), info) })
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: The message is ours.
+        unsafe { c::nfo_genl_free(self.skb.as_ptr()) };
+    }
+}
+
+/// A generic netlink family, which exists in every network namespace.
+#[repr(transparent)]
+pub(crate) struct Family(Opaque<c::genl_family>);
+
+// SAFETY: Changed by generic netlink only, which serialises that.
+unsafe impl Sync for Family {}
+
+impl Family {
+    /// Makes a family. For statics: panics if the arguments are not valid.
+    pub(crate) const fn new(
+        module: &ThisModule,
+        name: &CStr,
+        version: u32,
+        ops: &'static [Op],
+    ) -> Self {
+        /// `netnsok`, and `parallel_ops`: the operations take their own locks.
+        const FLAGS: u8 = 1 << 0 | 1 << 1;
+
+        // SAFETY: All zeroes is a valid value: no operations, and no name.
+        let mut family = unsafe { MaybeUninit::<c::genl_family>::zeroed().assume_init() };
+        let name = name.to_bytes_with_nul();
+        let mut i = 0;
+
+        assert!(name.len() <= family.name.len(), "the name is too long");
+        assert!(ops.len() <= u8::MAX as usize, "too many operations");
+        while i < name.len() {
+            family.name[i] = name[i];
+            i += 1;
+        }
+        family.version = version;
+        // SAFETY: The bit field is one byte.
+        let flags = unsafe { core::mem::transmute::<u8, c::__BindgenBitfieldUnit<[u8; 1]>>(FLAGS) };
+        family._bitfield_1 = flags;
+        family.ops = ops.as_ptr().cast();
+        family.n_ops = ops.len() as u8;
+        family.module = module.as_ptr().cast();
+        Self(Opaque::new(family))
+    }
+
+    /// Registers the family.
+    pub(crate) fn register(&'static self) -> Result<Registration> {
+        // SAFETY: A static family, which is registered once: by the module's init.
+        to_result(unsafe { c::genl_register_family(self.0.get()) })?;
+        Ok(Registration(self))
+    }
+}
+
+/// Keeps a family registered. When it is dropped no operation runs any more.
+pub(crate) struct Registration(&'static Family);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: Registered when this was made.
+        unsafe { c::genl_unregister_family(self.0 .0.get()) };
+    }
+}
