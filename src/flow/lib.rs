@@ -16,6 +16,7 @@
 
 #![cfg_attr(not(any(test, loom, CONFIG_RUST)), no_std)]
 
+pub mod admit;
 pub mod age;
 pub mod checksum;
 pub mod desc;
