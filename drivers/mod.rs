@@ -11,7 +11,13 @@
 //! [`FlowEngine::stats`] says that a rule is gone, [`FlowEngine::generation`] that all are.
 
 use crate::ffi::c;
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
+};
 use nft_flow::{
     desc::FlowDesc,
     engine::{
@@ -46,6 +52,7 @@ pub(crate) struct Rule {
     /// The interface that packets come in by.
     pub(crate) ifindex: u32,
     /// Of the engine's own.
+    #[allow(dead_code)] // for engines that number their rules
     pub(crate) private: u64,
 }
 
@@ -70,6 +77,7 @@ pub(crate) trait FlowEngine: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// What it can do with packets that come in by this interface.
+    #[allow(dead_code)] // for people and tests
     fn caps(&self, ifindex: u32) -> Caps;
 
     /// What it has room for. Cheap.
@@ -96,4 +104,25 @@ pub(crate) trait FlowEngine: Send + Sync {
     fn generation(&self) -> u32 {
         0
     }
+}
+
+global_lock! {
+    // SAFETY: Initialised by the module's init before anything is registered.
+    pub(crate) unsafe(uninit) static NATIVE: Mutex<KVec<Arc<dyn FlowEngine>>> = KVec::new();
+}
+
+/// The first native engine that serves a device, which is bound then.
+pub(crate) fn native(port: Port) -> Option<Arc<dyn FlowEngine>> {
+    NATIVE
+        .lock()
+        .iter()
+        .find(|engine| engine.bind(port).is_ok())
+        .cloned()
+}
+
+/// Adds an engine: devices that are bound from now on may be its.
+#[allow(dead_code)] // no native engine yet
+pub(crate) fn add(engine: Arc<dyn FlowEngine>) -> Result {
+    NATIVE.lock().push(engine, GFP_KERNEL)?;
+    Ok(())
 }

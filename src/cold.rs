@@ -23,6 +23,7 @@ use crate::{
         c, //
     },
     flowtable::Flowtable,
+    offload::Hw,
     path,
     shape::Shape,
     stats,
@@ -38,6 +39,7 @@ use core::{
         NonNull, //
     },
     sync::atomic::{
+        fence,
         AtomicPtr,
         AtomicU32,
         Ordering, //
@@ -94,6 +96,8 @@ pub(crate) struct Cold {
     /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
     pub(crate) shapes: [Option<NonNull<Shape>>; 2],
     ft: NonNull<Flowtable>,
+    /// Where the flow stands with hardware.
+    pub(crate) hw: Hw,
     rcu: c::callback_head,
 }
 
@@ -159,6 +163,7 @@ impl Cold {
             key,
             shapes,
             ft: ft.into(),
+            hw: Hw::new(now),
             rcu: c::callback_head {
                 next: ptr::null_mut(),
                 func: None,
@@ -452,6 +457,11 @@ impl Cold {
         };
         let (windows, liberal) = self.with(Leaves(reason));
         ct.hand_back(idle, windows, liberal);
+        if self.flowtable().hw.is_some() {
+            // The worker takes the rules away, and may be setting the bit just now.
+            fence(Ordering::SeqCst);
+            ct.set_hardware(false);
+        }
         ct.release_claim();
         self.flowtable().bury(self);
         true

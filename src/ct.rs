@@ -79,6 +79,7 @@ const IPS_DYING: usize = c::ip_conntrack_status_IPS_DYING as usize;
 const IPS_SEQ_ADJUST: usize = c::ip_conntrack_status_IPS_SEQ_ADJUST as usize;
 const IPS_NAT_CLASH: usize = c::ip_conntrack_status_IPS_NAT_CLASH as usize;
 const IPS_OFFLOAD: usize = c::ip_conntrack_status_IPS_OFFLOAD as usize;
+const IPS_HW_OFFLOAD: usize = c::ip_conntrack_status_IPS_HW_OFFLOAD as usize;
 
 /// A conntrack entry that is kept alive by somebody: a packet, or a flow's reference.
 ///
@@ -160,6 +161,17 @@ impl Ct {
         let word = unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) };
 
         word.fetch_and(!IPS_OFFLOAD, Ordering::AcqRel);
+    }
+
+    /// Shows whether hardware forwards both directions. Only for the one who made the claim.
+    pub(crate) fn set_hardware(self, on: bool) {
+        // SAFETY: As in `status`.
+        let word = unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) };
+
+        match on {
+            true => word.fetch_or(IPS_HW_OFFLOAD, Ordering::SeqCst),
+            false => word.fetch_and(!IPS_HW_OFFLOAD, Ordering::SeqCst),
+        };
     }
 
     /// The tuple as packets of one direction show it.

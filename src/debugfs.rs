@@ -3,6 +3,7 @@
 //! `/sys/kernel/debug/nft_offload`: what happened, and why something did not.
 //!
 //! `stats`: one `name value` a line, see [`crate::stats`]. `flowtables`: one flowtable a line.
+//! `hardware`: a block of lines for each flowtable with `flags offload`, see [`crate::offload`].
 
 use crate::{
     ffi::c,
@@ -49,6 +50,31 @@ impl fmt::Display for Flowtables {
     }
 }
 
+/// What is done with hardware, for each flowtable with `flags offload`.
+pub(crate) struct Hardware;
+
+impl fmt::Display for Hardware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
+            let Some(tier) = &ft.hw else {
+                continue;
+            };
+            // SAFETY: As for `Flowtables`.
+            let (net, table, name) = unsafe {
+                let nft = ft.nft();
+                (
+                    c::nfo_netns_inum(ft.net()),
+                    CStr::from_char_ptr((*(*nft).table).name.cast()),
+                    CStr::from_char_ptr((*nft).name.cast()),
+                )
+            };
+            f.write_fmt(fmt!("netns {net} table {table} flowtable {name}\n"))?;
+            tier.show(f)?;
+        }
+        Ok(())
+    }
+}
+
 /// The files; they go when it is dropped.
 #[pin_data]
 pub(crate) struct Files {
@@ -56,6 +82,8 @@ pub(crate) struct Files {
     stats: File<Stats>,
     #[pin]
     flowtables: File<Flowtables>,
+    #[pin]
+    hardware: File<Hardware>,
     dir: Dir,
 }
 
@@ -72,6 +100,11 @@ impl Files {
                 c"flowtables",
                 Flowtables,
                 &|t: &Flowtables, f: &mut fmt::Formatter<'_>| fmt::Display::fmt(t, f),
+            ),
+            hardware <- dir.read_callback_file(
+                c"hardware",
+                Hardware,
+                &|t: &Hardware, f: &mut fmt::Formatter<'_>| fmt::Display::fmt(t, f),
             ),
             dir: dir,
         } ? Error)

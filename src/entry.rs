@@ -333,6 +333,13 @@ impl<F: Family> Entry<F> {
         self.seen.load(Ordering::Relaxed)
     }
 
+    /// Notes a packet that hardware saw, maybe some time ago.
+    pub(crate) fn seen_at(&self, jiffies: u32) {
+        if jiffies.wrapping_sub(self.seen.load(Ordering::Relaxed)) as i32 > 0 {
+            self.seen.store(jiffies, Ordering::Relaxed);
+        }
+    }
+
     /// Jiffies since the latest packet.
     pub(crate) fn idle(&self, now: u32) -> u32 {
         now.wrapping_sub(self.seen())

@@ -20,6 +20,7 @@ use crate::{
     }, //
 };
 use nft_flow::{
+    desc::Tuple,
     encap::ethertype,
     key::{
         Key,
@@ -87,6 +88,12 @@ pub(crate) trait Family: Sized + 'static {
         rewrite: &Self::Rewrite,
         csum: Csum,
     ) -> Result<(), Miss>;
+
+    /// Addresses and ports of packets with a key.
+    fn tuple(key: &Self::Key) -> Tuple;
+
+    /// Addresses and ports of packets that were rewritten.
+    fn rewritten(rewrite: &Self::Rewrite) -> Tuple;
 
     /// What stands in a key for the way that packets come in.
     fn port(key: &Self::Key) -> PortId;
@@ -178,6 +185,14 @@ impl Family for V4 {
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
         rewrite::apply4(hdr, proto, rewrite, csum)
+    }
+
+    fn tuple(key: &Key4) -> Tuple {
+        key.into()
+    }
+
+    fn rewritten(rewrite: &Rewrite4) -> Tuple {
+        Tuple::v4(rewrite.saddr(), rewrite.daddr(), rewrite.ports())
     }
 
     fn port(key: &Key4) -> PortId {
@@ -296,6 +311,14 @@ impl Family for V6 {
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
         rewrite::apply6(hdr, proto, rewrite, csum)
+    }
+
+    fn tuple(key: &Key6) -> Tuple {
+        key.into()
+    }
+
+    fn rewritten(rewrite: &Rewrite6) -> Tuple {
+        Tuple::v6(rewrite.saddr(), rewrite.daddr(), rewrite.ports())
     }
 
     fn port(key: &Key6) -> PortId {

@@ -37,6 +37,7 @@ use crate::{
         BhGuard,
         HZ, //
     },
+    offload::Tier,
     shape::{
         self,
         Shape, //
@@ -145,6 +146,8 @@ pub(crate) struct Flowtable {
     kicked: AtomicBool,
     /// Something about bridges has changed, and the worker has not looked yet.
     alerted: AtomicBool,
+    /// Flag `offload`: what is done with hardware.
+    pub(crate) hw: Option<Pin<KBox<Tier>>>,
     /// Sees the packets that have passed the ruleset.
     passed: Opaque<c::nf_hook_ops>,
     #[pin]
@@ -195,6 +198,11 @@ impl Flowtable {
         let (cts, wc) = Table::new(bc.dismiss());
         // SAFETY: The namespace outlives its flowtables.
         let rulesets = unsafe { NonNull::from(&mut (*c::nfo_ft_net(nf.as_ptr())).nft) };
+        // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
+        let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
+            true => Some(Tier::new(nf, crate::hw_threshold())?),
+            false => None,
+        };
         let inner = Inner {
             w4,
             w6,
@@ -217,6 +225,7 @@ impl Flowtable {
             dead: AtomicPtr::new(ptr::null_mut()),
             kicked: AtomicBool::new(false),
             alerted: AtomicBool::new(false),
+            hw,
             passed: Opaque::uninit(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
@@ -292,13 +301,29 @@ impl Flowtable {
         unsafe { c::nfo_ft_net(self.nf.as_ptr()) }
     }
 
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        // SAFETY: The C object outlives ours. Nf_tables may change the flags at any time.
+        unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
+    }
+
+    /// Are packets to be counted at all, for conntrack or for the choice of what goes into hardware?
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.flags() & (NF_FLOWTABLE_COUNTER | NF_FLOWTABLE_HW_OFFLOAD) != 0
+    }
+
     /// Are packets to be counted in conntrack (flag `counter`)?
     #[inline(always)]
     pub(crate) fn counts(&self) -> bool {
-        // SAFETY: The C object outlives ours. Nf_tables may change the flags at any time.
-        let flags = unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) };
+        self.flags() & NF_FLOWTABLE_COUNTER != 0
+    }
 
-        flags & NF_FLOWTABLE_COUNTER != 0
+    /// A driver behind a device of the flowtable goes away.
+    pub(crate) fn port_gone(&self, ifindex: u32) {
+        if let Some(tier) = &self.hw {
+            tier.port_gone(ifindex);
+        }
     }
 
     /// A number that changes with the ruleset: its sequence number, which is raised first, and the
@@ -391,7 +416,7 @@ impl Flowtable {
     }
 
     /// Has the worker run soon, in whatever context we are.
-    fn kick(&self) {
+    pub(crate) fn kick(&self) {
         if !self.kicked.swap(true, Ordering::Relaxed) {
             // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
             unsafe { c::nfo_gc_kick(self.nf.as_ptr(), 0) };
@@ -515,6 +540,12 @@ impl Flowtable {
         unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
         self.kill_all(TeardownReason::FlowtableDelete, |_| true);
         self.reap();
+        if self.hw.is_some() {
+            // A packet may have been about to queue a flow when that was killed.
+            // SAFETY: Process context.
+            unsafe { c::synchronize_rcu() };
+            self.reap();
+        }
 
         // Packets that had got hold of the flowtable before its hooks were removed are through
         // after this.

@@ -6,11 +6,13 @@
 //! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
 //! do stations that move: packets to them leave through the bridge, and theirs come in where there
 //! is no flow, which says enough (see [`crate::cold::Cold::revisit`]). Bridges give notice by way of
-//! switchdev; in kernels without it the worker finds out within a second.
+//! switchdev; in kernels without it the worker finds out within a second. Rules in hardware need notice of all
+//! of these: packets that it forwards are not seen.
 
 use crate::{
     ffi::c,
-    flowtable::FLOWTABLES, //
+    flowtable::FLOWTABLES,
+    offload, //
 };
 use core::{
     cell::UnsafeCell,
@@ -49,6 +51,7 @@ unsafe extern "C" fn netdev_event(
         c::netdev_cmd_NETDEV_CHANGEUPPER => TeardownReason::PathChange,
         _ => return NOTIFY_DONE,
     };
+    offload::changed_around();
     // SAFETY: What comes with a device event begins with the device.
     let (net, ifindex) = unsafe {
         let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
@@ -81,6 +84,21 @@ unsafe extern "C" fn switchdev_event(
             ft.alert();
         }
     }
+    offload::changed_around();
+    NOTIFY_DONE
+}
+
+/// A neighbour or a redirect has changed, in atomic context.
+///
+/// # Safety
+///
+/// Called by the notifier chain of network events only.
+unsafe extern "C" fn netevent(
+    _nb: *mut c::notifier_block,
+    _event: c_ulong,
+    _info: *mut c_void,
+) -> c_int {
+    offload::changed_around();
     NOTIFY_DONE
 }
 
@@ -99,6 +117,7 @@ const fn notifier(call: c::notifier_fn_t) -> Notifier {
 
 static NETDEV: Notifier = notifier(Some(netdev_event));
 static SWITCHDEV: Notifier = notifier(Some(switchdev_event));
+static NETEVENT: Notifier = notifier(Some(netevent));
 
 /// Keeps the notifiers registered.
 pub(crate) struct Registration(());
@@ -112,6 +131,8 @@ impl Registration {
             to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
                 c::nfo_switchdev_unregister(SWITCHDEV.0.get());
             })?;
+            // Cannot fail.
+            c::register_netevent_notifier(NETEVENT.0.get());
         }
         Ok(Self(()))
     }
@@ -121,6 +142,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: Registered by `new`. No flowtable is left that would ask a bridge.
         unsafe {
+            c::unregister_netevent_notifier(NETEVENT.0.get());
             c::unregister_netdevice_notifier(NETDEV.0.get());
             c::nfo_switchdev_unregister(SWITCHDEV.0.get());
             c::nfo_bridge_forget();

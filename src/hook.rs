@@ -362,8 +362,8 @@ fn forward<F: Family, const PLAIN: bool>(
         );
     }
     entry.saw(now);
-    if ft.counts() {
-        account(entry, skb.len());
+    if ft.measures() {
+        measure(ft, entry, skb.len(), now);
     }
     stats::fast(skb.len());
     // SAFETY: Headroom and writability were seen to.
@@ -399,6 +399,17 @@ fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissRe
         return Err(MissReason::Refresh);
     }
     Ok(())
+}
+
+/// Counts a packet for conntrack, and for the choice of flows that go into hardware.
+#[inline(always)]
+fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, len: u32, now: u32) {
+    if ft.counts() {
+        account(entry, len);
+    }
+    if let Some(tier) = &ft.hw {
+        entry.flow().cold.forwarded(tier, len, now);
+    }
 }
 
 /// Adds to conntrack's own counters, as `nf_ct_acct_update()` does.

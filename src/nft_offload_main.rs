@@ -14,6 +14,8 @@
 //! | `cold`      | what is done with a flow beside forwarding                         |
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
+//! | `offload`   | which flows go into hardware, and what happens to them there         |
+//! | `drivers`   | flow engines: that hardware                                        |
 //! | `ct`        | what conntrack hands over and gets back                            |
 //! | `tcp`       | connections that open, close, or seem to                           |
 //! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
@@ -32,6 +34,8 @@ use kernel::prelude::*;
 mod cold;
 mod ct;
 mod debugfs;
+#[path = "../drivers/mod.rs"]
+mod drivers;
 mod entry;
 mod expr;
 mod family;
@@ -40,6 +44,7 @@ mod flowtable;
 mod heal;
 mod hook;
 mod netlink;
+mod offload;
 mod path;
 mod route;
 mod shape;
@@ -70,6 +75,17 @@ module! {
         "nft-expr-2-flow_offload",
         "nft-expr-10-flow_offload",
     ],
+    params: {
+        hw_threshold: u32 {
+            default: 20000,
+            description: "bytes in a second from which a flow is worth a place in hardware",
+        },
+    },
+}
+
+/// See the parameter's description.
+fn hw_threshold() -> u64 {
+    module_parameters::hw_threshold.value().into()
 }
 
 /// The module: its registrations, in the order in which they end. First nothing new comes in, then
@@ -88,7 +104,10 @@ struct NftOffload {
 impl kernel::InPlaceModule for NftOffload {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // SAFETY: Once, before anything uses it.
-        unsafe { flowtable::FLOWTABLES.init() };
+        unsafe {
+            flowtable::FLOWTABLES.init();
+            drivers::NATIVE.init();
+        }
 
         try_pin_init!(Self {
             _caches: [

@@ -119,6 +119,8 @@ pub(crate) struct Layer {
     pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
     /// The link-layer address that packets are sent to.
     pub(crate) mac: [u8; 6],
+    /// The other end of a PPPoE session.
+    pub(crate) peer: Option<[u8; 6]>,
     /// The devices that they pass from there up to the route, in the other order; 0 for none.
     pub(crate) devices: [u32; MAX_DEVICES],
     /// The bridges among these.
@@ -177,6 +179,7 @@ impl Walk {
             encaps: Encaps::default(),
             tunnel: None,
             mac: [0; 6],
+            peer: None,
             devices: [0; MAX_DEVICES],
             gates: [None; MAX_GATES],
             depth: 0,
@@ -245,6 +248,9 @@ impl Walk {
                     let encap = &path.__bindgen_anon_1.encap;
 
                     self.push(Encap::new(u16::from_be(encap.proto), encap.id))?;
+                    if path.type_ == c::net_device_path_type_DEV_PATH_PPPOE {
+                        self.here.peer = Some(encap.h_dest);
+                    }
                 }
                 c::net_device_path_type_DEV_PATH_BRIDGE => {
                     let bridge = &path.__bindgen_anon_1.bridge;
@@ -332,6 +338,11 @@ impl Walk {
         } else {
             Err(End::Closed)
         }
+    }
+
+    /// Where packets leave: the lowest device, and what is around them there.
+    pub(crate) fn bottom(&self) -> (u32, &Layer) {
+        (self.ifindex(), &self.here)
     }
 
     /// Where packets come in.

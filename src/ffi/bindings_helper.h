@@ -22,8 +22,10 @@
 #include <net/route.h>
 #include <net/switchdev.h>
 #include "helpers.h"
+#include "tc.h"
 
 /* Macros that bindgen cannot evaluate. */
 const gfp_t RUST_CONST_HELPER_NFO_GFP_ATOMIC = GFP_ATOMIC;
 const u32 RUST_CONST_HELPER_NFO_HZ = HZ;
 const u32 RUST_CONST_HELPER_NFO_STATS_LEN = NFO_STATS;
+const u32 RUST_CONST_HELPER_NFO_HW_STATS = FLOW_ACTION_HW_STATS_DONT_CARE;

@@ -5,16 +5,17 @@
 use super::{
     Flowtable,
     Registered,
-    FLOWTABLES,
-    NF_FLOWTABLE_HW_OFFLOAD, //
+    FLOWTABLES, //
 };
 use crate::{
     ct::Ct,
+    drivers::Port,
     ffi::{
         c,
         HZ, //
     },
-    hook, //
+    hook,
+    offload, //
 };
 use core::{
     cell::UnsafeCell,
@@ -134,15 +135,26 @@ unsafe extern "C" fn gc(work: *mut c::work_struct) {
 /// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn setup(
     nf: *mut c::nf_flowtable,
-    _dev: *mut c::net_device,
+    dev: *mut c::net_device,
     cmd: c::flow_block_command,
 ) -> c_int {
-    // SAFETY: nf_tables passes a flowtable of ours.
-    let hw = unsafe { (*nf).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
+    // SAFETY: nf_tables passes a flowtable of ours and a registered device.
+    let (ft, port) = unsafe {
+        let ifindex = (*dev).ifindex as u32;
 
-    if hw && cmd == c::flow_block_command_FLOW_BLOCK_BIND {
-        return EOPNOTSUPP.to_errno();
+        (Flowtable::from_hook(nf.cast()), Port { dev, ifindex })
+    };
+    let Some(tier) = &ft.hw else {
+        return 0;
+    };
+
+    if cmd == c::flow_block_command_FLOW_BLOCK_BIND {
+        // SAFETY: nf_tables holds its lock.
+        let place = unsafe { offload::place(ft.nft(), dev) };
+
+        return tier.bind(port, place).map_or_else(|e| e.to_errno(), |()| 0);
     }
+    tier.unbind(port);
     0
 }
 

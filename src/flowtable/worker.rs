@@ -59,11 +59,14 @@ impl Flowtable {
         self.resize(&self.shapes, |inner| &mut inner.shapes);
 
         // Without switchdev bridges give no notice.
-        if self.has_shapes() && !cfg!(CONFIG_NET_SWITCHDEV) {
-            (HZ / 2) as usize
+        let pause = if self.has_shapes() && !cfg!(CONFIG_NET_SWITCHDEV) {
+            HZ / 2
         } else {
-            HZ as usize
-        }
+            HZ
+        };
+        let hardware = self.hw.as_ref().map_or(pause, |tier| tier.run(self));
+
+        pause.min(hardware) as usize
     }
 
     /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
@@ -106,6 +109,15 @@ impl Flowtable {
             // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
             unsafe {
                 next = cold.as_ref().next_dead.load(Ordering::Relaxed);
+                if self
+                    .hw
+                    .as_ref()
+                    .is_some_and(|tier| !tier.forget(cold.as_ref()))
+                {
+                    // Another time.
+                    self.bury(cold.as_ref());
+                    continue;
+                }
                 self.locked(|inner| {
                     cold.as_ref().with(Withdraw(inner));
                     inner.cts.remove(cold.as_ref());

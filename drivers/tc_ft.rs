@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every driver that takes the flow rules of a flowtable: `TC_SETUP_FT`, through `ndo_setup_tc()` or
+//! for devices above the driver's own through `flow_indr_dev_register()`.
+//!
+//! A rule is a `flow_rule` with the keys and actions that in-tree drivers know from
+//! nf_flow_table_offload.c. It is rendered into one buffer for each flowtable: drivers keep nothing
+//! of it. What drivers disagree about is in [`QUIRKS`].
+
+mod rule;
+
+use super::{
+    BindError,
+    Cookie,
+    FlowEngine,
+    Lost,
+    Port,
+    Rule, //
+};
+use crate::{
+    ffi::c,
+    flowtable::Flowtable, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CStr,
+    str::CStrExt,
+    sync::Mutex, //
+};
+use nft_flow::{
+    desc::{
+        FlowDesc,
+        Kind,
+        Layer,
+        Layers,
+        Via, //
+    },
+    encap::ethertype,
+    engine::{
+        AddError,
+        Ageing,
+        Caps,
+        Counting,
+        Delta,
+        Ttl, //
+    },
+    reason::Unsupported, //
+};
+
+/// What is to be known about a driver.
+#[derive(Clone, Copy)]
+pub(crate) struct Quirks {
+    /// How the names of its callbacks begin.
+    prefix: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) caps: Caps,
+    /// VLAN tags other than 802.1Q can be added.
+    qinq: bool,
+    /// VLAN tags and PPPoE headers together, at most.
+    layers: usize,
+    /// It writes the headers that are added in the order in which they are listed, the first one
+    /// outermost. Otherwise each is added around those before it, as tc does.
+    outermost_first: bool,
+}
+
+const CAPS: Caps = Caps {
+    nat44: true,
+    nat66: true,
+    v6: true,
+    vlans: 2,
+    pppoe: true,
+    tunnels: false,
+    portless: false,
+    bridged: false,
+    matches_vlan: true,
+    ttl: Ttl::Unknown,
+    counting: Counting::Delta,
+    ageing: Ageing::Host,
+};
+
+const MEDIATEK: Quirks = Quirks {
+    prefix: "mtk_",
+    name: "mtk",
+    caps: Caps {
+        // mtk_flow_offload_replace() refuses any action that it does not know, and decrements the
+        // TTL without being told.
+        nat66: false,
+        ttl: Ttl::Engine,
+        matches_vlan: false,
+        ..CAPS
+    },
+    qinq: false,
+    layers: 2,
+    outermost_first: true,
+};
+
+/// Drivers by the names of their callbacks; the last one is any other.
+static QUIRKS: [Quirks; 4] = [
+    Quirks {
+        prefix: "mlx5e_",
+        name: "mlx5",
+        caps: Caps {
+            pppoe: false,
+            ttl: Ttl::ByAction,
+            ..CAPS
+        },
+        qinq: true,
+        layers: 2,
+        outermost_first: false,
+    },
+    MEDIATEK,
+    Quirks {
+        prefix: "airoha_",
+        name: "airoha",
+        ..MEDIATEK
+    },
+    Quirks {
+        prefix: "",
+        name: "unknown",
+        caps: CAPS,
+        qinq: true,
+        layers: Layers::MAX,
+        outermost_first: false,
+    },
+];
+
+impl Quirks {
+    /// Refuses what the driver would refuse, or would get wrong.
+    fn check(&self, flow: &FlowDesc) -> Result<(), Unsupported> {
+        let Kind::Routed { proto, tuple, .. } = flow.kind else {
+            return Err(Unsupported::Bridged);
+        };
+        let (ingress, egress) = (&flow.ingress.layers, &flow.egress.layers);
+
+        if flow.ingress.tunnel.is_some() || flow.egress.tunnel.is_some() {
+            return Err(Unsupported::Tunnel);
+        }
+        if flow.ingress.port.via != Via::Plain || flow.egress.port.via != Via::Plain {
+            return Err(Unsupported::EgressPort);
+        }
+        if !flow.egress.macs.are_unicast() {
+            return Err(Unsupported::MacAddress);
+        }
+        if tuple.ports.is_none() || !matches!(proto, 6 | 17) {
+            return Err(Unsupported::L4Proto);
+        }
+        if flow.is_nat()
+            && !(if flow.is_v6() {
+                self.caps.nat66
+            } else {
+                self.caps.nat44
+            })
+        {
+            return Err(Unsupported::Nat);
+        }
+        if !self.caps.pppoe && (ingress.pppoe().is_some() || egress.pppoe().is_some()) {
+            return Err(Unsupported::Pppoe);
+        }
+        if ingress.vlans() > 2 || egress.vlans() > self.caps.vlans.into() {
+            return Err(Unsupported::VlanDepth);
+        }
+        if egress.as_slice().len() > self.layers {
+            return Err(Unsupported::VlanDepth);
+        }
+        for layer in egress.iter() {
+            if let Layer::Vlan { proto, .. } = layer {
+                if proto != ethertype::VLAN && !self.qinq {
+                    return Err(Unsupported::VlanProto);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device that was given to its driver.
+///
+/// # Invariants
+///
+/// `port` was made by `nfo_port_new()` and is freed when the value is taken out.
+struct Bound {
+    ifindex: u32,
+    port: NonNull<c::nfo_port>,
+    quirks: &'static Quirks,
+    /// Whether it takes rules with a TTL action, once that is known.
+    ttl: Option<bool>,
+}
+
+/// What a driver said last when it refused a rule.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) errno: i32,
+    text: [u8; 80],
+    len: usize,
+}
+
+impl Said {
+    /// Its words, maybe none.
+    pub(crate) fn text(&self) -> &str {
+        core::str::from_utf8(self.text.get(..self.len).unwrap_or_default()).unwrap_or("")
+    }
+}
+
+struct State {
+    bound: KVec<Bound>,
+    rule: NonNull<c::nfo_rule>,
+    said: Option<Said>,
+}
+
+// SAFETY: The pointers are to what belongs to the state alone.
+unsafe impl Send for State {}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // SAFETY: Made by `nfo_rule_new()`, and nobody else's.
+        unsafe { c::nfo_rule_free(self.rule.as_ptr()) };
+    }
+}
+
+/// The drivers behind the devices of a flowtable.
+#[pin_data]
+pub(crate) struct TcFt {
+    nf: NonNull<c::nf_flowtable>,
+    #[pin]
+    state: Mutex<State>,
+}
+
+// SAFETY: The C object outlives ours, and is used under the rules of nf_tables.
+unsafe impl Send for TcFt {}
+// SAFETY: As above; the rest is under the lock.
+unsafe impl Sync for TcFt {}
+
+/// A driver goes away: `nfo_port.gone`.
+///
+/// # Safety
+///
+/// Called by the clean-up of a port only, without locks.
+unsafe extern "C" fn gone(port: *mut c::nfo_port) {
+    // SAFETY: The port is bound, hence its device registered and its flowtable alive.
+    unsafe {
+        let ft = Flowtable::from_hook((*port).ft.cast());
+
+        ft.port_gone((*(*port).dev).ifindex as u32);
+    }
+}
+
+impl TcFt {
+    /// For the flowtable `nf`.
+    pub(crate) fn new(nf: NonNull<c::nf_flowtable>) -> Result<impl PinInit<Self>> {
+        // SAFETY: Any time is fine.
+        let rule = NonNull::new(unsafe { c::nfo_rule_new() }).ok_or(ENOMEM)?;
+        let state = State {
+            bound: KVec::new(),
+            rule,
+            said: None,
+        };
+
+        Ok(pin_init!(Self {
+            nf,
+            state <- new_mutex!(state, "nft_offload::tc_ft"),
+        }))
+    }
+
+    /// What a driver said last when it refused a rule.
+    pub(crate) fn said(&self) -> Option<Said> {
+        self.state.lock().said
+    }
+
+    /// The name of the driver behind a device.
+    pub(crate) fn driver(&self, ifindex: u32) -> Option<&'static str> {
+        self.state.lock().find(ifindex).map(|b| b.quirks.name)
+    }
+
+    /// The driver behind the device may be another one from now on.
+    pub(crate) fn forget_driver(&self, ifindex: u32) {
+        if let Some(bound) = self.state.lock().find(ifindex) {
+            bound.ttl = None;
+        }
+    }
+}
+
+impl State {
+    fn find(&mut self, ifindex: u32) -> Option<&mut Bound> {
+        self.bound.iter_mut().find(|b| b.ifindex == ifindex)
+    }
+
+    /// Gives the rule in the buffer, or none for other commands, to the driver.
+    fn call(
+        &mut self,
+        port: NonNull<c::nfo_port>,
+        command: u32,
+        cookie: Cookie,
+    ) -> Result<(), i32> {
+        // SAFETY: Both are ours, and the driver keeps nothing of the rule.
+        let err = unsafe { c::nfo_port_call(port.as_ptr(), self.rule.as_ptr(), command, cookie.0) };
+
+        if err == 0 {
+            return Ok(());
+        }
+        if command == c::flow_cls_command_FLOW_CLS_REPLACE {
+            // SAFETY: What a driver has to say is a string.
+            let text = unsafe {
+                let msg = (*self.rule.as_ptr()).extack._msg;
+                match msg.is_null() {
+                    true => &[],
+                    false => CStr::from_char_ptr(msg.cast()).to_bytes(),
+                }
+            };
+            let mut said = Said {
+                errno: err,
+                text: [0; 80],
+                len: text.len().min(80),
+            };
+            for (to, from) in said.text.iter_mut().zip(text) {
+                *to = *from;
+            }
+            self.said = Some(said);
+        }
+        Err(err)
+    }
+
+    fn add(&mut self, flow: &FlowDesc, cookie: Cookie, net: *mut c::net) -> Result<(), AddError> {
+        let ifindex = flow.ingress.port.ifindex;
+        let rule = self.rule;
+        let bound = self
+            .find(ifindex)
+            .ok_or(AddError::Unsupported(Unsupported::IngressPort))?;
+        let (port, quirks) = (bound.port, bound.quirks);
+        let mut ttl = match quirks.caps.ttl {
+            Ttl::Engine => false,
+            Ttl::ByAction => true,
+            Ttl::Unknown => bound.ttl.unwrap_or(true),
+        };
+        let mut learn = quirks.caps.ttl == Ttl::Unknown && bound.ttl.is_none();
+
+        quirks.check(flow).map_err(AddError::Unsupported)?;
+        let out = rule::OutDev::get(net, flow.egress.port.ifindex)?;
+        loop {
+            // SAFETY: The buffer is ours.
+            unsafe { rule::render(rule, flow, &out, ttl, quirks.outermost_first) }
+                .ok_or(AddError::Unsupported(Unsupported::VlanDepth))?;
+            match self.call(port, c::flow_cls_command_FLOW_CLS_REPLACE, cookie) {
+                Ok(()) => break,
+                Err(err) => match AddError::from_errno(err) {
+                    AddError::Unsupported(_) if learn && ttl => ttl = false,
+                    e => return Err(e),
+                },
+            }
+        }
+        if learn {
+            learn = ttl;
+            if let Some(bound) = self.find(ifindex) {
+                bound.ttl = Some(learn);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FlowEngine for TcFt {
+    fn name(&self) -> &'static str {
+        "tc"
+    }
+
+    fn caps(&self, ifindex: u32) -> Caps {
+        self.state
+            .lock()
+            .find(ifindex)
+            .map_or(CAPS, |b| b.quirks.caps)
+    }
+
+    fn bind(&self, port: Port) -> Result<(), BindError> {
+        let mut state = self.state.lock();
+
+        state
+            .bound
+            .reserve(1, GFP_KERNEL)
+            .map_err(|_| BindError::Failed(ENOMEM.to_errno()))?;
+        drop(state);
+        // SAFETY: The device is registered by the type invariant of `Port`.
+        let new = unsafe {
+            c::nfo_port_new(
+                port.dev,
+                self.nf.as_ptr(),
+                core::ptr::from_ref(self).cast_mut().cast(),
+                Some(gone),
+            )
+        };
+        let new = NonNull::new(new).ok_or(BindError::Failed(ENOMEM.to_errno()))?;
+        // SAFETY: Just made, and the device is registered.
+        let err = unsafe { c::nfo_port_bind(new.as_ptr()) };
+        if err != 0 {
+            // SAFETY: The driver does not know it.
+            unsafe { c::nfo_port_free(new.as_ptr()) };
+            return Err(match err {
+                _ if err == EOPNOTSUPP.to_errno() => BindError::NoHardware,
+                _ if err == EBUSY.to_errno() => BindError::Busy,
+                err => BindError::Failed(err),
+            });
+        }
+
+        let mut name = [0u8; 64];
+        // SAFETY: The buffer is as long as is said.
+        unsafe { c::nfo_port_driver(new.as_ptr(), name.as_mut_ptr().cast(), 64) };
+        let [.., other] = &QUIRKS;
+        let quirks = QUIRKS
+            .iter()
+            .find(|q| name.starts_with(q.prefix.as_bytes()))
+            .unwrap_or(other);
+        // INVARIANT: Made above.
+        let bound = Bound {
+            ifindex: port.ifindex,
+            port: new,
+            quirks,
+            ttl: None,
+        };
+        if self.state.lock().bound.push(bound, GFP_KERNEL).is_err() {
+            // SAFETY: As above; the driver gives it back first.
+            unsafe {
+                c::nfo_port_unbind(new.as_ptr());
+                c::nfo_port_free(new.as_ptr());
+            }
+            return Err(BindError::Failed(ENOMEM.to_errno()));
+        }
+        Ok(())
+    }
+
+    fn unbind(&self, port: Port) {
+        let mut state = self.state.lock();
+        let Some(at) = state.bound.iter().position(|b| b.ifindex == port.ifindex) else {
+            return;
+        };
+        let bound = state.bound.remove(at);
+
+        drop(state);
+        if let Ok(bound) = bound {
+            // SAFETY: By the type invariant; taken out, it is used by nobody else.
+            unsafe {
+                c::nfo_port_unbind(bound.port.as_ptr());
+                c::nfo_port_free(bound.port.as_ptr());
+            }
+        }
+    }
+
+    fn add(&self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError> {
+        // SAFETY: The C object outlives ours.
+        let net = unsafe { c::nfo_ft_net(self.nf.as_ptr()) };
+
+        self.state.lock().add(flow, cookie, net)?;
+        Ok(Rule {
+            cookie,
+            ifindex: flow.ingress.port.ifindex,
+            private: 0,
+        })
+    }
+
+    fn del(&self, rule: Rule) {
+        let mut state = self.state.lock();
+
+        if let Some(port) = state.find(rule.ifindex).map(|b| b.port) {
+            // What drivers say to this does not matter: they forget the rule.
+            let _ = state.call(port, c::flow_cls_command_FLOW_CLS_DESTROY, rule.cookie);
+        }
+    }
+
+    fn stats(&self, rule: &Rule) -> Result<Delta, Lost> {
+        let mut state = self.state.lock();
+        let port = state.find(rule.ifindex).ok_or(Lost)?.port;
+
+        match state.call(port, c::flow_cls_command_FLOW_CLS_STATS, rule.cookie) {
+            Ok(()) => {
+                // SAFETY: The buffer is ours, and the driver has filled it in.
+                let stats = unsafe { &(*state.rule.as_ptr()).cls.stats };
+
+                Ok(Delta {
+                    packets: stats.pkts,
+                    bytes: stats.bytes,
+                    used: (stats.pkts != 0 || stats.lastused != 0).then_some(stats.lastused as u32),
+                })
+            }
+            Err(e)
+                if e == ENOENT.to_errno() || e == EINVAL.to_errno() || e == ENODEV.to_errno() =>
+            {
+                Err(Lost)
+            }
+            // Another time, maybe.
+            Err(_) => Ok(Delta::default()),
+        }
+    }
+}

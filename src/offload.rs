@@ -1,0 +1,810 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hardware tier of a flowtable with `flags offload`: which flows go into hardware, and what
+//! happens to them there.
+//!
+//! ```text
+//!   packet path: Software --heavy enough--> Queued
+//!   worker:      Queued -> Waiting -> Hardware | Partial | Refused
+//!                a heavier flow waits, the path or the ruleset changes, the engine forgets: back
+//! ```
+//!
+//! The packet path counts bytes and puts a flow on the queue once; all else is done by the
+//! flowtable's worker, which also ends the rules of dead flows before it frees them. A rule never
+//! outlives what it was made of: in each round the worker looks at every flow that is in hardware,
+//! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
+//! route, neighbour or devices are other ones than when the rule was made.
+//!
+//! Lock order: [`Tier::inner`], then those of engines and drivers. The flowtable's own lock is not
+//! held around any of them.
+
+mod bind;
+mod flow;
+mod show;
+
+use crate::{
+    cold::Cold,
+    drivers::{
+        tc_ft::TcFt,
+        Cookie,
+        FlowEngine,
+        Rule, //
+    },
+    ffi::{
+        self,
+        c,
+        HZ, //
+    },
+    flowtable::Flowtable, //
+};
+use bind::Device;
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicI64,
+        AtomicPtr,
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+use flow::{
+    Indescribable,
+    Stage, //
+};
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use nft_flow::{
+    admit::{
+        self,
+        Config,
+        Plan,
+        Ranked,
+        Rate,
+        Room, //
+    },
+    desc::FlowDesc,
+    engine::{
+        AddError,
+        Delta, //
+    },
+    reason::Unsupported, //
+};
+
+pub(crate) use bind::place;
+pub(crate) use flow::Hw;
+
+/// Flows that may change places in one run of the worker.
+const MOVES: usize = 256;
+/// Between two runs of the worker while there is something in hardware, or waiting for it.
+const ROUND: u32 = HZ / 10;
+/// Between two questions to engines about what they have forwarded.
+const STATS: u32 = HZ;
+/// Rounds in which software sees the packets of a flow that hardware is said to forward.
+const STRIKES: u8 = 3;
+/// Times that an engine may be busy for the same flow before it is left alone for a while.
+const BUSY: u8 = 3;
+
+/// Goes up with each change of what rules are made of: neighbours, bridges.
+static AROUND: AtomicU32 = AtomicU32::new(0);
+
+/// Something has changed that rules are made of. May be called in any context.
+pub(crate) fn changed_around() {
+    AROUND.fetch_add(1, Ordering::Relaxed);
+}
+
+fn now() -> u32 {
+    ffi::jiffies32()
+}
+
+/// For rates.
+fn now_ms() -> u32 {
+    // Not exact where HZ does not divide 1000, and wraps around with jiffies.
+    now().wrapping_mul(1000 / HZ)
+}
+
+/// A flow in hardware.
+struct Resident {
+    flow: NonNull<Cold>,
+    rules: [Option<Rule>; 2],
+    /// The directions that the ruleset had agreed to.
+    agreed: [bool; 2],
+    /// The interfaces of both sides.
+    ports: [u32; 2],
+    /// Of what the rules were made.
+    print: u64,
+    rate: Rate,
+    /// Bytes that hardware has forwarded, and all bytes at the last look.
+    by_hardware: u64,
+    looked: u64,
+    strikes: u8,
+}
+
+/// A flow that waits for a place.
+struct Waiting {
+    flow: NonNull<Cold>,
+    rate: Rate,
+    busy: u8,
+}
+
+/// What has happened, for people.
+#[derive(Default)]
+struct Counts {
+    added: u64,
+    deleted: u64,
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+    swapped: u64,
+    stale: u64,
+    unsettled: u64,
+    partial: u64,
+    full: u64,
+    collision: u64,
+    busy: u64,
+    gone: u64,
+    io: u64,
+    unsupported: [u64; Unsupported::COUNT],
+}
+
+impl Counts {
+    fn declined(&mut self, e: AddError) {
+        let place = match e {
+            AddError::Full => &mut self.full,
+            AddError::Collision => &mut self.collision,
+            AddError::Busy => &mut self.busy,
+            AddError::Gone => &mut self.gone,
+            AddError::Io(_) => &mut self.io,
+            AddError::Unsupported(why) => match self.unsupported.get_mut(why.index()) {
+                Some(place) => place,
+                None => return,
+            },
+        };
+        *place += 1;
+    }
+}
+
+/// What is done under the tier's lock.
+struct Inner {
+    devices: KVec<Device>,
+    resident: KVec<Resident>,
+    waiting: KVec<Waiting>,
+    /// For ranking, as long as the lists.
+    ranks: [KVec<Ranked>; 2],
+    /// For flows that change places: in, out.
+    moves: [KVec<NonNull<Cold>>; 2],
+    room: Room,
+    /// Rules in all engines.
+    rules: u32,
+    /// When engines were last asked.
+    asked: u32,
+    around: u32,
+    counts: Counts,
+}
+
+// SAFETY: The flows are kept by the flowtable until the tier forgets them.
+unsafe impl Send for Inner {}
+
+/// The tier of a flowtable.
+#[pin_data]
+pub(crate) struct Tier {
+    /// Flows that the packet path has found heavy enough.
+    queue: AtomicPtr<Cold>,
+    /// Bytes in a second from which a flow is worth a place.
+    threshold: u64,
+    tc: Arc<TcFt>,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+// SAFETY: What changes is atomic or under the lock.
+unsafe impl Send for Tier {}
+// SAFETY: As above.
+unsafe impl Sync for Tier {}
+
+/// What became of an attempt to put a flow into hardware.
+enum Outcome {
+    In(Resident),
+    /// There is no room.
+    Full,
+    /// It may go in soon.
+    Later,
+    /// Not for a while.
+    Failed,
+    Refused,
+}
+
+/// Where a flow goes that leaves hardware.
+enum Next {
+    /// To software, and back as soon as it is heavy again.
+    Software,
+    /// To the list of those that wait, at once.
+    Waiting,
+    /// To software, for a while.
+    Failed,
+    /// Nowhere: it is dead.
+    Closed,
+}
+
+impl Tier {
+    /// The tier of the flowtable `nf`.
+    pub(crate) fn new(nf: NonNull<c::nf_flowtable>, threshold: u64) -> Result<Pin<KBox<Self>>> {
+        let tc = Arc::pin_init(TcFt::new(nf)?, GFP_KERNEL)?;
+        let inner = Inner {
+            devices: KVec::new(),
+            resident: KVec::new(),
+            waiting: KVec::new(),
+            ranks: [KVec::new(), KVec::new()],
+            moves: [KVec::new(), KVec::new()],
+            room: Room::new(),
+            rules: 0,
+            asked: now(),
+            around: 0,
+            counts: Counts::default(),
+        };
+
+        KBox::pin_init(
+            pin_init!(Self {
+                queue: AtomicPtr::new(ptr::null_mut()),
+                threshold,
+                tc,
+                inner <- new_mutex!(inner, "nft_offload::tier"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
+    fn push(&self, flow: &Cold) {
+        let new = ptr::from_ref(flow).cast_mut();
+        let mut head = self.queue.load(Ordering::Relaxed);
+
+        loop {
+            flow.hw.next.store(head, Ordering::Relaxed);
+            match self
+                .queue
+                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(found) => head = found,
+            }
+        }
+        if head.is_null() {
+            flow.flowtable().kick();
+        }
+    }
+
+    /// One run of the worker. Returns in how many jiffies it wants the next one.
+    pub(crate) fn run(&self, ft: &Flowtable) -> u32 {
+        let mut inner = self.inner.lock();
+
+        inner.tend(self);
+        inner.drain(self);
+        inner.verify(ft);
+        let moved = inner.place(self, ft);
+
+        match () {
+            () if moved >= MOVES => 0,
+            () if inner.resident.is_empty() && inner.waiting.is_empty() => HZ,
+            () => ROUND,
+        }
+    }
+
+    /// Forgets a dead flow, after taking its rules away. False if the packet path is about to queue
+    /// it: then another time.
+    pub(crate) fn forget(&self, flow: &Cold) -> bool {
+        if flow.hw.step(Stage::Software, Stage::Closed) {
+            return true;
+        }
+        let mut inner = self.inner.lock();
+
+        inner.drain(self);
+        match flow.hw.stage() {
+            Stage::Queued => return false,
+            Stage::Waiting => {
+                let at = flow.hw.index.load(Ordering::Relaxed) as usize;
+                inner.take_waiting(at);
+                flow.hw.set_stage(Stage::Closed);
+            }
+            Stage::Partial | Stage::Hardware => {
+                let at = flow.hw.index.load(Ordering::Relaxed) as usize;
+                inner.demote(at, Next::Closed);
+            }
+            Stage::Software => return flow.hw.step(Stage::Software, Stage::Closed),
+            Stage::Refused | Stage::Closed => (),
+        }
+        true
+    }
+}
+
+impl Inner {
+    /// Takes what the packet path has queued.
+    fn drain(&mut self, tier: &Tier) {
+        let mut next = tier.queue.swap(ptr::null_mut(), Ordering::Acquire);
+        let (now, ms) = (now(), now_ms());
+
+        while let Some(flow) = NonNull::new(next) {
+            // SAFETY: A flow on the queue is not freed, see `Tier::forget`.
+            let cold = unsafe { flow.as_ref() };
+            next = cold.hw.next.load(Ordering::Relaxed);
+            let (recent, jiffies) = cold.hw.recent(now);
+            let total = cold.hw.bytes.load(Ordering::Relaxed);
+            let rate = Rate::new(total, ms, recent, (jiffies * (1000 / HZ)).max(250));
+
+            self.wait(cold, rate, now);
+        }
+    }
+
+    /// Puts a flow on the list of those that wait.
+    fn wait(&mut self, cold: &Cold, rate: Rate, now: u32) {
+        let waiting = Waiting {
+            flow: cold.into(),
+            rate,
+            busy: 0,
+        };
+
+        cold.hw
+            .index
+            .store(self.waiting.len() as u32, Ordering::Relaxed);
+        match self.waiting.push(waiting, GFP_KERNEL) {
+            Ok(()) => cold.hw.set_stage(Stage::Waiting),
+            // Without memory it stays with software for a while.
+            Err(_) => cold.hw.leave(now, HZ),
+        }
+    }
+
+    /// Takes a flow off the list of those that wait.
+    fn take_waiting(&mut self, at: usize) -> Option<Waiting> {
+        if at >= self.waiting.len() {
+            return None;
+        }
+        let last = self.waiting.len() - 1;
+        self.waiting.swap(at, last);
+        let taken = self.waiting.pop();
+        if let Some(moved) = self.waiting.get(at) {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let hw = unsafe { &moved.flow.as_ref().hw };
+            hw.index.store(at as u32, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Takes a flow out of hardware.
+    fn demote(&mut self, at: usize, next: Next) {
+        if at >= self.resident.len() {
+            return;
+        }
+        let last = self.resident.len() - 1;
+        self.resident.swap(at, last);
+        let Some(mut taken) = self.resident.pop() else {
+            return;
+        };
+        if let Some(moved) = self.resident.get(at) {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let hw = unsafe { &moved.flow.as_ref().hw };
+            hw.index.store(at as u32, Ordering::Relaxed);
+        }
+
+        // SAFETY: As above.
+        let cold = unsafe { taken.flow.as_ref() };
+        if cold.is_live() {
+            cold.ct.get().set_hardware(false);
+        }
+        for dir in 0..2 {
+            // What it has forwarded until now; nobody can ask afterwards.
+            let _ = self.ask(&mut taken, dir);
+            if let Some(rule) = taken.rules[dir].take() {
+                self.delete(rule);
+            }
+        }
+        let now = now();
+        match next {
+            Next::Closed => cold.hw.set_stage(Stage::Closed),
+            Next::Software => cold.hw.leave(now, 0),
+            Next::Waiting => self.wait(cold, taken.rate, now),
+            Next::Failed => self.fail(cold),
+        }
+    }
+
+    fn fail(&self, cold: &Cold) {
+        let n = cold.hw.failures.load(Ordering::Relaxed);
+
+        cold.hw
+            .failures
+            .store(n.saturating_add(1), Ordering::Relaxed);
+        cold.hw.leave(now(), admit::backoff(n).div_ceil(1000 / HZ));
+    }
+
+    /// The engine that has a rule.
+    fn engine(&self, ifindex: u32) -> Option<Arc<dyn FlowEngine>> {
+        self.devices
+            .iter()
+            .find(|d| d.ifindex == ifindex)
+            .and_then(|d| d.engine.clone())
+    }
+
+    fn delete(&mut self, rule: Rule) {
+        self.rules = self.rules.saturating_sub(1);
+        self.counts.deleted += 1;
+        if let Some(engine) = self.engine(rule.ifindex) {
+            engine.del(rule);
+        }
+    }
+
+    /// Asks what a rule has forwarded and adds it to the flow's books, once. False if the engine
+    /// has lost the rule.
+    fn ask(&mut self, resident: &mut Resident, dir: usize) -> bool {
+        let Some(rule) = resident.rules.get(dir).and_then(|r| r.as_ref()) else {
+            return true;
+        };
+        let Some(engine) = self.engine(rule.ifindex) else {
+            return false;
+        };
+        let Ok(delta) = engine.stats(rule) else {
+            return false;
+        };
+        // SAFETY: Flows in the list are valid until the tier forgets them.
+        let cold = unsafe { resident.flow.as_ref() };
+
+        if delta.packets != 0 {
+            resident.by_hardware = resident.by_hardware.wrapping_add(delta.bytes);
+            self.counts.packets += delta.packets;
+            self.counts.bytes += delta.bytes;
+            cold.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
+            if cold.flowtable().counts() {
+                account(cold, dir, &delta);
+            }
+        }
+        if let Some(used) = delta.used {
+            cold.seen_at(dir, used);
+        }
+        true
+    }
+
+    /// Looks at all flows in hardware: takes out what must not be there.
+    fn verify(&mut self, ft: &Flowtable) {
+        let generation = ft.generation();
+        let around = AROUND.load(Ordering::Relaxed);
+        let (now, ms) = (now(), now_ms());
+        let ask = now.wrapping_sub(self.asked) >= STATS;
+        let look = ask || around != self.around;
+
+        self.around = around;
+        if ask {
+            self.asked = now;
+        }
+        // From the end: what leaves is replaced by the last, which has been looked at.
+        for at in (0..self.resident.len()).rev() {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let cold = unsafe { self.resident[at].flow.as_ref() };
+
+            if !cold.is_live() {
+                // The worker forgets it, soon.
+                continue;
+            }
+            if cold.ct.get().is_dying() {
+                cold.kill(nft_flow::reason::TeardownReason::CtDying);
+                continue;
+            }
+            let agreed = cold.agreed(generation);
+            let was = self.resident[at].agreed;
+            if agreed != was {
+                self.counts.unsettled += 1;
+                // The other direction has come in as well, maybe.
+                let more = agreed.iter().zip(was).all(|(&now, was)| now || !was);
+                self.demote(at, if more { Next::Waiting } else { Next::Software });
+                continue;
+            }
+            if look {
+                match cold.describe() {
+                    Ok(described) if described.print() == self.resident[at].print => (),
+                    Ok(_) => {
+                        self.counts.stale += 1;
+                        self.demote(at, Next::Waiting);
+                        continue;
+                    }
+                    Err(_) => {
+                        self.counts.stale += 1;
+                        self.demote(at, Next::Software);
+                        continue;
+                    }
+                }
+            }
+            if ask && !self.round(at, ms) {
+                self.counts.lost += 1;
+                self.demote(at, Next::Failed);
+            }
+        }
+    }
+
+    /// Statistics of a flow in hardware. False if it is not there any more.
+    fn round(&mut self, at: usize, ms: u32) -> bool {
+        // Taken out for the time of the question.
+        let Some(r) = self.resident.get_mut(at) else {
+            return true;
+        };
+        let mut taken = Resident {
+            flow: r.flow,
+            rules: core::mem::take(&mut r.rules),
+            ..*r
+        };
+        let before = taken.by_hardware;
+        let there = self.ask(&mut taken, 0) & self.ask(&mut taken, 1);
+        // SAFETY: Flows in the list are valid until the tier forgets them.
+        let hw = unsafe { &taken.flow.as_ref().hw };
+        let total = hw.bytes.load(Ordering::Relaxed);
+
+        taken.rate.sample(total, ms);
+        let by_hardware = taken.by_hardware.wrapping_sub(before);
+        let by_software = total.wrapping_sub(taken.looked).saturating_sub(by_hardware);
+        taken.looked = total;
+        // Packets that hardware should have forwarded come here: it has forgotten the flow and not
+        // told the driver, or never knew it.
+        taken.strikes = match by_hardware == 0 && by_software > 1000 {
+            true => taken.strikes.saturating_add(1),
+            false => 0,
+        };
+        let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
+        if by_hardware != 0 {
+            hw.failures.store(0, Ordering::Relaxed);
+        }
+        if let Some(r) = self.resident.get_mut(at) {
+            *r = taken;
+        }
+        there && !silent
+    }
+
+    /// Gives places to the flows that wait. Returns how many have moved.
+    fn place(&mut self, tier: &Tier, ft: &Flowtable) -> usize {
+        let (now, ms) = (now(), now_ms());
+        let config = Config::new(tier.threshold);
+
+        // Those that have become light wait no longer.
+        for at in (0..self.waiting.len()).rev() {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let cold = unsafe { self.waiting[at].flow.as_ref() };
+            let w = &mut self.waiting[at];
+
+            w.rate.sample(cold.hw.bytes.load(Ordering::Relaxed), ms);
+            if w.rate.get() < tier.threshold / 2 && cold.is_live() {
+                self.take_waiting(at);
+                cold.hw.leave(now, 0);
+            }
+        }
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        let Some(plan) = self.plan(&config) else {
+            return 0;
+        };
+
+        // As flows, because places in the lists change with each step.
+        let n = (plan.admit + plan.swap).min(MOVES);
+        let [ins, outs] = &mut self.moves;
+        ins.clear();
+        outs.clear();
+        for rank in self.ranks[0].iter().take(n) {
+            let Some(w) = self.waiting.get(rank.index as usize) else {
+                continue;
+            };
+            if ins.push(w.flow, GFP_KERNEL).is_err() {
+                return 0;
+            }
+        }
+        for rank in self.ranks[1].iter().take(plan.swap) {
+            let Some(r) = self.resident.get(rank.index as usize) else {
+                continue;
+            };
+            if outs.push(r.flow, GFP_KERNEL).is_err() {
+                return 0;
+            }
+        }
+
+        let mut moved = 0;
+        while moved < self.moves[0].len() {
+            let flow = self.moves[0][moved];
+            if let Some(out) = moved
+                .checked_sub(plan.admit)
+                .and_then(|i| self.moves[1].get(i).copied())
+            {
+                // SAFETY: Flows in the lists are valid until the tier forgets them.
+                let at = unsafe { out.as_ref() }.hw.index.load(Ordering::Relaxed);
+                self.counts.swapped += 1;
+                self.demote(at as usize, Next::Software);
+            }
+            // SAFETY: As above.
+            let cold = unsafe { flow.as_ref() };
+            moved += 1;
+            if !self.promote(cold, ft, ms) {
+                break;
+            }
+        }
+        moved
+    }
+
+    /// Ranks both lists.
+    fn plan(&mut self, config: &Config) -> Option<Plan> {
+        let [waiting, resident] = &mut self.ranks;
+        let rank = |rate: &Rate, at: usize| Ranked {
+            rate: rate.get(),
+            index: at as u32,
+        };
+
+        waiting.clear();
+        resident.clear();
+        for (at, w) in self.waiting.iter().enumerate() {
+            waiting.push(rank(&w.rate, at), GFP_KERNEL).ok()?;
+        }
+        for (at, r) in self.resident.iter().enumerate() {
+            resident.push(rank(&r.rate, at), GFP_KERNEL).ok()?;
+        }
+        let known = self
+            .devices
+            .iter()
+            .filter_map(|d| d.engine.as_ref())
+            .map(|engine| engine.capacity())
+            .filter_map(|c| c.total.map(|total| total.saturating_sub(c.used)))
+            .min()
+            .unwrap_or(u32::MAX);
+        let left = self.room.left(self.rules, now_ms()).min(known);
+
+        Some(admit::plan(config, waiting, resident, (left / 2) as usize))
+    }
+
+    /// Puts a flow that waits into hardware, or takes it off the list if that cannot be. False if
+    /// there is no room.
+    fn promote(&mut self, cold: &Cold, ft: &Flowtable, ms: u32) -> bool {
+        let at = cold.hw.index.load(Ordering::Relaxed) as usize;
+        let outcome = self.install(cold, ft, at);
+
+        match outcome {
+            Outcome::Full => return false,
+            Outcome::Later => (),
+            Outcome::Failed => {
+                self.take_waiting(at);
+                self.fail(cold);
+            }
+            Outcome::Refused => {
+                self.take_waiting(at);
+                cold.hw.set_stage(Stage::Refused);
+            }
+            Outcome::In(mut resident) => {
+                if let Some(w) = self.take_waiting(at) {
+                    resident.rate = w.rate;
+                    resident.rate.sample(resident.looked, ms);
+                }
+                let whole = resident.rules.iter().all(Option::is_some);
+
+                cold.hw
+                    .index
+                    .store(self.resident.len() as u32, Ordering::Relaxed);
+                // There is room: reserved before the rules were added.
+                if let Err(e) = self.resident.push(resident, GFP_KERNEL) {
+                    kernel::pr_warn_once!("a rule is lost: {e:?}\n");
+                }
+                cold.hw.set_stage(match whole {
+                    true => Stage::Hardware,
+                    false => Stage::Partial,
+                });
+                if whole {
+                    let ct = cold.ct.get();
+
+                    ct.set_hardware(true);
+                    // Whoever kills the flow clears the bit after killing it.
+                    if !cold.is_live() {
+                        ct.set_hardware(false);
+                    }
+                } else {
+                    self.counts.partial += 1;
+                }
+            }
+        }
+        true
+    }
+
+    /// Adds the rules of a flow.
+    fn install(&mut self, cold: &Cold, ft: &Flowtable, at: usize) -> Outcome {
+        // What the ruleset has not seen is not for hardware.
+        let agreed = cold.agreed(ft.generation());
+        if !agreed.contains(&true) {
+            return Outcome::Later;
+        }
+        let described = match cold.describe() {
+            Ok(described) => described,
+            Err(Indescribable::Later) => return Outcome::Failed,
+            Err(Indescribable::Never(why)) => {
+                self.counts.declined(AddError::Unsupported(why));
+                return Outcome::Refused;
+            }
+        };
+        if self.resident.reserve(1, GFP_KERNEL).is_err() {
+            return Outcome::Failed;
+        }
+
+        let mut rules = [None, None];
+        let mut failed = None;
+        for dir in 0..2 {
+            if !agreed[dir] {
+                continue;
+            }
+            match self.add(&described.descs[dir], Cookie(described.cookies[dir])) {
+                Ok(rule) => rules[dir] = Some(rule),
+                Err(e) => {
+                    self.counts.declined(e);
+                    if !matches!(e, AddError::Unsupported(_)) {
+                        failed = Some(e);
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(e) = failed {
+            if e == AddError::Full {
+                self.room.full(self.rules, now_ms());
+            }
+            for rule in rules.into_iter().flatten() {
+                self.delete(rule);
+            }
+            return match (e, self.waiting.get_mut(at)) {
+                (AddError::Full, _) => Outcome::Full,
+                (AddError::Busy, Some(w)) if w.busy < BUSY => {
+                    w.busy += 1;
+                    Outcome::Later
+                }
+                _ => Outcome::Failed,
+            };
+        }
+        if rules.iter().all(Option::is_none) {
+            return Outcome::Refused;
+        }
+        let total = cold.hw.bytes.load(Ordering::Relaxed);
+        Outcome::In(Resident {
+            flow: cold.into(),
+            rules,
+            agreed,
+            ports: described.descs.map(|d| d.ingress.port.ifindex),
+            print: described.print(),
+            rate: Rate::new(total, now_ms(), 0, 1000),
+            by_hardware: 0,
+            looked: total,
+            strikes: 0,
+        })
+    }
+
+    fn add(&mut self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError> {
+        let engine = self
+            .engine(flow.ingress.port.ifindex)
+            .ok_or(AddError::Unsupported(Unsupported::IngressPort))?;
+        let rule = engine.add(flow, cookie)?;
+
+        self.rules += 1;
+        self.counts.added += 1;
+        self.room.added(self.rules);
+        Ok(rule)
+    }
+}
+
+/// Adds what hardware has forwarded to conntrack's own counters, as `nf_ct_acct_add()` does.
+fn account(cold: &Cold, dir: usize, delta: &Delta) {
+    if cold.acct.is_null() {
+        return;
+    }
+    // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
+    // holds the entry; C changes the counters atomically as well.
+    unsafe {
+        let counter = cold.acct.add(dir);
+
+        AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
+            .fetch_add(delta.packets as i64, Ordering::Relaxed);
+        AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast())
+            .fetch_add(delta.bytes as i64, Ordering::Relaxed);
+    }
+}

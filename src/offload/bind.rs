@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The devices of a flowtable with `flags offload`, and the engines behind them.
+//!
+//! nf_tables gives the devices one by one, also in a transaction that is only checked. A device
+//! without hardware stays with software. That there is no hardware behind any of them can be said
+//! with the last one only: then the flowtable is refused, and nf_tables takes the others back.
+
+use super::{
+    Inner,
+    Next,
+    Tier, //
+};
+use crate::{
+    drivers::{
+        BindError,
+        FlowEngine,
+        Port, //
+    },
+    ffi::{
+        c,
+        HZ, //
+    }, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Between two attempts to bind a device whose hardware is busy.
+const RETRY: u32 = HZ;
+
+/// A device of the flowtable.
+pub(super) struct Device {
+    pub(super) ifindex: u32,
+    port: Port,
+    /// None: it stays with software.
+    pub(super) engine: Option<Arc<dyn FlowEngine>>,
+    /// The engine's generation when it was last looked at.
+    generation: u32,
+    /// The hardware belongs to another flowtable still, since it was last asked at this time.
+    busy: Option<u32>,
+}
+
+/// Where a device is in the list of a flowtable.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Not there yet: it is added to a flowtable that exists.
+    New,
+    /// Others follow.
+    Among,
+    /// None follows.
+    Last,
+}
+
+impl Tier {
+    /// Binds a device.
+    pub(crate) fn bind(&self, port: Port, place: Place) -> Result {
+        let mut inner = self.inner.lock();
+
+        inner.devices.reserve(1, GFP_KERNEL)?;
+        let (engine, busy) = match self.engine_for(port) {
+            Ok(engine) => (Some(engine), None),
+            Err(BindError::NoHardware) => (None, None),
+            Err(BindError::Busy) => (None, Some(super::now())),
+            // A device that comes later must not be kept from coming.
+            Err(BindError::Failed(_)) if place == Place::New => (None, None),
+            Err(BindError::Failed(e)) => return Err(Error::from_errno(e)),
+        };
+        let any =
+            engine.is_some() || busy.is_some() || inner.devices.iter().any(Device::has_hardware);
+        if place == Place::Last && !any {
+            return Err(EOPNOTSUPP);
+        }
+        inner.devices.push(
+            Device {
+                ifindex: port.ifindex,
+                port,
+                generation: engine.as_ref().map_or(0, |e| e.generation()),
+                engine,
+                busy,
+            },
+            GFP_KERNEL,
+        )?;
+        Ok(())
+    }
+
+    /// The engine that has bound the device.
+    fn engine_for(&self, port: Port) -> Result<Arc<dyn FlowEngine>, BindError> {
+        if let Some(native) = crate::drivers::native(port) {
+            return Ok(native);
+        }
+        self.tc.bind(port)?;
+        let tc: Arc<dyn FlowEngine> = self.tc.clone();
+        Ok(tc)
+    }
+
+    /// Takes a device away, and all rules that have to do with it before.
+    pub(crate) fn unbind(&self, port: Port) {
+        let mut inner = self.inner.lock();
+
+        inner.demote_device(port.ifindex, || Next::Software);
+        let Some(at) = inner.devices.iter().position(|d| d.ifindex == port.ifindex) else {
+            return;
+        };
+        if let Ok(Device {
+            engine: Some(engine),
+            ..
+        }) = inner.devices.remove(at)
+        {
+            engine.unbind(port);
+        }
+    }
+
+    /// The driver behind a device goes away. The device stays bound: the driver may come back.
+    pub(crate) fn port_gone(&self, ifindex: u32) {
+        let mut inner = self.inner.lock();
+
+        inner.demote_device(ifindex, || Next::Failed);
+        self.tc.forget_driver(ifindex);
+    }
+}
+
+impl Device {
+    fn has_hardware(&self) -> bool {
+        self.engine.is_some() || self.busy.is_some()
+    }
+}
+
+impl Inner {
+    /// Takes the flows out of hardware whose packets come in or leave by a device.
+    fn demote_device(&mut self, ifindex: u32, next: impl Fn() -> Next) {
+        for at in (0..self.resident.len()).rev() {
+            if self.resident[at].ports.contains(&ifindex) {
+                self.demote(at, next());
+            }
+        }
+    }
+
+    /// Looks after the devices: those whose hardware was busy, and those whose engine has lost all
+    /// its rules.
+    pub(super) fn tend(&mut self, tier: &Tier) {
+        let now = super::now();
+
+        for at in 0..self.devices.len() {
+            let device = &mut self.devices[at];
+            let generation = device.engine.as_ref().map_or(0, |e| e.generation());
+
+            if device.generation != generation {
+                let ifindex = device.ifindex;
+
+                device.generation = generation;
+                self.demote_device(ifindex, || Next::Waiting);
+            }
+        }
+
+        for device in &mut self.devices {
+            if device
+                .busy
+                .is_some_and(|since| now.wrapping_sub(since) >= RETRY)
+            {
+                match tier.engine_for(device.port) {
+                    Ok(engine) => {
+                        device.engine = Some(engine);
+                        device.busy = None;
+                    }
+                    Err(BindError::Busy) => device.busy = Some(now),
+                    Err(_) => device.busy = None,
+                }
+            }
+        }
+    }
+}
+
+/// Where nf_tables is with a device of a flowtable.
+///
+/// # Safety
+///
+/// Called under nf_tables' lock with a flowtable and a device of it.
+pub(crate) unsafe fn place(nft: *mut c::nft_flowtable, dev: *mut c::net_device) -> Place {
+    // SAFETY: By the contract of this function.
+    match unsafe { c::nfo_dev_place(nft, dev) } {
+        0 => Place::New,
+        1 => Place::Among,
+        _ => Place::Last,
+    }
+}
