@@ -65,7 +65,7 @@ impl Rate {
     pub fn sample(&mut self, total: u64, now: u32) {
         let elapsed = now.wrapping_sub(self.at);
 
-        if elapsed < 10 || elapsed > u32::MAX / 2 {
+        if !(10..u32::MAX / 2).contains(&elapsed) {
             return;
         }
         let (elapsed, known) = (u64::from(elapsed), u64::from(self.known));
@@ -110,7 +110,7 @@ pub struct Plan {
 /// Sorts `waiting`, heaviest first, and `resident`, lightest first, and says who goes where.
 /// `room` is the number of flows that fit besides those in hardware.
 pub fn plan(config: &Config, waiting: &mut [Ranked], resident: &mut [Ranked], room: usize) -> Plan {
-    waiting.sort_unstable_by(|a, b| b.rate.cmp(&a.rate));
+    sort(waiting, |a, b| a.rate > b.rate);
     let worth = waiting
         .iter()
         .take_while(|w| w.rate >= config.threshold)
@@ -121,7 +121,7 @@ pub fn plan(config: &Config, waiting: &mut [Ranked], resident: &mut [Ranked], ro
     if rest.is_empty() {
         return Plan { admit, swap: 0 };
     }
-    resident.sort_unstable_by_key(|r| r.rate);
+    sort(resident, |a, b| a.rate < b.rate);
     let swap = rest
         .iter()
         .zip(resident.iter())
@@ -133,6 +133,37 @@ pub fn plan(config: &Config, waiting: &mut [Ranked], resident: &mut [Ranked], ro
         .count();
 
     Plan { admit, swap }
+}
+
+/// Sorts a list, heap sort: no memory, and no order of flows that makes it slow.
+fn sort(list: &mut [Ranked], before: impl Fn(&Ranked, &Ranked) -> bool) {
+    // Moves the item at `at` down until both below it come before it.
+    let sift = |list: &mut [Ranked], mut at: usize| loop {
+        let left = at.wrapping_mul(2).wrapping_add(1);
+        let (Some(here), Some(a)) = (list.get(at), list.get(left)) else {
+            return;
+        };
+        let right = left.wrapping_add(1);
+        let child = match list.get(right) {
+            Some(b) if before(a, b) => right,
+            _ => left,
+        };
+        if list.get(child).is_none_or(|c| !before(here, c)) {
+            return;
+        }
+        list.swap(at, child);
+        at = child;
+    };
+
+    for at in (0..list.len() / 2).rev() {
+        sift(list, at);
+    }
+    for end in (1..list.len()).rev() {
+        list.swap(0, end);
+        if let Some(rest) = list.get_mut(..end) {
+            sift(rest, 0);
+        }
+    }
 }
 
 /// How many rules fit, learned from having been refused.
@@ -218,6 +249,27 @@ mod tests {
                 index: i as u32,
             })
             .collect()
+    }
+
+    #[test]
+    fn sorts() {
+        let mut seed = 7u32;
+        for n in 0..70 {
+            let rates: Vec<u64> = (0..n)
+                .map(|_| {
+                    seed = seed.wrapping_mul(1664525).wrapping_add(1013904223);
+                    u64::from(seed >> 26)
+                })
+                .collect();
+            let mut list = ranked(&rates);
+            sort(&mut list, |a, b| a.rate < b.rate);
+            assert!(list.is_sorted_by_key(|r| r.rate));
+            sort(&mut list, |a, b| a.rate > b.rate);
+            assert!(list.is_sorted_by(|a, b| a.rate >= b.rate));
+            let mut all: Vec<u32> = list.iter().map(|r| r.index).collect();
+            all.sort();
+            assert!(all.iter().copied().eq(0..n));
+        }
     }
 
     #[test]
