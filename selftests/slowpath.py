@@ -205,6 +205,8 @@ for fam in (4, 6):
     tprobe("tcp_doff4" + t, f"IPv{fam} TCP data offset below 5", "r", doff=4, fam=fam)
     tprobe("tcp_doff15" + t, f"IPv{fam} TCP data offset beyond the segment", "r", doff=15, body=b"z" * 8, fam=fam)
     tprobe("tcp_cut" + t, f"IPv{fam} TCP header cut short", "r", "truncated", keep=12, fam=fam)
+tprobe("tcp_null", "IPv4 TCP segment without any flag", "x", "tcp_flags", fl=0)
+tprobe("tcp_null6", "IPv6 TCP segment without any flag", "x", "tcp_flags", fam=6, fl=0)
 tprobe("tcp_ttl1", "IPv4 TCP TTL 1: time exceeded", "", "ttl_expiring", ttl=1)
 tprobe("tcp_long", "IPv4 TCP total length beyond the frame", "x", "truncated", tot=400)
 
@@ -280,9 +282,9 @@ class Netfilter:
         self.s.send(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
         return self.s.recv(65535)
 
-    def counter(self):
+    def counter(self, name="forwarded"):
         # NFT_MSG_GETOBJ, NFPROTO_INET; table, name, type NFT_OBJECT_COUNTER
-        r = self.ask(10 << 8 | 19, 1, 1, ((1, b"watch\0"), (2, b"forwarded\0"), (3, struct.pack("!I", 1))))
+        r = self.ask(10 << 8 | 19, 1, 1, ((1, b"watch\0"), (2, name.encode() + b"\0"), (3, struct.pack("!I", 1))))
         if struct.unpack_from("=H", r, 4)[0] == 2:
             raise OSError(-struct.unpack_from("=i", r, 16)[0], "NFT_MSG_GETOBJ")
         data = attrs(r[20:])[4]

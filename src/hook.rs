@@ -296,10 +296,8 @@ fn forward<F: Family, const PLAIN: bool>(
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
     if pkt.proto == L4Proto::Tcp {
-        if pkt.tcp_flags & tcp::CONTROL != 0 {
-            // For conntrack to judge.
-            entry.flow().ask(entry.dir(), pkt.tcp_flags, pkt.seq);
-            return Err(MissReason::TcpFlags);
+        if !tcp::is_data(pkt.tcp_flags) {
+            return Err(control(entry, &pkt));
         }
         if !entry.sent.note(pkt.seq_end(), entry.reach) {
             out_of_reach(entry, &pkt, skb, offset)?;
@@ -436,6 +434,15 @@ fn account<F: Family>(entry: &Entry<F>, len: u32) {
 fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) -> MissReason {
     entry.flow().cold.kill(why);
     reason
+}
+
+/// A SYN, FIN or RST, or a segment without ACK, is for conntrack to judge.
+#[cold]
+fn control<F: Family>(entry: &Entry<F>, pkt: &Packet<F::Key>) -> MissReason {
+    if pkt.tcp_flags & tcp::CONTROL != 0 {
+        entry.flow().ask(entry.dir(), pkt.tcp_flags, pkt.seq);
+    }
+    MissReason::TcpFlags
 }
 
 /// A TCP packet is further ahead or behind than it can be, as far as we know.

@@ -36,6 +36,13 @@ pub mod tcp {
 
     /// The flags that connection tracking must see.
     pub const CONTROL: u8 = FIN | SYN | RST;
+
+    /// Whether connection tracking need not see a segment with these flags. One without an ACK is
+    /// not of a connection at all, and must not be taken for a part of it.
+    #[inline]
+    pub const fn is_data(flags: u8) -> bool {
+        flags & (CONTROL | ACK) == ACK
+    }
 }
 
 /// The size of an IPv4 header without options.
