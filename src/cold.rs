@@ -25,6 +25,11 @@ use crate::{
     flowtable::Flowtable,
     offload::Hw,
     path,
+    qos::{
+        self,
+        Looks,
+        Qos, //
+    },
     shape::Shape,
     stats,
     tcp, //
@@ -80,7 +85,7 @@ pub(crate) struct Cold {
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
     /// How packets of each direction left the ruleset.
-    qos: [Qos; 2],
+    pub(crate) qos: [Qos; 2],
     /// When a packet of each direction last took the slow path, in `jiffies`.
     refreshed: [AtomicU32; 2],
     /// `jiffies` (never 0) when a packet was first sent to a ruleset that has not agreed yet.
@@ -99,15 +104,6 @@ pub(crate) struct Cold {
     /// Where the flow stands with hardware.
     pub(crate) hw: Hw,
     rcu: c::callback_head,
-}
-
-/// What queueing disciplines and classifiers look at in a packet that has passed the ruleset.
-#[derive(Default)]
-pub(crate) struct Qos {
-    /// `skb->priority`.
-    pub(crate) priority: AtomicU32,
-    /// `skb->mark`.
-    pub(crate) mark: AtomicU32,
 }
 
 // SAFETY: Key and hash do not change.
@@ -206,12 +202,6 @@ impl Cold {
         }
     }
 
-    /// How packets of direction `dir` left the ruleset.
-    #[inline(always)]
-    pub(crate) fn qos(&self, dir: Direction) -> &Qos {
-        &self.qos[dir as usize]
-    }
-
     /// Is it time for a packet of direction `dir` to take the slow path? Notes that it does.
     #[inline(never)]
     pub(crate) fn refresh(&self, dir: Direction, now: u32) -> bool {
@@ -244,9 +234,11 @@ impl Cold {
         self.state.is_live()
     }
 
-    /// A packet of direction `dir` goes to ruleset `generation`, which has not seen one yet.
+    /// A packet of direction `dir`, with this type of service, goes to ruleset `generation`, which has
+    /// not seen one yet.
     #[cold]
-    pub(crate) fn bounce(&self, dir: Direction, generation: u32) {
+    pub(crate) fn bounce(&self, dir: Direction, generation: u32, ds_field: u8) {
+        self.qos[dir as usize].sent(ds_field);
         self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
         self.expect(ffi::jiffies32());
     }
@@ -297,10 +289,10 @@ impl Cold {
         since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
     }
 
-    /// A packet of direction `dir` has passed the whole ruleset, with this priority and mark. If the
+    /// A packet of direction `dir` has passed the whole ruleset, and looks like this. If the
     /// rule that adds the flow was met as well, by this packet or one of the other direction, the
     /// ruleset agrees.
-    pub(crate) fn passed(&self, dir: Direction, priority: u32, mark: u32) {
+    pub(crate) fn passed(&self, dir: Direction, looks: Looks) {
         struct Learn;
         impl Visitor for Learn {
             type Output = ();
@@ -328,10 +320,8 @@ impl Cold {
         let Some(generation) = self.judged_by(dir) else {
             return;
         };
-        let qos = &self.qos[dir as usize];
-        qos.priority.store(priority, Ordering::Relaxed);
-        qos.mark.store(mark, Ordering::Relaxed);
-        self.with(Leave(dir, priority != 0 || mark != 0));
+        let by_tos = self.nfproto == V4::NFPROTO && qos::is_by_tos(self.flowtable());
+        self.with(Leave(dir, self.qos[dir as usize].passed(looks, by_tos)));
         if self.kept.load(Ordering::Relaxed) == generation && self.with(Passed(dir, generation)) {
             self.bounced.store(0, Ordering::Relaxed);
         }

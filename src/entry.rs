@@ -14,10 +14,7 @@
 //! period after the worker took it out, by which time no packet looks at it any more.
 
 use crate::{
-    cold::{
-        Cold,
-        Qos, //
-    },
+    cold::Cold,
     ct::{
         Ct,
         Progress, //
@@ -107,7 +104,7 @@ pub(crate) mod flag {
     pub(super) const SECPATH: u8 = 1 << 2;
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
-    /// Packets leave the ruleset with a priority or a mark, see [`Qos`](super::Qos).
+    /// Packets leave the ruleset with a priority, mark or DSCP, see [`crate::qos`].
     pub(super) const QOS: u8 = 1 << 4;
     /// Conntrack was asked to judge a packet, see [`crate::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
@@ -244,10 +241,10 @@ impl<F: Family> Entry<F> {
         self.flags() & (flag::SECPATH | flag::BRIDGED | flag::ASKED) != 0
     }
 
-    /// What packets leave the ruleset with, if it is not nothing.
+    /// Do packets leave the ruleset with something that has to be restored?
     #[inline(always)]
-    pub(crate) fn qos(&self) -> Option<&Qos> {
-        (self.flags() & flag::QOS != 0).then(|| self.flow().cold.qos(self.dir()))
+    pub(crate) fn has_qos(&self) -> bool {
+        self.flags() & flag::QOS != 0
     }
 
     /// Says whether packets leave the ruleset with something.

@@ -95,6 +95,15 @@ pub(crate) trait Family: Sized + 'static {
     /// Addresses and ports of packets that were rewritten.
     fn rewritten(rewrite: &Self::Rewrite) -> Tuple;
 
+    /// The type of service or traffic class of a packet, 0 if there is no header.
+    fn ds_field(hdr: &[u8]) -> u8;
+
+    /// May forwarding give the packet a priority by its type of service?
+    fn asks_priority(hdr: &[u8]) -> bool;
+
+    /// Changes the upper six bits of that field to those of `dscp`.
+    fn set_dscp(hdr: &mut [u8], dscp: u8);
+
     /// What stands in a key for the way that packets come in.
     fn port(key: &Self::Key) -> PortId;
 
@@ -193,6 +202,20 @@ impl Family for V4 {
 
     fn rewritten(rewrite: &Rewrite4) -> Tuple {
         Tuple::v4(rewrite.saddr(), rewrite.daddr(), rewrite.ports())
+    }
+
+    fn ds_field(hdr: &[u8]) -> u8 {
+        hdr.get(1).copied().unwrap_or(0)
+    }
+
+    /// `ip_tos2prio`: the two bits that make a difference.
+    #[inline(always)]
+    fn asks_priority(hdr: &[u8]) -> bool {
+        hdr.get(1).is_some_and(|tos| tos & 0x18 != 0)
+    }
+
+    fn set_dscp(hdr: &mut [u8], dscp: u8) {
+        rewrite::set_dscp4(hdr, dscp);
     }
 
     fn port(key: &Key4) -> PortId {
@@ -319,6 +342,23 @@ impl Family for V6 {
 
     fn rewritten(rewrite: &Rewrite6) -> Tuple {
         Tuple::v6(rewrite.saddr(), rewrite.daddr(), rewrite.ports())
+    }
+
+    fn ds_field(hdr: &[u8]) -> u8 {
+        match hdr {
+            [a, b, ..] => (a << 4) | (b >> 4),
+            _ => 0,
+        }
+    }
+
+    /// `ip6_forward()` leaves priorities alone.
+    #[inline(always)]
+    fn asks_priority(_: &[u8]) -> bool {
+        false
+    }
+
+    fn set_dscp(hdr: &mut [u8], dscp: u8) {
+        rewrite::set_dscp6(hdr, dscp);
     }
 
     fn port(key: &Key6) -> PortId {

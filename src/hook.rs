@@ -26,6 +26,7 @@ use crate::{
         }, //
     },
     flowtable::Flowtable,
+    qos,
     shape::Shape,
     stats,
     xmit, //
@@ -305,7 +306,8 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     let generation = ft.generation();
     if !entry.agrees(generation) {
-        entry.flow().cold.bounce(entry.dir(), generation);
+        let ds_field = F::ds_field(skb.head().get(offset..).unwrap_or_default());
+        entry.flow().cold.bounce(entry.dir(), generation, ds_field);
         return Err(MissReason::Ruleset);
     }
     let mtu = u32::from(entry.mtu);
@@ -348,16 +350,14 @@ fn forward<F: Family, const PLAIN: bool>(
     if F::apply(head, pkt.proto, &entry.rewrite, csum).is_err() {
         return Err(MissReason::Truncated);
     }
+    let by_tos = F::asks_priority(head);
     if !PLAIN {
         // SAFETY: The IP header that starts there was parsed.
         unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
     }
 
-    if let Some(qos) = entry.qos() {
-        skb.set_qos(
-            qos.priority.load(Ordering::Relaxed),
-            qos.mark.load(Ordering::Relaxed),
-        );
+    if entry.has_qos() || by_tos {
+        qos::restore(entry, skb);
     }
     entry.saw(now);
     if ft.measures() {

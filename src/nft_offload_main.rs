@@ -17,6 +17,7 @@
 //! | `offload`   | which flows go into hardware, and what happens to them there         |
 //! | `drivers`   | flow engines: that hardware                                        |
 //! | `ct`        | what conntrack hands over and gets back                            |
+//! | `qos`       | priority, mark and DSCP as the ruleset made them                   |
 //! | `tcp`       | connections that open, close, or seem to                           |
 //! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
 //! | `heal`      | devices that change                                                |
@@ -46,6 +47,7 @@ mod hook;
 mod netlink;
 mod offload;
 mod path;
+mod qos;
 mod route;
 mod shape;
 mod stats;

@@ -120,6 +120,19 @@ bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags)
 	return true;
 }
 
+/* Priorities */
+
+/* Does forwarding set the priority of IPv4 packets by their TOS field? */
+bool nfo_priority_by_tos(const struct net *net)
+{
+	return READ_ONCE(net->ipv4.sysctl_ip_fwd_update_priority);
+}
+
+u8 nfo_tos2priority(u8 tos)
+{
+	return rt_tos2priority(tos);
+}
+
 /* Routes and neighbours */
 
 bool nfo_dst_hold(struct dst_entry *dst)

@@ -39,6 +39,10 @@ bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_skb_ip_options(const struct sk_buff *skb);
 bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags);
 
+bool nfo_dscp_restored(void);
+bool nfo_priority_by_tos(const struct net *net);
+u8 nfo_tos2priority(u8 tos);
+
 bool nfo_dst_hold(struct dst_entry *dst);
 u32 nfo_dst_mtu(struct dst_entry *dst, u8 family);
 bool nfo_dst_check(struct dst_entry *dst, u32 cookie);

@@ -318,15 +318,18 @@ impl Skb {
         }
     }
 
-    /// Sets what queueing disciplines and classifiers look at.
-    pub(crate) fn set_qos(self, priority: u32, mark: u32) {
+    /// Sets what queueing disciplines look at.
+    pub(crate) fn set_priority(self, priority: u32) {
         // SAFETY: By the type invariant.
-        unsafe {
-            let headers = (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut();
+        unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() }.priority = priority;
+    }
 
-            headers.priority = priority;
-            headers.__bindgen_anon_4.mark = mark;
-        }
+    /// Sets what classifiers look at.
+    pub(crate) fn set_mark(self, mark: u32) {
+        // SAFETY: By the type invariant.
+        let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
+
+        headers.__bindgen_anon_4.mark = mark;
     }
 
     /// Start of the linear part.

@@ -254,6 +254,30 @@ pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) ->
     Ok(())
 }
 
+/// Changes the differentiated services codepoint of an IPv4 header to the upper six bits of `dscp`,
+/// and its checksum. ECN stays.
+pub fn set_dscp4(hdr: &mut [u8], dscp: u8) {
+    let Some(ip) = hdr.first_chunk_mut::<IPV4_LEN>() else {
+        return;
+    };
+    let old = load_u16(ip, 0);
+
+    store(ip, 1, [load_u8(ip, 1) & 3 | dscp & 0xfc]);
+    let delta = Delta::replace32(old.into(), load_u16(ip, 0).into());
+    let check = delta.apply(load_u16(ip, 10));
+    store(ip, 10, check.to_ne_bytes());
+}
+
+/// The same for IPv6, whose header has no checksum.
+pub fn set_dscp6(hdr: &mut [u8], dscp: u8) {
+    let Some([a, b, ..]) = hdr.first_chunk_mut::<IPV6_LEN>() else {
+        return;
+    };
+
+    *a = *a & 0xf0 | dscp >> 4;
+    *b = *b & 0x3f | (dscp & 0x0c) << 4;
+}
+
 /// Writes ports and checksum of a transport header.
 #[inline(always)]
 fn transport(

@@ -15,7 +15,8 @@ use crate::{
         HZ, //
     },
     hook,
-    offload, //
+    offload,
+    qos::Looks, //
 };
 use core::{
     cell::UnsafeCell,
@@ -50,9 +51,7 @@ pub(super) unsafe extern "C" fn passed(
 
         if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
             if let Some(flow) = ft.find(ct) {
-                let headers = (*skb).__bindgen_anon_4.headers.as_ref();
-
-                flow.passed(dir, headers.priority, headers.__bindgen_anon_4.mark);
+                flow.passed(dir, Looks::of(skb));
             }
         }
     }

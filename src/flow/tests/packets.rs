@@ -25,6 +25,8 @@ use nft_flow::{
     rewrite::{
         apply4,
         apply6,
+        set_dscp4,
+        set_dscp6,
         Csum,
         Rewrite4,
         Rewrite6, //
@@ -283,6 +285,38 @@ proptest! {
             }
             prop_assert_eq!(&got, &original);
         }
+    }
+
+    #[test]
+    fn dscp(
+        (version, packet) in version().prop_flat_map(|v| (Just(v), packet(v))),
+        before in any::<u8>(),
+        dscp in any::<u8>(),
+    ) {
+        // By way of another one: the first sets the field of a packet that had none.
+        let set = |packet: &mut [u8], field: u8| {
+            if version == 4 {
+                packet[1] = field;
+                packet[10..12].fill(0);
+                let check = naive::checksum(&[&packet[..20]]);
+                packet[10..12].copy_from_slice(&check.to_be_bytes());
+            } else {
+                packet[0] = 0x60 | field >> 4;
+                packet[1] = packet[1] & 0x0f | field << 4;
+            }
+        };
+        let (mut got, mut expected) = (packet.clone(), packet);
+        set(&mut got, before);
+        set(&mut expected, before & 3 | dscp & 0xfc);
+        if version == 4 {
+            set_dscp4(&mut got, dscp);
+            prop_assert_eq!(naive::checksum(&[&got[..20]]), 0);
+            // Zero has two representations.
+            got[10..12].copy_from_slice(&expected[10..12]);
+        } else {
+            set_dscp6(&mut got, dscp);
+        }
+        prop_assert_eq!(got, expected);
     }
 
     #[test]
