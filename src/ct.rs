@@ -298,6 +298,19 @@ impl Ct {
         }
     }
 
+    fn forget(tcp: &mut c::ip_ct_tcp) {
+        for seen in &mut tcp.seen {
+            seen.td_maxwin = 0;
+            seen.flags &= !TCP_FLAG_MAXACK_SET;
+        }
+    }
+
+    /// Has conntrack learn its windows anew from the next packet of each direction of a TCP
+    /// connection: they are older than packets that nobody has seen.
+    pub(crate) fn forget_windows(self) {
+        self.with_tcp(Self::forget);
+    }
+
     /// Where conntrack has got to, by the packets that it saw after [`Ct::judge`].
     pub(crate) fn judged(self) -> [u32; 2] {
         let mut ends = [0; 2];
@@ -321,12 +334,7 @@ impl Ct {
                         }
                     }
                     // Conntrack goes on accepting everything.
-                    Windows::Forget => {
-                        for seen in &mut tcp.seen {
-                            seen.td_maxwin = 0;
-                            seen.flags &= !TCP_FLAG_MAXACK_SET;
-                        }
-                    }
+                    Windows::Forget => Self::forget(tcp),
                 });
                 u32::from(self.tcp_state())
             }

@@ -729,6 +729,8 @@ impl Inner {
             return Outcome::Failed;
         }
 
+        // Conntrack must not judge by what the packet path saw before.
+        cold.tcp.lose_sight();
         let mut rules = [None, None];
         let mut failed = None;
         for dir in 0..2 {

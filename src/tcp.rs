@@ -15,6 +15,9 @@
 //! The word must not be moved by packets that somebody made up. So a packet beyond what the receiver
 //! can have offered ([`Reach`](nft_flow::window::Reach)) takes the slow path, uncounted, unless it acknowledges what the other
 //! side has sent: then the connection has got ahead by packets that the fast path did not see.
+//!
+//! Of a connection that hardware forwards, or has forwarded, nothing is known: its packets are taken
+//! as they come, and conntrack learns its windows anew.
 
 use crate::{
     ct::{
@@ -31,6 +34,7 @@ use crate::{
     ffi, //
 };
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU32,
     Ordering, //
 };
@@ -52,6 +56,8 @@ pub(crate) struct Control {
     asked: AtomicU32,
     /// `jiffies` (never 0) when a packet of each direction was last out of reach.
     astray: [AtomicU32; 2],
+    /// Packets pass, or have passed, that the packet path does not see.
+    unseen: AtomicBool,
 }
 
 impl Control {
@@ -61,7 +67,17 @@ impl Control {
             liberal,
             asked: AtomicU32::new(0),
             astray: [AtomicU32::new(0), AtomicU32::new(0)],
+            unseen: AtomicBool::new(false),
         }
+    }
+
+    /// From now on packets may pass that the packet path does not see.
+    pub(crate) fn lose_sight(&self) {
+        self.unseen.store(true, Ordering::Relaxed);
+    }
+
+    fn is_unseen(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
     }
 }
 
@@ -80,10 +96,14 @@ impl<F: Family> Flow<F> {
         let rst = (flags & tcp::RST != 0).then_some((dir, seq));
 
         control.asked.store(ffi::jiffies32(), Ordering::Relaxed);
-        self.cold
-            .ct
-            .get()
-            .judge(&self.progress(), control.liberal, rst);
+        if control.is_unseen() {
+            self.cold.ct.get().forget_windows();
+        } else {
+            self.cold
+                .ct
+                .get()
+                .judge(&self.progress(), control.liberal, rst);
+        }
         for entry in &self.entries {
             entry.set_flag(flag::ASKED, true);
         }
@@ -140,7 +160,7 @@ impl<F: Family> Flow<F> {
         let windows = match reason {
             TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse => Windows::Keep,
             // Nothing has passed since that would prove us right.
-            _ if astray => Windows::Forget,
+            _ if astray || control.is_unseen() => Windows::Forget,
             _ => Windows::Known(self.progress()),
         };
 
@@ -163,7 +183,8 @@ pub(crate) fn out_of_reach<F: Family>(
     let flow = entry.flow();
     let other = &flow.entries[entry.dir().opposite() as usize];
 
-    if ack.is_some_and(|ack| other.reach.holds(other.sent.end(), ack)) {
+    if flow.cold.tcp.is_unseen() || ack.is_some_and(|ack| other.reach.holds(other.sent.end(), ack))
+    {
         entry.sent.set(end);
         return Ok(());
     }
