@@ -100,6 +100,8 @@ pub(crate) struct Cold {
     pub(crate) hashes: [u32; 2],
     /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
     pub(crate) shapes: [Option<NonNull<Shape>>; 2],
+    /// The devices that packets of each direction enter the stack by, as routing sees it.
+    pub(crate) entered: [u32; 2],
     ft: NonNull<Flowtable>,
     /// Where the flow stands with hardware.
     pub(crate) hw: Hw,
@@ -134,6 +136,7 @@ impl Cold {
         entries: &[Entry<F>; 2],
         liberal: bool,
         shapes: [Option<NonNull<Shape>>; 2],
+        entered: [u32; 2],
         ft: &Flowtable,
     ) -> Self {
         let now = ffi::jiffies32();
@@ -158,6 +161,7 @@ impl Cold {
             hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
             key,
             shapes,
+            entered,
             ft: ft.into(),
             hw: Hw::new(now),
             rcu: c::callback_head {
@@ -357,7 +361,9 @@ impl Cold {
                 // SAFETY: The packet is in the forward hook, RCU is held, and a use of the shape is
                 // the flow's.
                 unsafe {
-                    ptr::eq((*self.0.state).in_, answers.dst.dev())
+                    let entered = flow.cold.entered[self.1 as usize];
+
+                    c::nfo_came_in((*self.0.state).in_, entered)
                         && path::is_current(this, answers, shape, ft)
                 }
             }
@@ -383,6 +389,7 @@ impl Cold {
         }
 
         self.with(Passes(ifindex))
+            || self.entered.contains(&ifindex)
             || self.shapes.iter().flatten().any(|shape| {
                 // SAFETY: The flow uses it.
                 unsafe { shape.as_ref() }.devices.contains(&ifindex)

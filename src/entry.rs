@@ -373,6 +373,7 @@ impl<F: Family> Flow<F> {
             secure: matches!(answers.output, Output::Xfrm),
             bridged: input.is_bridged(),
         };
+        let entered = [&reply, &orig].map(|half| half.input.layer.devices[0]);
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);
@@ -386,7 +387,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                cold: Cold::new(ct, proto, &entries, liberal, shapes, ft),
+                cold: Cold::new(ct, proto, &entries, liberal, shapes, entered, ft),
                 entries,
             });
         }

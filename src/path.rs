@@ -3,7 +3,7 @@
 //! Forward-path discovery: where packets of each direction leave, and where they come in.
 //!
 //! The packet that hit the rule has its own route; the way back is looked up as the stack would do
-//! for an answer. Packets leave through the device of their route, whatever that is: a bridge
+//! for an answer that comes in where the packet leaves. Packets leave through the device of their route, whatever that is: a bridge
 //! forwards to the port where the station is now, a VLAN device sets its priorities, PPP uses its
 //! present session, and their queueing disciplines and statistics apply.
 //!
@@ -28,15 +28,13 @@ use crate::{
         self,
         End,
         Input,
+        Station,
         Walk, //
     }, //
 };
 use core::{
     mem::MaybeUninit,
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 use nft_flow::{
     key::Seed,
@@ -44,8 +42,6 @@ use nft_flow::{
     state::Direction, //
 };
 
-/// `FLOWI_FLAG_ANYSRC`: any source address, as for a forwarded packet (include/net/flow.h).
-const FLOWI_FLAG_ANYSRC: u8 = 1;
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
 const RTN_UNICAST: u16 = 1;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
@@ -82,9 +78,9 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     seed: &'a Seed,
 ) -> Result<[Half<'a>; 2], SkipReason> {
     // SAFETY: A packet in the forward hook has a route and an ingress device.
-    let (this, other) = unsafe {
+    let (this, other, arrival) = unsafe {
         let skb = pkt.skb;
-        let state = &*pkt.state;
+        let came_in = (*pkt.state).in_;
         let refdst = (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst;
         let this =
             NonNull::new((refdst & !1) as *mut c::dst_entry).ok_or(SkipReason::RouteReply)?;
@@ -97,37 +93,48 @@ pub(crate) unsafe fn discover<'a, F: Family>(
         let mut fl = MaybeUninit::<c::flowi>::zeroed().assume_init();
         F::flow_to(&mut fl, skb, pkt, ct, dir);
         let common = &mut fl.u.__fl_common;
-        common.flowic_oif = (*state.in_).ifindex;
-        common.flowic_iif = (*this.dev()).ifindex;
+        common.flowic_proto = ct.l4proto();
         common.flowic_mark = (*skb)
             .__bindgen_anon_4
             .headers
             .as_ref()
             .__bindgen_anon_4
             .mark;
-        common.flowic_flags = FLOWI_FLAG_ANYSRC;
 
-        let mut other = ptr::null_mut();
-        c::nf_route(state.net, &mut other, &mut fl, false, F::NFPROTO.into());
-        let other = NonNull::new(other).ok_or(SkipReason::RouteReply)?;
-        (this, Dst::from_raw(other))
+        let other = c::nfo_route_input(this.dev(), &mut fl, F::NFPROTO);
+        let other = Dst::from_raw(NonNull::new(other).ok_or(SkipReason::RouteReply)?);
+
+        // Answers need not leave where packets come in; then there is what the frame says.
+        let arrival = if c::nfo_came_in(came_in, (*other.dev()).ifindex as u32) {
+            None
+        } else {
+            let mut mac = [0; 6];
+
+            c::nfo_skb_source(skb, mac.as_mut_ptr());
+            Some((came_in.cast_const(), mac))
+        };
+        (this, other, arrival)
     };
 
     // SAFETY: RCU is held.
-    let this = unsafe { half::<F>(this, ct, dir, nft, seed) }?;
+    let this = unsafe { half::<F>(this, None, ct, dir, nft, seed) }?;
     // SAFETY: RCU is held.
-    let other = unsafe { half::<F>(other, ct, dir.opposite(), nft, seed) }?;
+    let other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
     Ok(match dir {
         Direction::Original => [this, other],
         Direction::Reply => [other, this],
     })
 }
 
+/// One direction, by its route. Packets of the other one come in by the same devices, or where one
+/// has come in (`arrival`: device and sender).
+///
 /// # Safety
 ///
 /// RCU must be held.
 unsafe fn half<F: Family>(
     dst: Dst,
+    arrival: Option<(*const c::net_device, [u8; 6])>,
     ct: Ct,
     dir: Direction,
     nft: *mut c::nft_flowtable,
@@ -162,7 +169,11 @@ unsafe fn half<F: Family>(
 
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
-        let input = walk::down::<F>(dst.dev(), neigh.as_ptr(), nft).finish(seed)?;
+        let (dev, station) = match arrival {
+            Some((dev, mac)) => (dev, Station::Sender(mac)),
+            None => (dst.dev().cast_const(), Station::Neigh(neigh.as_ptr())),
+        };
+        let input = walk::down::<F>(dev, station, nft).finish(seed)?;
 
         Ok(Half {
             dst,
@@ -194,7 +205,12 @@ pub(crate) unsafe fn is_current<F: Family>(
         if neigh.is_null() {
             return true;
         }
-        let walk = walk::down::<F>(answers.dst.dev(), neigh, ft.nft());
+        let dev = answers.dst.dev();
+        if entry.flow().cold.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
+            // Nobody knows how they come in but they themselves.
+            return shape.is_none_or(|shape| shape.as_ref().is_open());
+        }
+        let walk = walk::down::<F>(dev, Station::Neigh(neigh), ft.nft());
         let end = walk.end();
         let same = match walk.finish(&ft.seed) {
             Ok(input) => match shape {

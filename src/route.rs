@@ -106,7 +106,7 @@ impl Drop for Neigh {
     }
 }
 
-/// Fills in addresses and type of service of an IPv4 route lookup towards the packet's source.
+/// Fills in addresses, ports and type of service of an IPv4 route lookup towards the packet's source.
 ///
 /// # Safety
 ///
@@ -125,6 +125,8 @@ pub(crate) unsafe fn flow_to4(
         fl.u.ip4.daddr = ct.tuple(dir).src.u3.ip;
         fl.u.ip4.saddr = ct.tuple(dir.opposite()).src.u3.ip;
         fl.u.__fl_common.flowic_dscp = tos & INET_DSCP_MASK;
+        fl.u.ip4.uli.ports.sport = ct.tuple(dir.opposite()).src.u.all;
+        fl.u.ip4.uli.ports.dport = ct.tuple(dir).src.u.all;
     }
 }
 
@@ -153,5 +155,7 @@ pub(crate) unsafe fn flow_to6(
         fl.u.ip6.daddr = ct.tuple(dir).src.u3.in6;
         fl.u.ip6.saddr = ct.tuple(dir.opposite()).src.u3.in6;
         fl.u.ip6.flowlabel = word & FLOWINFO_MASK;
+        fl.u.ip6.uli.ports.sport = ct.tuple(dir.opposite()).src.u.all;
+        fl.u.ip6.uli.ports.dport = ct.tuple(dir).src.u.all;
     }
 }

@@ -361,7 +361,15 @@ impl Walk {
     }
 }
 
-/// Walks down from `dev` towards the neighbour. A device that cannot say what is below it ends the
+/// Who is at the lower end.
+pub(crate) enum Station {
+    /// A next hop.
+    Neigh(*mut c::neighbour),
+    /// Who sent a packet, by the frame's address.
+    Sender([u8; 6]),
+}
+
+/// Walks down from `dev` towards the station. A device that cannot say what is below it ends the
 /// walk: it may be listed itself.
 ///
 /// # Safety
@@ -369,7 +377,7 @@ impl Walk {
 /// RCU must be held.
 pub(crate) unsafe fn down<F: Family>(
     dev: *const c::net_device,
-    neigh: *mut c::neighbour,
+    station: Station,
     nft: *mut c::nft_flowtable,
 ) -> Walk {
     // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
@@ -385,7 +393,15 @@ pub(crate) unsafe fn down<F: Family>(
         ctx.dev = dev;
         ctx.ether_type = F::ETHERTYPE;
         // Where the driver below looks for the station by its address.
-        let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
+        let unknown = match station {
+            Station::Neigh(neigh) => {
+                (!c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr())).then_some(neigh)
+            }
+            Station::Sender(mac) => {
+                ctx.daddr[..mac.len()].copy_from_slice(&mac);
+                None
+            }
+        };
 
         let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
         let paths = stack
@@ -414,7 +430,7 @@ pub(crate) unsafe fn down<F: Family>(
         }
         if complete {
             c::dev_fill_forward_path_release(&mut stack);
-        } else if !known && walk.end == End::Unknown {
+        } else if let (Some(neigh), End::Unknown) = (unknown, walk.end) {
             // Next time, maybe: nobody else may have a reason to resolve it.
             walk.end = End::NoNeigh;
             c::nfo_neigh_resolve(neigh);

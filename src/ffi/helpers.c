@@ -3,11 +3,13 @@
  * No decision is made here; each function is one kernel facility.
  */
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/if_arp.h>
 #include <linux/tcp.h>
 #include <net/ip.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
 #include <net/ip_tunnels.h>
+#include <net/l3mdev.h>
 #include <net/neighbour.h>
 #include <net/netfilter/nf_conntrack_acct.h>
 #include <net/netfilter/nf_conntrack_helper.h>
@@ -138,6 +140,75 @@ u8 nfo_tos2priority(u8 tos)
 bool nfo_dst_hold(struct dst_entry *dst)
 {
 	return dst_hold_safe(dst);
+}
+
+static struct dst_entry *route_input4(struct net_device *dev, const struct flowi4 *fl)
+{
+	struct dst_entry *dst = NULL;
+	struct sk_buff *skb;
+	struct iphdr *iph;
+	__be16 *ports;
+
+	/* Rules and multipath hashes look at the packet. */
+	skb = alloc_skb(sizeof(*iph) + 2 * sizeof(*ports), GFP_ATOMIC | __GFP_NOWARN);
+	if (!skb)
+		return NULL;
+	skb_reset_network_header(skb);
+	iph = skb_put_zero(skb, sizeof(*iph));
+	skb_set_transport_header(skb, skb->len);
+	ports = skb_put(skb, 2 * sizeof(*ports));
+	iph->version = 4;
+	iph->ihl = sizeof(*iph) / 4;
+	iph->tot_len = htons(skb->len);
+	iph->ttl = 64;
+	iph->protocol = fl->flowi4_proto;
+	iph->saddr = fl->saddr;
+	iph->daddr = fl->daddr;
+	ports[0] = fl->fl4_sport;
+	ports[1] = fl->fl4_dport;
+	skb->protocol = htons(ETH_P_IP);
+	skb->mark = fl->flowi4_mark;
+	skb->dev = dev;
+	if (!ip_route_input_noref(skb, fl->daddr, fl->saddr, fl->flowi4_dscp, dev)) {
+		dst = skb_dst(skb);
+		if (dst && !dst_hold_safe(dst))
+			dst = NULL;
+	}
+	kfree_skb(skb);
+	return dst;
+}
+
+/* The route of packets that come in at @dev, as the stack would find it. Under RCU. */
+struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 family)
+{
+	struct net_device *master = l3mdev_master_dev_rcu(dev);
+
+	/* Routing sees packets of a VRF as its own. */
+	if (master)
+		dev = master;
+	if (family == NFPROTO_IPV4)
+		return route_input4(dev, &fl->u.ip4);
+	fl->u.ip6.flowi6_iif = dev->ifindex;
+	return ip6_route_input_lookup(dev_net(dev), dev, &fl->u.ip6, NULL, RT6_LOOKUP_F_HAS_SADDR);
+}
+
+/* Is a packet that is in the forward path by way of @in one that came in at this device? */
+bool nfo_came_in(const struct net_device *in, u32 ifindex)
+{
+	if (in->ifindex == ifindex)
+		return true;
+	return netif_is_l3_master(in) &&
+	       l3mdev_master_upper_ifindex_by_index_rcu(dev_net(in), ifindex) == in->ifindex;
+}
+
+/* The link-layer address that sent the frame; false if there is none. */
+bool nfo_skb_source(const struct sk_buff *skb, u8 *mac)
+{
+	if (!skb_mac_header_was_set(skb) || skb_mac_header_len(skb) < ETH_HLEN ||
+	    !skb->dev || skb->dev->type != ARPHRD_ETHER)
+		return false;
+	ether_addr_copy(mac, eth_hdr(skb)->h_source);
+	return true;
 }
 
 u32 nfo_dst_mtu(struct dst_entry *dst, u8 family)

@@ -7,6 +7,7 @@
 #include <linux/percpu.h>
 #include <linux/skbuff.h>
 #include <linux/workqueue.h>
+#include <net/flow.h>
 #include <net/netfilter/nf_conntrack.h>
 #include <net/netfilter/nf_flow_table.h>
 #include <net/netfilter/nf_tables.h>
@@ -44,6 +45,9 @@ bool nfo_priority_by_tos(const struct net *net);
 u8 nfo_tos2priority(u8 tos);
 
 bool nfo_dst_hold(struct dst_entry *dst);
+struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 family);
+bool nfo_came_in(const struct net_device *in, u32 ifindex);
+bool nfo_skb_source(const struct sk_buff *skb, u8 *mac);
 u32 nfo_dst_mtu(struct dst_entry *dst, u8 family);
 bool nfo_dst_check(struct dst_entry *dst, u32 cookie);
 bool nfo_dst_xfrm(const struct dst_entry *dst);
