@@ -240,7 +240,6 @@ impl Cold {
 
     /// A packet of direction `dir`, with this type of service, goes to ruleset `generation`, which has
     /// not seen one yet.
-    #[cold]
     pub(crate) fn bounce(&self, dir: Direction, generation: u32, ds_field: u8) {
         self.qos[dir as usize].sent(ds_field);
         self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
@@ -352,6 +351,10 @@ impl Cold {
 
                 if let Some(generation) = flow.cold.judged_by(self.1) {
                     flow.cold.kept.store(generation, Ordering::Relaxed);
+                    // SAFETY: A packet in the forward hook has its network header.
+                    if unsafe { F::has_options(self.0) } {
+                        this.let_options();
+                    }
                 }
                 // Packets that the fast path leaves alone come here as well.
                 if this.idle(now) < ffi::HZ / 2 {

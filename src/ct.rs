@@ -23,12 +23,13 @@ use core::{
     }, //
 };
 use nft_flow::{
+    key::L4Proto,
     state::Direction,
     window::Reach, //
 };
 
-pub(crate) const IPPROTO_TCP: u8 = 6;
-pub(crate) const IPPROTO_UDP: u8 = 17;
+const IPPROTO_TCP: u8 = L4Proto::Tcp.number();
+const IPPROTO_SCTP: u8 = L4Proto::Sctp.number();
 
 /// Low bits of `skb->_nfct` hold the packet's relation to the connection, the rest the entry
 /// (`NFCT_INFOMASK`, include/linux/skbuff.h).
@@ -71,6 +72,12 @@ pub(crate) const TCP_FIN_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_FIN_WAIT as u
 pub(crate) const TCP_CLOSE_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE_WAIT as u8;
 pub(crate) const TCP_LAST_ACK: u8 = c::tcp_conntrack_TCP_CONNTRACK_LAST_ACK as u8;
 pub(crate) const TCP_CLOSE: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE as u8;
+
+/// `enum udp_conntrack`, and `enum gre_conntrack` has the same.
+const UNREPLIED: u32 = c::udp_conntrack_UDP_CT_UNREPLIED;
+const REPLIED: u32 = c::udp_conntrack_UDP_CT_REPLIED;
+
+const SCTP_ESTABLISHED: u32 = c::sctp_conntrack_SCTP_CONNTRACK_ESTABLISHED;
 
 const IPS_SEEN_REPLY: usize = c::ip_conntrack_status_IPS_SEEN_REPLY as usize;
 const IPS_ASSURED: usize = c::ip_conntrack_status_IPS_ASSURED as usize;
@@ -195,9 +202,34 @@ impl Ct {
         self.tcp_state() == TCP_ESTABLISHED && self.status() & IPS_ASSURED != 0
     }
 
-    /// Closed for good in conntrack's eyes: nothing more to forward fast.
-    pub(crate) fn is_tcp_closed(self) -> bool {
-        self.l4proto() == IPPROTO_TCP && matches!(self.tcp_state(), TCP_CLOSE | TCP_TIME_WAIT)
+    fn sctp_state(self) -> u32 {
+        // SAFETY: Valid by the type invariant; one word, read without the lock.
+        unsafe { (&raw const (*self.0.as_ptr()).proto.sctp.state).read_volatile() }
+    }
+
+    /// Is the association established?
+    pub(crate) fn is_sctp_established(self) -> bool {
+        self.sctp_state() == SCTP_ESTABLISHED && self.status() & IPS_ASSURED != 0
+    }
+
+    /// Was the first packet an echo request?
+    pub(crate) fn is_echo(self) -> bool {
+        /// Type and code of an ICMP and of an ICMPv6 echo request.
+        const ECHO: [[u8; 2]; 2] = [[8, 0], [128, 0]];
+
+        // SAFETY: Type and code of an ICMP tuple; all members are plain integers.
+        let kind = unsafe { self.tuple(Direction::Original).dst.u.all };
+        ECHO.contains(&kind.to_ne_bytes())
+    }
+
+    /// Closed, or about to be, in conntrack's eyes: nothing more to forward fast. A TCP connection
+    /// that is closed by one side may go on for long, an SCTP association does not.
+    pub(crate) fn is_closed(self) -> bool {
+        match self.l4proto() {
+            IPPROTO_TCP => matches!(self.tcp_state(), TCP_CLOSE | TCP_TIME_WAIT),
+            IPPROTO_SCTP => self.sctp_state() != SCTP_ESTABLISHED,
+            _ => false,
+        }
     }
 
     /// Runs `f` on the TCP state under the entry's lock.
@@ -338,9 +370,10 @@ impl Ct {
                 });
                 u32::from(self.tcp_state())
             }
-            IPPROTO_UDP if self.status() & IPS_SEEN_REPLY != 0 => c::udp_conntrack_UDP_CT_REPLIED,
-            IPPROTO_UDP => c::udp_conntrack_UDP_CT_UNREPLIED,
-            _ => return,
+            IPPROTO_SCTP => self.sctp_state(),
+            // UDP and GRE; the others have one state.
+            _ if self.status() & IPS_SEEN_REPLY != 0 => REPLIED,
+            _ => UNREPLIED,
         };
 
         if self.is_dying() {
@@ -370,6 +403,7 @@ impl Ct {
                 TCP_ESTABLISHED..=TCP_TIME_WAIT => MIN_TIMEOUT as u32,
                 _ => return,
             },
+            IPPROTO_SCTP if self.sctp_state() != SCTP_ESTABLISHED => return,
             _ => DAY,
         };
         // A packet on the slow path may set the timeout meanwhile: then that one is right.

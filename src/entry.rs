@@ -108,6 +108,8 @@ pub(crate) mod flag {
     pub(super) const QOS: u8 = 1 << 4;
     /// Conntrack was asked to judge a packet, see [`crate::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
+    /// A packet with IPv6 destination options has come to the rule that adds the flow.
+    pub(super) const OPTIONS: u8 = 1 << 6;
     /// The flow has been taken down.
     pub(super) const DEAD: u8 = 1 << 7;
 }
@@ -158,7 +160,7 @@ impl<F: Family> Entry<F> {
 
         // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
         Self {
-            rewrite: F::rewrite(&key, ct.tuple(dir.opposite())),
+            rewrite: F::rewrite(&key, ct.tuple(dir.opposite()), proto),
             key,
             sent: Sent::new(progress.end),
             reach: progress.reach,
@@ -250,6 +252,25 @@ impl<F: Family> Entry<F> {
     /// Says whether packets leave the ruleset with something.
     pub(crate) fn set_qos(&self, set: bool) {
         self.set_flag(flag::QOS, set);
+    }
+
+    /// Does the ruleset let packets with IPv6 destination options pass?
+    #[inline(always)]
+    pub(crate) fn takes_options(&self) -> bool {
+        self.has_flag(flag::OPTIONS)
+    }
+
+    /// A packet with IPv6 destination options has come to the rule that adds the flow.
+    pub(crate) fn let_options(&self) {
+        self.set_flag(flag::OPTIONS, true);
+    }
+
+    /// A packet with this type of service goes to ruleset `generation`, which has not seen one of
+    /// this direction yet.
+    #[cold]
+    pub(crate) fn bounce(&self, generation: u32, ds_field: u8) {
+        self.set_flag(flag::OPTIONS, false);
+        self.flow().cold.bounce(self.dir(), generation, ds_field);
     }
 
     /// Do packets leave through IPsec?

@@ -10,10 +10,7 @@
 //! three types.
 
 use crate::{
-    ct::{
-        Ct,
-        IPPROTO_TCP, //
-    },
+    ct::Ct,
     entry::Flow,
     family::{Family, V4, V6},
     ffi::c,
@@ -94,8 +91,17 @@ unsafe fn offload<F: Family>(
     if !ct.is_confirmed() {
         return Err(SkipReason::Unconfirmed);
     }
-    let proto = L4Proto::from_number(ct.l4proto()).ok_or(SkipReason::L4Proto)?;
-    if proto.number() == IPPROTO_TCP {
+    let proto = L4Proto::from_number(ct.l4proto())
+        // An ICMP error has the entry of the connection that it is about.
+        .filter(|proto| F::has(*proto) && proto.number() == pkt.tprot)
+        .ok_or(SkipReason::L4Proto)?;
+    if matches!(proto, L4Proto::Icmp | L4Proto::Icmpv6) && !ct.is_echo() {
+        return Err(SkipReason::L4Proto);
+    }
+    if proto == L4Proto::Sctp && !ct.is_sctp_established() {
+        return Err(SkipReason::SctpState);
+    }
+    if proto == L4Proto::Tcp {
         let mut flags = 0;
 
         // SAFETY: The packet is valid; `thoff` was found by nf_tables.

@@ -59,6 +59,8 @@ pub(crate) trait Family: Sized + 'static {
     const NFPROTO: u8;
     /// EtherType, in network byte order.
     const ETHERTYPE: u16;
+    /// The size of the network header.
+    const HEADER_LEN: u8;
 
     /// Where this family's flows are allocated.
     fn cache() -> &'static Cache;
@@ -69,22 +71,41 @@ pub(crate) trait Family: Sized + 'static {
     /// The writer of this family's table.
     fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
 
-    /// From bytes to a key.
+    /// Do flows of this family have this protocol?
+    fn has(proto: L4Proto) -> bool;
+
+    /// From bytes to a key, for plain packets.
     fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+
+    /// The same for all protocols; `peek` reads four bytes of the packet.
+    fn parse_any(
+        hdr: &[u8],
+        len: usize,
+        port: PortId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Self::Key>, Miss>;
 
     /// The key that packets of a conntrack tuple have when they enter by `port`.
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Self::Key;
 
     /// From the packets with key `old` to answers to the packets of `answer`.
-    fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple) -> Self::Rewrite;
+    fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Self::Rewrite;
 
-    /// Bytes that [`Family::apply`] writes at most.
-    fn writes(rewrite: &Self::Rewrite, proto: L4Proto) -> u32;
+    /// Bytes that [`Family::apply`] and [`Family::apply_any`] write at most.
+    fn writes(rewrite: &Self::Rewrite, proto: L4Proto, thoff: u8) -> u32;
 
-    /// Rewrites a packet in place.
+    /// Rewrites a plain packet in place.
     fn apply(
         hdr: &mut [u8],
         proto: L4Proto,
+        rewrite: &Self::Rewrite,
+        csum: Csum,
+    ) -> Result<(), Miss>;
+
+    /// Rewrites any packet in place.
+    fn apply_any(
+        hdr: &mut [u8],
+        packet: &Packet<Self::Key>,
         rewrite: &Self::Rewrite,
         csum: Csum,
     ) -> Result<(), Miss>;
@@ -113,6 +134,13 @@ pub(crate) trait Family: Sized + 'static {
     /// Is the route still the one that a lookup would give?
     fn dst_valid(entry: &Entry<Self>) -> bool;
 
+    /// Does the packet begin with IPv6 destination options?
+    ///
+    /// # Safety
+    ///
+    /// The packet has its network header in the linear part.
+    unsafe fn has_options(pkt: &c::nft_pktinfo) -> bool;
+
     /// Fills in a route lookup back to the packet's source; see [`route::flow_to4`].
     ///
     /// # Safety
@@ -127,13 +155,28 @@ pub(crate) trait Family: Sized + 'static {
     );
 }
 
-/// The ports of a conntrack tuple, source first, as they lie in a packet.
-fn ports(tuple: &c::nf_conntrack_tuple) -> u32 {
-    // SAFETY: All members of these unions begin with the port or what stands for it.
+/// The ports of a conntrack tuple, or what stands for them: source and destination, as they lie in
+/// a packet.
+fn ports(tuple: &c::nf_conntrack_tuple) -> ([u8; 2], [u8; 2]) {
+    // SAFETY: All members of these unions are integers of two bytes together.
     let (src, dst) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
-    let ([a, b], [c, d]) = (src.to_ne_bytes(), dst.to_ne_bytes());
 
-    u32::from_ne_bytes([a, b, c, d])
+    (src.to_ne_bytes(), dst.to_ne_bytes())
+}
+
+/// The word of a key for packets of a tuple.
+fn key_ports(tuple: &c::nf_conntrack_tuple, proto: L4Proto) -> u32 {
+    let (src, dst) = ports(tuple);
+
+    proto.ports(src, dst)
+}
+
+/// The word that packets with the word `old` leave with, when they are answered by packets of
+/// `answer`.
+fn new_ports(old: u32, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> u32 {
+    let (src, dst) = ports(answer);
+
+    proto.translated(old, src, dst)
 }
 
 /// IPv4.
@@ -148,6 +191,11 @@ impl Family for V4 {
 
     const NFPROTO: u8 = c::NFPROTO_IPV4 as u8;
     const ETHERTYPE: u16 = ethertype::IP.to_be();
+    const HEADER_LEN: u8 = 20;
+
+    fn has(proto: L4Proto) -> bool {
+        proto.is_ipv4()
+    }
 
     fn cache() -> &'static Cache {
         &CACHE4
@@ -167,6 +215,16 @@ impl Family for V4 {
         parse::ipv4(hdr, len, port)
     }
 
+    #[inline(always)]
+    fn parse_any(
+        hdr: &[u8],
+        len: usize,
+        port: PortId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Key4>, Miss> {
+        parse::any_ipv4(hdr, len, port, peek)
+    }
+
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key4 {
         // SAFETY: The tuple is one of IPv4.
         let (saddr, daddr) = unsafe { (tuple.src.u3.ip, tuple.dst.u3.ip) };
@@ -174,26 +232,36 @@ impl Family for V4 {
         Key4 {
             saddr,
             daddr,
-            ports: ports(tuple),
+            ports: key_ports(tuple, proto),
             port: PortProto::new(proto, port),
         }
     }
 
-    fn rewrite(old: &Key4, answer: &c::nf_conntrack_tuple) -> Rewrite4 {
+    fn rewrite(old: &Key4, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Rewrite4 {
         // SAFETY: The tuple is one of IPv4.
         let (saddr, daddr) = unsafe { (answer.dst.u3.ip, answer.src.u3.ip) };
 
-        Rewrite4::new(old, saddr, daddr, ports(answer).rotate_left(16))
+        Rewrite4::new(old, saddr, daddr, new_ports(old.ports, answer, proto))
     }
 
     #[inline(always)]
-    fn writes(rewrite: &Rewrite4, proto: L4Proto) -> u32 {
-        rewrite.writes(proto)
+    fn writes(rewrite: &Rewrite4, proto: L4Proto, thoff: u8) -> u32 {
+        rewrite.writes(proto, thoff)
     }
 
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
         rewrite::apply4(hdr, proto, rewrite, csum)
+    }
+
+    #[inline(always)]
+    fn apply_any(
+        hdr: &mut [u8],
+        packet: &Packet<Key4>,
+        rewrite: &Rewrite4,
+        csum: Csum,
+    ) -> Result<(), Miss> {
+        rewrite::any4(hdr, packet, rewrite, csum)
     }
 
     fn tuple(key: &Key4) -> Tuple {
@@ -250,6 +318,10 @@ impl Family for V4 {
         }
     }
 
+    unsafe fn has_options(_: &c::nft_pktinfo) -> bool {
+        false
+    }
+
     unsafe fn flow_to(
         fl: &mut c::flowi,
         skb: *const c::sk_buff,
@@ -289,6 +361,11 @@ impl Family for V6 {
 
     const NFPROTO: u8 = c::NFPROTO_IPV6 as u8;
     const ETHERTYPE: u16 = ethertype::IPV6.to_be();
+    const HEADER_LEN: u8 = 40;
+
+    fn has(proto: L4Proto) -> bool {
+        proto.is_ipv6()
+    }
 
     fn cache() -> &'static Cache {
         &CACHE6
@@ -308,32 +385,52 @@ impl Family for V6 {
         parse::ipv6(hdr, len, port)
     }
 
+    #[inline(always)]
+    fn parse_any(
+        hdr: &[u8],
+        len: usize,
+        port: PortId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Key6>, Miss> {
+        parse::any_ipv6(hdr, len, port, peek)
+    }
+
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key6 {
         Key6 {
             saddr: addr6(&tuple.src.u3),
             daddr: addr6(&tuple.dst.u3),
-            ports: ports(tuple),
+            ports: key_ports(tuple, proto),
             port: PortProto::new(proto, port),
         }
     }
 
-    fn rewrite(old: &Key6, answer: &c::nf_conntrack_tuple) -> Rewrite6 {
+    fn rewrite(old: &Key6, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Rewrite6 {
         Rewrite6::new(
             old,
             addr6(&answer.dst.u3),
             addr6(&answer.src.u3),
-            ports(answer).rotate_left(16),
+            new_ports(old.ports, answer, proto),
         )
     }
 
     #[inline(always)]
-    fn writes(rewrite: &Rewrite6, proto: L4Proto) -> u32 {
-        rewrite.writes(proto)
+    fn writes(rewrite: &Rewrite6, proto: L4Proto, thoff: u8) -> u32 {
+        rewrite.writes(proto, thoff)
     }
 
     #[inline(always)]
     fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
         rewrite::apply6(hdr, proto, rewrite, csum)
+    }
+
+    #[inline(always)]
+    fn apply_any(
+        hdr: &mut [u8],
+        packet: &Packet<Key6>,
+        rewrite: &Rewrite6,
+        csum: Csum,
+    ) -> Result<(), Miss> {
+        rewrite::any6(hdr, packet, rewrite, csum)
     }
 
     fn tuple(key: &Key6) -> Tuple {
@@ -375,6 +472,14 @@ impl Family for V6 {
     fn dst_valid(entry: &Entry<Self>) -> bool {
         // SAFETY: The entry holds the route; RCU is held.
         unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) }
+    }
+
+    unsafe fn has_options(pkt: &c::nft_pktinfo) -> bool {
+        /// `NEXTHDR_DEST`, include/net/ipv6.h.
+        const NEXTHDR_DEST: u8 = 60;
+
+        // SAFETY: By the contract of this function; the next header is the seventh byte.
+        unsafe { (*pkt.skb).data.add(pkt.nhoff.into()).add(6).read() == NEXTHDR_DEST }
     }
 
     unsafe fn flow_to(

@@ -22,6 +22,7 @@ use crate::{
         c,
         skb::{
             IpSummed,
+            Segments,
             Skb, //
         }, //
     },
@@ -137,9 +138,10 @@ fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
 
     match forward::<F, true>(ft, skb, place) {
         Ok(()) => NF_STOLEN,
-        Err(MissReason::L4Proto) if ft.has_shapes() => {
+        // What the plain parser does not know.
+        Err(MissReason::L4Proto | MissReason::ExtHeader) => {
             let serves = Serves { v4: true, v6: true };
-            verdict(tunnelled(ft, skb, place, F::ETHERTYPE, serves))
+            verdict(dispatch(ft, skb, place, F::ETHERTYPE, serves))
         }
         Err(reason) => miss(reason),
     }
@@ -222,7 +224,7 @@ fn dispatch(
         _ => return Err(MissReason::NotIp),
     };
 
-    if result == Err(MissReason::L4Proto) && !place.tunnel {
+    if result == Err(MissReason::L4Proto) && !place.tunnel && ft.has_shapes() {
         return tunnelled(ft, skb, place, ethertype, serves);
     }
     result
@@ -254,7 +256,8 @@ fn tunnelled(
     dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
 }
 
-/// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it.
+/// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it, and it
+/// is TCP or UDP without extension headers.
 #[inline(always)]
 fn forward<F: Family, const PLAIN: bool>(
     ft: &Flowtable,
@@ -271,7 +274,13 @@ fn forward<F: Family, const PLAIN: bool>(
         };
         let len = (skb.len() as usize).wrapping_sub(offset);
 
-        match F::parse(head, len, place.port) {
+        let parsed = if PLAIN {
+            F::parse(head, len, place.port)
+        } else {
+            let peek = |at: usize| skb.peek(offset.wrapping_add(at));
+            F::parse_any(head, len, place.port, peek)
+        };
+        match parsed {
             Ok(pkt) => break pkt,
             Err(Miss::Reason(reason)) => return Err(reason),
             Err(Miss::NeedPull(len)) => {
@@ -307,11 +316,19 @@ fn forward<F: Family, const PLAIN: bool>(
     let generation = ft.generation();
     if !entry.agrees(generation) {
         let ds_field = F::ds_field(skb.head().get(offset..).unwrap_or_default());
-        entry.flow().cold.bounce(entry.dir(), generation, ds_field);
+        entry.bounce(generation, ds_field);
         return Err(MissReason::Ruleset);
     }
+    if !PLAIN {
+        if pkt.sctp_control {
+            return Err(MissReason::SctpChunk);
+        }
+        if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
+            return Err(MissReason::ExtHeader);
+        }
+    }
     let mtu = u32::from(entry.mtu);
-    if pkt.len > mtu && !segments_fit(skb, pkt.headers, mtu) {
+    if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
     }
     let now = ffi::jiffies32();
@@ -328,7 +345,7 @@ fn forward<F: Family, const PLAIN: bool>(
         return Err(MissReason::NoMem);
     }
     let end = pkt.len.wrapping_add(offset as u32);
-    let writes = F::writes(&entry.rewrite, pkt.proto).wrapping_add(offset as u32);
+    let writes = F::writes(&entry.rewrite, pkt.proto, pkt.thoff).wrapping_add(offset as u32);
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
@@ -347,7 +364,12 @@ fn forward<F: Family, const PLAIN: bool>(
     } else {
         head.get_mut(offset..).unwrap_or_default()
     };
-    if F::apply(head, pkt.proto, &entry.rewrite, csum).is_err() {
+    let applied = if PLAIN {
+        F::apply(head, pkt.proto, &entry.rewrite, csum)
+    } else {
+        F::apply_any(head, &pkt, &entry.rewrite, csum)
+    };
+    if applied.is_err() {
         return Err(MissReason::Truncated);
     }
     let by_tos = F::asks_priority(head);
@@ -369,12 +391,14 @@ fn forward<F: Family, const PLAIN: bool>(
     Ok(())
 }
 
-/// Would each segment of a super-packet, with headers of this size, fit?
+/// Would each segment of a super-packet fit, whose network header is at `offset`, the transport
+/// header `thoff` bytes from there and the payload `headers` bytes?
 #[cold]
-fn segments_fit(skb: Skb, headers: u8, mtu: u32) -> bool {
-    match skb.gso_size() {
-        Some(size) => size.wrapping_add(headers.into()) <= mtu,
-        None => false,
+fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool {
+    match skb.segments() {
+        Segments::Payload(size) => size.wrapping_add(headers.into()) <= mtu,
+        Segments::Nested => skb.segments_fit(offset, thoff.into(), mtu),
+        Segments::None => false,
     }
 }
 

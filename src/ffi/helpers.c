@@ -5,6 +5,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/if_arp.h>
 #include <linux/tcp.h>
+#include <net/gso.h>
 #include <net/ip.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
@@ -108,6 +109,26 @@ bool nfo_skb_secpath(const struct sk_buff *skb)
 bool nfo_skb_ip_options(const struct sk_buff *skb)
 {
 	return IPCB(skb)->opt.optlen;
+}
+
+/* Headers are at these offsets from data; the ingress hook may find others recorded. */
+bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu)
+{
+	const u16 old_network = skb->network_header;
+	const u16 old_transport = skb->transport_header;
+	bool fit;
+
+	skb_set_network_header(skb, network);
+	skb_set_transport_header(skb, transport);
+	fit = skb_gso_validate_network_len(skb, mtu);
+	skb->network_header = old_network;
+	skb->transport_header = old_transport;
+	return fit;
+}
+
+bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4])
+{
+	return !skb_copy_bits(skb, at, bytes, sizeof(*bytes));
 }
 
 bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags)
@@ -334,7 +355,7 @@ void nfo_ct_refresh(struct nf_conn *ct, u32 extra)
 }
 
 /* Timeout in jiffies that conntrack would give an entry in this protocol state: its timeout
- * policy where it has one, else the setting of its network namespace; 0: no such protocol.
+ * policy where it has one, else the setting of its network namespace.
  */
 u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state)
 {
@@ -357,6 +378,38 @@ u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state)
 		if (state < UDP_CT_MAX)
 			timeout = READ_ONCE(timeouts[state]);
 		break;
+#ifdef CONFIG_NF_CT_PROTO_SCTP
+	case IPPROTO_SCTP:
+		if (!timeouts)
+			timeouts = nf_sctp_pernet(net)->timeouts;
+		if (state < SCTP_CONNTRACK_MAX)
+			timeout = READ_ONCE(timeouts[state]);
+		break;
+#endif
+#ifdef CONFIG_NF_CT_PROTO_GRE
+	case IPPROTO_GRE:
+		/* Copied from the policy when the entry was made, or set by the PPTP helper. */
+		timeout = state == GRE_CT_REPLIED ? READ_ONCE(ct->proto.gre.stream_timeout) :
+						    READ_ONCE(ct->proto.gre.timeout);
+		break;
+#endif
+	case IPPROTO_ICMP:
+		if (!timeouts)
+			timeouts = &nf_icmp_pernet(net)->timeout;
+		timeout = READ_ONCE(*timeouts);
+		break;
+#if IS_ENABLED(CONFIG_IPV6)
+	case IPPROTO_ICMPV6:
+		if (!timeouts)
+			timeouts = &nf_icmpv6_pernet(net)->timeout;
+		timeout = READ_ONCE(*timeouts);
+		break;
+#endif
+	default:
+		if (!timeouts)
+			timeouts = &nf_generic_pernet(net)->timeout;
+		timeout = READ_ONCE(*timeouts);
+		break;
 	}
 	rcu_read_unlock();
 	return timeout;
@@ -366,11 +419,10 @@ u32 nfo_offload_timeout(struct net *net, u8 l4proto)
 {
 	switch (l4proto) {
 	case IPPROTO_TCP:
+	case IPPROTO_SCTP:
 		return READ_ONCE(nf_tcp_pernet(net)->offload_timeout);
-	case IPPROTO_UDP:
-		return READ_ONCE(nf_udp_pernet(net)->offload_timeout);
 	}
-	return NF_FLOW_TIMEOUT;
+	return READ_ONCE(nf_udp_pernet(net)->offload_timeout);
 }
 
 /* nf_tables */

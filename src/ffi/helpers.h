@@ -38,6 +38,8 @@ void nfo_skb_dst_drop(struct sk_buff *skb);
 bool nfo_skb_tunnel_pull(struct sk_buff *skb);
 bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_skb_ip_options(const struct sk_buff *skb);
+bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu);
+bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4]);
 bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags);
 
 bool nfo_dscp_restored(void);

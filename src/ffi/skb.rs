@@ -22,6 +22,17 @@ pub(crate) enum IpSummed {
     Partial,
 }
 
+/// What a packet is cut into on the way out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Segments {
+    /// Nothing, or IP fragments.
+    None,
+    /// Packets of this many bytes of payload, with the headers of the whole.
+    Payload(u32),
+    /// Packets of sizes of their own, or with inner headers as well.
+    Nested,
+}
+
 /// A socket buffer that the ingress hook was given, `data` at the network header.
 ///
 /// # Invariants
@@ -267,21 +278,46 @@ impl Skb {
         }
     }
 
-    /// The payload of each segment of a super-packet that the stack will cut up on the way out, in
-    /// bytes; [`None`] if it is no such packet, or one that is cut into IP fragments.
-    pub(crate) fn gso_size(self) -> Option<u32> {
+    /// What the stack will cut a super-packet into on the way out.
+    pub(crate) fn segments(self) -> Segments {
         /// `SKB_GSO_UDP`: fragments, include/linux/skbuff.h.
         const GSO_UDP: u32 = 1 << 16;
+        /// `SKB_GSO_GRE`, `SKB_GSO_GRE_CSUM`, `SKB_GSO_UDP_TUNNEL`, `SKB_GSO_UDP_TUNNEL_CSUM`.
+        const GSO_TUNNEL: u32 = 3 << 6 | 3 << 10;
+        /// `GSO_BY_FRAGS`.
+        const BY_FRAGS: u16 = 0xffff;
 
         // SAFETY: By the type invariant; the shared info follows the linear part.
-        unsafe {
+        let (size, kind) = unsafe {
             let shinfo = field!(self, head)
                 .add(field!(self, end) as usize)
                 .cast::<c::skb_shared_info>();
-            let (size, kind) = ((*shinfo).gso_size, (*shinfo).gso_type);
+            ((*shinfo).gso_size, (*shinfo).gso_type)
+        };
 
-            (size != 0 && kind & GSO_UDP == 0).then_some(size.into())
+        if size == 0 || kind & GSO_UDP != 0 {
+            Segments::None
+        } else if size == BY_FRAGS || kind & GSO_TUNNEL != 0 {
+            Segments::Nested
+        } else {
+            Segments::Payload(size.into())
         }
+    }
+
+    /// Would each of the [`Segments::Nested`] fit? The network header is at `network`, the
+    /// transport header `thoff` bytes from there.
+    pub(crate) fn segments_fit(self, network: u32, thoff: u32, mtu: u32) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_segments_fit(self.as_ptr(), network, network.wrapping_add(thoff), mtu) }
+    }
+
+    /// Four bytes at `at`, wherever they lie; [`None`] past the end.
+    #[cold]
+    pub(crate) fn peek(self, at: usize) -> Option<[u8; 4]> {
+        let mut bytes = [0; 4];
+
+        // SAFETY: By the type invariant, and C writes four bytes.
+        unsafe { c::nfo_skb_peek(self.as_ptr(), at as u32, &mut bytes) }.then_some(bytes)
     }
 
     /// A route that came with the packet (tunnel metadata), which ours would overwrite.

@@ -7,6 +7,7 @@
 //! in the byte order of the CPU, so no swap happens on the way.
 
 pub use crate::hash::Seed;
+pub use crate::proto::L4Proto;
 
 /// What the padding of a key must never have: a key is hashed and compared as whole words.
 const _: () = assert!(size_of::<Key4>() == 16 && size_of::<Key6>() == 40);
@@ -75,43 +76,6 @@ impl PortId {
     #[inline]
     pub const fn raw(self) -> u32 {
         self.0
-    }
-}
-
-/// The transport protocols that flows have, with their IANA numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum L4Proto {
-    /// TCP.
-    Tcp = 6,
-    /// UDP.
-    Udp = 17,
-}
-
-impl L4Proto {
-    /// The protocol with number `number`, if it is one that flows have.
-    #[inline]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            6 => Some(L4Proto::Tcp),
-            17 => Some(L4Proto::Udp),
-            _ => None,
-        }
-    }
-
-    /// The IANA number.
-    #[inline]
-    pub const fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// The size in bytes of the header without options.
-    #[inline]
-    pub const fn header_len(self) -> u32 {
-        match self {
-            L4Proto::Tcp => 20,
-            L4Proto::Udp => 8,
-        }
     }
 }
 
@@ -393,16 +357,6 @@ mod tests {
             }
         }
         assert_eq!(PortId::from_interned(0).unwrap().raw(), 1 << 23);
-    }
-
-    #[test]
-    fn protocols() {
-        for number in 0..=255 {
-            match L4Proto::from_number(number) {
-                Some(proto) => assert_eq!(proto.number(), number),
-                None => assert!(number != 6 && number != 17),
-            }
-        }
     }
 
     proptest! {

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod key;
 pub mod parse;
 pub mod prefix;
+pub mod proto;
 pub mod reason;
 pub mod rewrite;
 pub mod state;
@@ -32,5 +33,7 @@ pub mod table;
 pub mod window;
 
 mod bytes;
+mod crc32c;
 mod hash;
+mod rare;
 mod sync;

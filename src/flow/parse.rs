@@ -2,9 +2,11 @@
 
 //! From the bytes of a packet to a key, or to the reason why there is none.
 //!
-//! The fast path takes plain packets only: no fragments, no options, no extension headers, TTL to
-//! spare, lengths that agree. Everything else is for the stack, which either forwards it or drops
-//! and counts it.
+//! The fast path takes plain packets only: no fragments, no options, TTL to spare, lengths that
+//! agree. Everything else is for the stack, which either forwards it or drops and counts it.
+//!
+//! [`ipv4`] and [`ipv6`] know TCP and UDP right behind the IP header, which nearly all packets are;
+//! [`any_ipv4`] and [`any_ipv6`] know every [`L4Proto`], behind destination options as well.
 
 use crate::bytes::{
     load_be16,
@@ -21,6 +23,7 @@ use crate::key::{
     PortId,
     PortProto, //
 };
+use crate::rare;
 use crate::reason::MissReason;
 
 /// Bits of the TCP flags byte.
@@ -50,7 +53,7 @@ pub(crate) const IPV4_LEN: usize = 20;
 /// The size of an IPv6 header.
 pub(crate) const IPV6_LEN: usize = 40;
 /// The size of a TCP header without options.
-const TCP_LEN: usize = 20;
+pub(crate) const TCP_LEN: usize = 20;
 /// The size of a UDP header.
 const UDP_LEN: usize = 8;
 
@@ -84,11 +87,14 @@ pub struct Packet<K> {
     pub proto: L4Proto,
     /// Where the transport header starts, in bytes from the network header.
     pub thoff: u8,
-    /// The TCP flags byte (see [`tcp`]); zero for UDP.
+    /// The TCP flags byte (see [`tcp`]); zero for other protocols.
     pub tcp_flags: u8,
-    /// The sequence number of a TCP packet; zero for UDP.
+    /// The sequence number of a TCP packet; zero for other protocols.
     pub seq: u32,
-    /// The size of both headers in bytes, options of the transport header included.
+    /// An SCTP packet has chunks that connection tracking must see.
+    pub sctp_control: bool,
+    /// The size of the headers in bytes, extension headers and options of the transport header
+    /// included.
     pub headers: u8,
     /// The length of the IP packet in bytes, its header included; the frame may be longer by some
     /// padding.
@@ -143,14 +149,14 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
     if load_u16(ip, 6) & IPV4_FRAGMENT.to_be() != 0 {
         return Err(MissReason::Fragment.into());
     }
-    let Some(proto) = L4Proto::from_number(load_u8(ip, 9)) else {
+    let Some(proto) = L4Proto::plain(load_u8(ip, 9)) else {
         return Err(MissReason::L4Proto.into());
     };
     if load_u8(ip, 8) <= 1 {
         return Err(MissReason::TtlExpiring.into());
     }
 
-    let l4 = transport::<IPV4_LEN>(hdr, skb_len, len, proto)?;
+    let l4 = transport(hdr, skb_len, IPV4_LEN, len, proto)?;
     Ok(Packet {
         key: Key4 {
             saddr: load_u32(ip, 12),
@@ -162,6 +168,7 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
         thoff: IPV4_LEN as u8,
         tcp_flags: l4.tcp_flags,
         seq: l4.seq,
+        sctp_control: false,
         headers: l4.headers,
         len: len as u32,
     })
@@ -196,14 +203,14 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
         return Err(MissReason::Truncated.into());
     }
     let number = load_u8(ip, 6);
-    let Some(proto) = L4Proto::from_number(number) else {
+    let Some(proto) = L4Proto::plain(number) else {
         return Err(ipv6_unusual(number));
     };
     if load_u8(ip, 7) <= 1 {
         return Err(MissReason::TtlExpiring.into());
     }
 
-    let l4 = transport::<IPV6_LEN>(hdr, skb_len, len, proto)?;
+    let l4 = transport(hdr, skb_len, IPV6_LEN, len, proto)?;
     Ok(Packet {
         key: Key6 {
             saddr: [load_u64(ip, 8), load_u64(ip, 16)],
@@ -215,80 +222,125 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
         thoff: IPV6_LEN as u8,
         tcp_flags: l4.tcp_flags,
         seq: l4.seq,
+        sctp_control: false,
         headers: l4.headers,
         len: len as u32,
     })
 }
 
-/// What a transport header gives to a key and a packet.
-struct Transport {
-    ports: u32,
-    tcp_flags: u8,
-    seq: u32,
-    headers: u8,
-}
-
-/// Reads the transport header behind `THOFF` bytes of network header; `len` is the length of the
-/// IP packet, at least `THOFF` and at most `skb_len`.
+/// As [`ipv4`], for every protocol that flows have. `peek` reads four bytes at an offset from the
+/// network header, wherever in the packet they lie.
+///
+/// # Errors
+///
+/// As [`ipv4`], and for the protocols that it does not know [`MissReason::L4Proto`],
+/// [`MissReason::TtlExpiring`], and the transport header's: `Truncated` (room), `NeedPull`, `L4Proto`
+/// for a call of GRE that connection tracking does not know, [`MissReason::IcmpType`], `Truncated`
+/// (chunks of SCTP).
 #[inline(always)]
-fn transport<const THOFF: usize>(
+pub fn any_ipv4(
     hdr: &[u8],
     skb_len: usize,
+    port: PortId,
+    peek: impl Fn(usize) -> Option<[u8; 4]>,
+) -> Result<Packet4, Miss> {
+    match ipv4(hdr, skb_len, port) {
+        Err(Miss::Reason(MissReason::L4Proto)) => rare::ipv4(hdr, skb_len, port, peek),
+        result => result,
+    }
+}
+
+/// As [`ipv6`], for every protocol that flows have, and behind destination options, which are none
+/// of a router's business. `peek` is as for [`any_ipv4`].
+///
+/// # Errors
+///
+/// As [`ipv6`] and [`any_ipv4`]; [`MissReason::ExtHeader`] for all other extension headers, and for
+/// too many of these.
+#[inline(always)]
+pub fn any_ipv6(
+    hdr: &[u8],
+    skb_len: usize,
+    port: PortId,
+    peek: impl Fn(usize) -> Option<[u8; 4]>,
+) -> Result<Packet6, Miss> {
+    match ipv6(hdr, skb_len, port) {
+        Err(Miss::Reason(MissReason::L4Proto | MissReason::ExtHeader)) => {
+            rare::ipv6(hdr, skb_len, port, peek)
+        }
+        result => result,
+    }
+}
+
+/// What a transport header gives to a key and a packet.
+pub(crate) struct Transport {
+    pub(crate) ports: u32,
+    pub(crate) tcp_flags: u8,
+    pub(crate) seq: u32,
+    pub(crate) headers: u8,
+}
+
+/// Reads the header of TCP or UDP behind `thoff` bytes of other headers, at most 128; `len` is the
+/// length of the IP packet, at least `thoff` and at most `skb_len`.
+#[inline(always)]
+pub(crate) fn transport(
+    hdr: &[u8],
+    skb_len: usize,
+    thoff: usize,
     len: usize,
     proto: L4Proto,
 ) -> Result<Transport, Miss> {
-    let room = len.wrapping_sub(THOFF);
-    let l4 = hdr.get(THOFF..).unwrap_or_default();
+    let room = len.wrapping_sub(thoff);
+    let l4 = hdr.get(thoff..).unwrap_or_default();
 
-    match proto {
-        L4Proto::Tcp => {
-            if room < TCP_LEN {
-                return Err(MissReason::Truncated.into());
-            }
-            let Some(tcp) = l4.first_chunk::<TCP_LEN>() else {
-                return Err(short(hdr, skb_len, THOFF + TCP_LEN, THOFF + TCP_LEN));
-            };
-            // The data offset is the high nibble, in units of four bytes.
-            let header = usize::from(load_u8(tcp, 12) >> 4).wrapping_mul(4);
-            if header < TCP_LEN || header > room {
-                return Err(MissReason::Truncated.into());
-            }
-            Ok(Transport {
-                ports: load_u32(tcp, 0),
-                tcp_flags: load_u8(tcp, 13),
-                seq: u32::from_be(load_u32(tcp, 4)),
-                // At most 40 + 60.
-                headers: header.wrapping_add(THOFF) as u8,
-            })
+    if let L4Proto::Tcp = proto {
+        if room < TCP_LEN {
+            return Err(MissReason::Truncated.into());
         }
-        L4Proto::Udp => {
-            if room < UDP_LEN {
-                return Err(MissReason::Truncated.into());
-            }
-            let Some(udp) = l4.first_chunk::<UDP_LEN>() else {
-                return Err(short(hdr, skb_len, THOFF + UDP_LEN, THOFF + UDP_LEN));
-            };
-            let datagram = usize::from(load_be16(udp, 4));
-            if datagram < UDP_LEN || datagram > room {
-                return Err(MissReason::Truncated.into());
-            }
-            Ok(Transport {
-                ports: load_u32(udp, 0),
-                tcp_flags: 0,
-                seq: 0,
-                headers: UDP_LEN.wrapping_add(THOFF) as u8,
-            })
+        let Some(tcp) = l4.first_chunk::<TCP_LEN>() else {
+            let needed = thoff.wrapping_add(TCP_LEN);
+            return Err(short(hdr, skb_len, needed, needed));
+        };
+        // The data offset is the high nibble, in units of four bytes.
+        let header = usize::from(load_u8(tcp, 12) >> 4).wrapping_mul(4);
+        if header < TCP_LEN || header > room {
+            return Err(MissReason::Truncated.into());
         }
+        Ok(Transport {
+            ports: load_u32(tcp, 0),
+            tcp_flags: load_u8(tcp, 13),
+            seq: u32::from_be(load_u32(tcp, 4)),
+            // At most 128 + 60.
+            headers: header.wrapping_add(thoff) as u8,
+        })
+    } else {
+        if room < UDP_LEN {
+            return Err(MissReason::Truncated.into());
+        }
+        let Some(udp) = l4.first_chunk::<UDP_LEN>() else {
+            let needed = thoff.wrapping_add(UDP_LEN);
+            return Err(short(hdr, skb_len, needed, needed));
+        };
+        let datagram = usize::from(load_be16(udp, 4));
+        if datagram < UDP_LEN || datagram > room {
+            return Err(MissReason::Truncated.into());
+        }
+        Ok(Transport {
+            ports: load_u32(udp, 0),
+            tcp_flags: 0,
+            seq: 0,
+            headers: UDP_LEN.wrapping_add(thoff) as u8,
+        })
     }
 }
 
 /// `hdr` is shorter than `needed`: asks for up to `wanted` bytes if the packet has enough.
 #[cold]
-fn short(hdr: &[u8], skb_len: usize, needed: usize, wanted: usize) -> Miss {
+pub(crate) fn short(hdr: &[u8], skb_len: usize, needed: usize, wanted: usize) -> Miss {
     if skb_len < needed || skb_len <= hdr.len() {
         return MissReason::Truncated.into();
     }
-    // `wanted` is at most 60.
+    // `wanted` is at most 148.
     Miss::NeedPull(wanted.min(skb_len) as u32)
 }
 
@@ -307,7 +359,7 @@ fn ipv4_unusual(first: u8) -> Miss {
 /// kernel's `ipv6_ext_hdr()` and the rest of the IANA registry "IPv6 Extension Header Types" that
 /// has a length field.
 #[cold]
-fn ipv6_unusual(number: u8) -> Miss {
+pub(crate) fn ipv6_unusual(number: u8) -> Miss {
     match number {
         // Hop-by-hop options, routing, fragment, authentication, none, destination options.
         0 | 43 | 44 | 51 | 59 | 60 => MissReason::ExtHeader,

@@ -70,13 +70,14 @@ reasons! {
         Fragment = "fragment",
         /// IPv4 options are present.
         IpOptions = "ip_options",
-        /// An IPv6 extension header precedes the transport header, a fragment header included.
+        /// An IPv6 extension header precedes the transport header, a fragment header included; or
+        /// destination options do, and no packet with such has come to the rule that adds the flow.
         ExtHeader = "ext_header",
         /// An IPv6 packet without a payload length: a jumbogram, or nothing but a header.
         Jumbogram = "jumbogram",
         /// The TTL or hop limit would reach zero; the stack answers with an ICMP error.
         TtlExpiring = "ttl_expiring",
-        /// Neither TCP nor UDP.
+        /// A transport protocol that flows do not have.
         L4Proto = "l4_proto",
         /// No flow has this key.
         NoEntry = "no_entry",
@@ -108,6 +109,10 @@ reasons! {
         Ruleset = "ruleset",
         /// A TCP packet with sequence numbers that cannot be those of the connection.
         TcpWindow = "tcp_window",
+        /// An ICMP message other than an echo request or its reply.
+        IcmpType = "icmp_type",
+        /// SCTP chunks other than data and acknowledgements: connection tracking must see them.
+        SctpChunk = "sctp_chunk",
     }
 }
 
@@ -166,6 +171,8 @@ reasons! {
         TableExists = "table_exists",
         /// The flowtable is being deleted.
         FlowtableClosing = "flowtable_closing",
+        /// The SCTP association is not established.
+        SctpState = "sctp_state",
     }
 }
 

@@ -18,9 +18,12 @@ use crate::key::{
 };
 use crate::parse::{
     Miss,
+    Packet4,
+    Packet6,
     IPV4_LEN,
     IPV6_LEN, //
 };
+use crate::rare;
 use crate::reason::MissReason;
 
 /// What TTL - 1 does to the sum over an IPv4 header; the TTL is the first byte of its word.
@@ -55,9 +58,9 @@ pub struct Rewrite4 {
     ports: u32,
     /// To the IP header: addresses and TTL.
     ip: Delta,
-    /// To the pseudo header: addresses.
+    /// To the pseudo header, if the protocol has one: addresses.
     addr: Delta,
-    /// To everything the transport checksum covers: addresses and ports.
+    /// To everything the transport checksum covers: that, and ports.
     full: Delta,
     /// Whether addresses or ports change at all.
     nat: bool,
@@ -68,6 +71,11 @@ impl Rewrite4 {
     /// packet.
     pub fn new(old: &Key4, saddr: u32, daddr: u32, ports: u32) -> Self {
         let addr = Delta::replace32(old.saddr, saddr).combine(Delta::replace32(old.daddr, daddr));
+        // ICMP has no pseudo header.
+        let pseudo = match old.port.proto() == L4Proto::Icmp.number() {
+            true => Delta::NONE,
+            false => addr,
+        };
 
         // INVARIANT: Computed from `old` and the new values right here.
         Rewrite4 {
@@ -75,8 +83,8 @@ impl Rewrite4 {
             daddr,
             ports,
             ip: addr.combine(TTL_MINUS_ONE),
-            addr,
-            full: addr.combine(Delta::replace32(old.ports, ports)),
+            addr: pseudo,
+            full: pseudo.combine(Delta::replace32(old.ports, ports)),
             nat: (saddr, daddr, ports) != (old.saddr, old.daddr, old.ports),
         }
     }
@@ -110,12 +118,13 @@ impl Rewrite4 {
         self.nat
     }
 
-    /// How many bytes from the network header on [`apply4`] writes at most: what the caller has
-    /// to make writable.
-    #[inline]
-    pub const fn writes(&self, proto: L4Proto) -> u32 {
+    /// How many bytes from the network header on [`apply4`] and [`any4`] write at most in a packet
+    /// whose transport header, of protocol `proto`, is `thoff` bytes from there: what the caller
+    /// has to make writable.
+    #[inline(always)]
+    pub const fn writes(&self, proto: L4Proto, thoff: u8) -> u32 {
         match self.nat {
-            true => IPV4_LEN as u32 + proto.header_len(),
+            true => (thoff as u32).wrapping_add(proto.touches(self.ports)),
             false => IPV4_LEN as u32,
         }
     }
@@ -141,9 +150,9 @@ pub struct Rewrite6 {
     saddr: [u8; 16],
     daddr: [u8; 16],
     ports: u32,
-    /// To the pseudo header: addresses.
+    /// To the pseudo header, if the protocol has one: addresses.
     addr: Delta,
-    /// To everything the transport checksum covers: addresses and ports.
+    /// To everything the transport checksum covers: that, and ports.
     full: Delta,
     /// Whether addresses or ports change at all.
     nat: bool,
@@ -195,12 +204,13 @@ impl Rewrite6 {
         self.nat
     }
 
-    /// How many bytes from the network header on [`apply6`] writes at most: what the caller has
-    /// to make writable.
-    #[inline]
-    pub const fn writes(&self, proto: L4Proto) -> u32 {
+    /// How many bytes from the network header on [`apply6`] and [`any6`] write at most in a packet
+    /// whose transport header, of protocol `proto`, is `thoff` bytes from there: what the caller
+    /// has to make writable.
+    #[inline(always)]
+    pub const fn writes(&self, proto: L4Proto, thoff: u8) -> u32 {
         match self.nat {
-            true => IPV6_LEN as u32 + proto.header_len(),
+            true => (thoff as u32).wrapping_add(proto.touches(self.ports)),
             false => IPV6_LEN as u32,
         }
     }
@@ -221,6 +231,15 @@ pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) ->
     if rewrite.nat {
         // First, because it may fail.
         transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
+    }
+    header4(ip, rewrite);
+    Ok(())
+}
+
+/// The network header.
+#[inline(always)]
+fn header4(ip: &mut [u8; IPV4_LEN], rewrite: &Rewrite4) {
+    if rewrite.nat {
         store(ip, 12, rewrite.saddr.to_ne_bytes());
         store(ip, 16, rewrite.daddr.to_ne_bytes());
     }
@@ -228,7 +247,6 @@ pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) ->
     store(ip, 8, [ttl]);
     let check = rewrite.ip.apply(load_u16(ip, 10));
     store(ip, 10, check.to_ne_bytes());
-    Ok(())
 }
 
 /// Rewrites a packet that [`crate::parse::ipv6`] accepted and whose key is the one `rewrite` was
@@ -246,12 +264,107 @@ pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) ->
     if rewrite.nat {
         // First, because it may fail.
         transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
+    }
+    header6(ip, rewrite);
+    Ok(())
+}
+
+/// The network header.
+#[inline(always)]
+fn header6(ip: &mut [u8; IPV6_LEN], rewrite: &Rewrite6) {
+    if rewrite.nat {
         store(ip, 8, rewrite.saddr);
         store(ip, 24, rewrite.daddr);
     }
     let hop_limit = load_u8(ip, 7).wrapping_sub(1);
     store(ip, 7, [hop_limit]);
+}
+
+/// Rewrites a packet that [`crate::parse::any_ipv4`] accepted as `packet`; otherwise as [`apply4`].
+///
+/// # Errors
+///
+/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
+#[inline(always)]
+pub fn any4(hdr: &mut [u8], packet: &Packet4, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
+    match packet.proto {
+        L4Proto::Tcp | L4Proto::Udp => apply4(hdr, packet.proto, rewrite, csum),
+        _ => rare4(hdr, packet, rewrite, csum),
+    }
+}
+
+/// Rewrites a packet that [`crate::parse::any_ipv6`] accepted as `packet`; otherwise as [`apply6`].
+///
+/// # Errors
+///
+/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
+#[inline(always)]
+pub fn any6(hdr: &mut [u8], packet: &Packet6, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
+    match packet.proto {
+        L4Proto::Tcp | L4Proto::Udp if usize::from(packet.thoff) == IPV6_LEN => {
+            apply6(hdr, packet.proto, rewrite, csum)
+        }
+        _ => rare6(hdr, packet, rewrite, csum),
+    }
+}
+
+#[inline(never)]
+fn rare4(hdr: &mut [u8], packet: &Packet4, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
+    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV4_LEN>() else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.nat {
+        // First, because it may fail.
+        let l4_len = packet.len.wrapping_sub(packet.thoff.into());
+        let (addr, full) = (rewrite.addr, rewrite.full);
+        rare_transport(l4, packet.proto, l4_len, rewrite.ports, addr, full, csum)?;
+    }
+    header4(ip, rewrite);
     Ok(())
+}
+
+#[inline(never)]
+fn rare6(hdr: &mut [u8], packet: &Packet6, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
+    let Some((ip, rest)) = hdr.split_first_chunk_mut::<IPV6_LEN>() else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.nat {
+        let Some(l4) = rest.get_mut(usize::from(packet.thoff).wrapping_sub(IPV6_LEN)..) else {
+            return Err(MissReason::Truncated.into());
+        };
+        // First, because it may fail.
+        let l4_len = packet.len.wrapping_sub(packet.thoff.into());
+        let (addr, full) = (rewrite.addr, rewrite.full);
+        rare_transport(l4, packet.proto, l4_len, rewrite.ports, addr, full, csum)?;
+    }
+    header6(ip, rewrite);
+    Ok(())
+}
+
+/// Writes what stands for the ports in a transport header of any protocol, and the checksum;
+/// `l4_len` is the length of all that the IP packet carries.
+#[inline(always)]
+fn rare_transport(
+    l4: &mut [u8],
+    proto: L4Proto,
+    l4_len: u32,
+    ports: u32,
+    addr: Delta,
+    full: Delta,
+    csum: Csum,
+) -> Result<(), Miss> {
+    match proto {
+        L4Proto::Tcp | L4Proto::Udp => transport(l4, proto, ports, addr, full, csum),
+        L4Proto::Sctp => rare::sctp(l4, l4_len as u16, ports, csum),
+        L4Proto::Icmp => rare::icmp(l4, ports, Delta::NONE, full, csum),
+        L4Proto::Icmpv6 => rare::icmp(l4, ports, addr, full, csum),
+        L4Proto::Gre => rare::gre(l4, ports),
+        // Nothing in ESP depends on the addresses. AH does not survive translation, here or in
+        // the stack.
+        L4Proto::Esp | L4Proto::Ah => Ok(()),
+    }
 }
 
 /// Changes the differentiated services codepoint of an IPv4 header to the upper six bits of `dscp`,
@@ -278,7 +391,7 @@ pub fn set_dscp6(hdr: &mut [u8], dscp: u8) {
     *b = *b & 0x3f | (dscp & 0x0c) << 4;
 }
 
-/// Writes ports and checksum of a transport header.
+/// Writes ports and checksum of a header of TCP or UDP.
 #[inline(always)]
 fn transport(
     l4: &mut [u8],
@@ -315,6 +428,7 @@ fn transport(
             store(udp, UDP_CHECK, check.to_ne_bytes());
             store(udp, 0, ports.to_ne_bytes());
         }
+        _ => return Err(MissReason::L4Proto.into()),
     }
     Ok(())
 }

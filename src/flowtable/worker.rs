@@ -209,7 +209,7 @@ impl Flowtable {
             TeardownReason::Idle
         } else if cold.is_disowned(ffi::jiffies32()) {
             TeardownReason::Ruleset
-        } else if ct.is_tcp_closed() {
+        } else if ct.is_closed() {
             TeardownReason::Conntrack
         } else if !cold.with(Valid) {
             TeardownReason::DstStale

@@ -21,7 +21,7 @@ use nft_flow::{
     key::{Key, Key4, Key6, PortId, Seed},
     parse::{self, Miss},
     reason::{MissReason, TeardownReason},
-    rewrite::{apply4, apply6, Csum, Rewrite4, Rewrite6},
+    rewrite::{any4, any6, apply4, apply6, Csum, Rewrite4, Rewrite6},
     state::State,
     table::{Item, Table},
     window::{Reach, Sent},
@@ -100,6 +100,36 @@ pub extern "C" fn hot6(
 }
 
 #[no_mangle]
+pub extern "C" fn any_hot4(
+    hdr: &mut [u8],
+    len: usize,
+    port: PortId,
+    rewrite: &Rewrite4,
+    csum: Csum,
+) -> Result<(), Miss> {
+    let packet = parse::any_ipv4(hdr, len, port, |_| None)?;
+    if packet.sctp_control {
+        return Err(MissReason::SctpChunk.into());
+    }
+    any4(hdr, &packet, rewrite, csum)
+}
+
+#[no_mangle]
+pub extern "C" fn any_hot6(
+    hdr: &mut [u8],
+    len: usize,
+    port: PortId,
+    rewrite: &Rewrite6,
+    csum: Csum,
+) -> Result<(), Miss> {
+    let packet = parse::any_ipv6(hdr, len, port, |_| None)?;
+    if packet.sctp_control {
+        return Err(MissReason::SctpChunk.into());
+    }
+    any6(hdr, &packet, rewrite, csum)
+}
+
+#[no_mangle]
 pub extern "C" fn cold(state: &State) -> bool {
     state.kill(TeardownReason::Rst)
 }
@@ -155,7 +185,9 @@ fn packet_path_has_no_panic() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let assembly = assembly(&dir);
-    assert!(assembly.contains("hot4:") && assembly.contains("hot6:"));
+    assert!(["\nhot4:", "\nhot6:", "\nany_hot4:", "\nany_hot6:"]
+        .iter()
+        .all(|name| assembly.contains(name)));
 
     for line in assembly.lines() {
         assert!(

@@ -30,9 +30,16 @@ fuzz_target!(|data: &[u8]| {
     }
 
     let port = PortId::from_ifindex(1).unwrap();
-    let expected = naive::classify(version, &packet, linear);
+    let any = how & 4 == 0;
+    let hdr = &packet[..linear];
+    let peek = |at: usize| packet.get(at..at + 4)?.try_into().ok();
+    let expected = naive::classify(version, &packet, linear, any);
     if version == 4 {
-        match parse::ipv4(&packet[..linear], packet.len(), port) {
+        let got = match any {
+            true => parse::any_ipv4(hdr, packet.len(), port, peek),
+            false => parse::ipv4(hdr, packet.len(), port),
+        };
+        match got {
             Err(miss) => assert_eq!(expected, Err(miss)),
             Ok(p) => {
                 let facts = expected.unwrap();
@@ -43,10 +50,15 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(usize::from(p.thoff), facts.thoff);
                 assert_eq!(p.len as usize, facts.len);
                 assert_eq!(p.tcp_flags, facts.tcp_flags);
+                assert_eq!(p.sctp_control, facts.control);
             }
         }
     } else {
-        match parse::ipv6(&packet[..linear], packet.len(), port) {
+        let got = match any {
+            true => parse::any_ipv6(hdr, packet.len(), port, peek),
+            false => parse::ipv6(hdr, packet.len(), port),
+        };
+        match got {
             Err(miss) => assert_eq!(expected, Err(miss)),
             Ok(p) => {
                 let facts = expected.unwrap();
@@ -58,6 +70,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(usize::from(p.thoff), facts.thoff);
                 assert_eq!(p.len as usize, facts.len);
                 assert_eq!(p.tcp_flags, facts.tcp_flags);
+                assert_eq!(p.sctp_control, facts.control);
             }
         }
     }

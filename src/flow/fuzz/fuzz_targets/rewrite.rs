@@ -13,8 +13,8 @@ use nft_flow::{
     key::PortId,
     parse,
     rewrite::{
-        apply4,
-        apply6,
+        any4,
+        any6,
         Csum,
         Rewrite4,
         Rewrite6, //
@@ -30,12 +30,11 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let (saddr, daddr) = addresses.split_at(16);
-    let ports = [p0, p1, p2, p3];
     let version = if how & 1 == 0 { 4 } else { 6 };
-    let (csum, partial) = match how >> 1 & 3 {
-        0 => (Csum::Partial, Some(true)),
-        1 => (Csum::Full, None),
-        _ => (Csum::Full, Some(false)),
+    let partial = match how >> 1 & 3 {
+        0 => Some(true),
+        1 => None,
+        _ => Some(false),
     };
 
     // Make the most of what the fuzzer came up with.
@@ -45,11 +44,20 @@ fuzz_target!(|data: &[u8]| {
         let check = naive::checksum(&[&packet[..20]]);
         packet[10..12].copy_from_slice(&check.to_be_bytes());
     }
-    let Ok(facts) = naive::classify(version, &packet, packet.len()) else {
+    let Ok(facts) = naive::classify(version, &packet, packet.len(), true) else {
         return;
     };
-    // "No checksum" is for UDP only.
-    let partial = partial.or((facts.proto == 6).then_some(false));
+    // "No checksum" is for UDP and SCTP only, and ICMP does not leave it to devices.
+    let partial = match facts.proto {
+        17 | 132 => partial,
+        1 => Some(false),
+        _ => partial.or(Some(false)),
+    };
+    let csum = match partial {
+        Some(true) => Csum::Partial,
+        _ => Csum::Full,
+    };
+    let ports = naive::possible_ports(&facts, [p0, p1, p2, p3]);
     naive::fill_checksums(&mut packet, &facts, partial);
 
     let mut expected = packet.clone();
@@ -57,23 +65,24 @@ fuzz_target!(|data: &[u8]| {
     expected[addresses..addresses + n].copy_from_slice(&saddr[..n]);
     expected[addresses + n..addresses + 2 * n].copy_from_slice(&daddr[..n]);
     expected[ttl] -= 1;
-    expected[facts.thoff..facts.thoff + 4].copy_from_slice(&ports);
+    naive::set_ports(&mut expected, &facts, ports);
     naive::fill_checksums(&mut expected, &facts, partial);
 
     let port = PortId::from_ifindex(1).unwrap();
     let len = packet.len();
     let ports = u32::from_ne_bytes(ports);
+    let peek = |_: usize| None;
     if version == 4 {
-        let p = parse::ipv4(&packet, len, port).unwrap();
+        let p = parse::any_ipv4(&packet, len, port, peek).unwrap();
         let word = |b: &[u8]| u32::from_ne_bytes(*b.first_chunk().unwrap());
         let r = Rewrite4::new(&p.key, word(saddr), word(daddr), ports);
-        apply4(&mut packet, p.proto, &r, csum).unwrap();
+        any4(&mut packet, &p, &r, csum).unwrap();
     } else {
-        let p = parse::ipv6(&packet, len, port).unwrap();
+        let p = parse::any_ipv6(&packet, len, port, peek).unwrap();
         let word = |b: &[u8]| u64::from_ne_bytes(*b.first_chunk().unwrap());
         let words = |b: &[u8]| [word(b), word(&b[8..])];
         let r = Rewrite6::new(&p.key, words(saddr), words(daddr), ports);
-        apply6(&mut packet, p.proto, &r, csum).unwrap();
+        any6(&mut packet, &p, &r, csum).unwrap();
     }
     assert_eq!(packet, expected);
 });

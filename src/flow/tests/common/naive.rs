@@ -20,10 +20,16 @@ pub struct Facts {
     pub tcp_flags: u8,
     /// Of TCP: the sequence number, and that after the last byte.
     pub seqs: Option<(u32, u32)>,
+    pub control: bool,
 }
 
-/// Classifies an IPv`version` packet of which the first `linear` bytes are linear.
-pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss> {
+const PLAIN: [u8; 2] = [6, 17];
+const ANY4: [u8; 7] = [1, 6, 17, 47, 50, 51, 132];
+const ANY6: [u8; 6] = [6, 17, 47, 50, 58, 132];
+
+/// Classifies an IPv`version` packet of which the first `linear` bytes are linear; `any`: other
+/// protocols than TCP and UDP, too.
+pub fn classify(version: u8, packet: &[u8], linear: usize, any: bool) -> Result<Facts, Miss> {
     let iph = if version == 4 { 20 } else { 40 };
 
     if packet.len() < iph {
@@ -37,8 +43,9 @@ pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss
     }
 
     let len;
-    let proto;
+    let mut proto;
     let ttl;
+    let mut thoff = iph;
     let (src, dst);
     if version == 4 {
         let ihl = (packet[0] & 15) as usize * 4;
@@ -62,7 +69,8 @@ pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss
         }
         ttl = packet[8];
         proto = packet[9];
-        if proto != 6 && proto != 17 {
+        let known = if any { &ANY4[..] } else { &PLAIN };
+        if !known.contains(&proto) {
             return Err(MissReason::L4Proto.into());
         }
         (src, dst) = (&packet[12..16], &packet[16..20]);
@@ -77,10 +85,27 @@ pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss
         }
         proto = packet[6];
         ttl = packet[7];
+        while any && proto == 60 {
+            if thoff + 8 > len {
+                return Err(MissReason::Truncated.into());
+            }
+            if thoff + 8 > linear {
+                return Err(Miss::NeedPull((thoff + 28).min(packet.len()) as u32));
+            }
+            proto = packet[thoff];
+            thoff += 8 + packet[thoff + 1] as usize * 8;
+            if thoff > 128 {
+                return Err(MissReason::ExtHeader.into());
+            }
+            if thoff > len {
+                return Err(MissReason::Truncated.into());
+            }
+        }
         if [0, 43, 44, 51, 59, 60, 135, 139, 140].contains(&proto) {
             return Err(MissReason::ExtHeader.into());
         }
-        if proto != 6 && proto != 17 {
+        let known = if any { &ANY6[..] } else { &PLAIN };
+        if !known.contains(&proto) {
             return Err(MissReason::L4Proto.into());
         }
         (src, dst) = (&packet[8..24], &packet[24..40]);
@@ -89,35 +114,109 @@ pub fn classify(version: u8, packet: &[u8], linear: usize) -> Result<Facts, Miss
         return Err(MissReason::TtlExpiring.into());
     }
 
-    let l4h = if proto == 6 { 20 } else { 8 };
-    if len < iph + l4h {
-        return Err(MissReason::Truncated.into());
-    }
-    if linear < iph + l4h {
-        return Err(Miss::NeedPull((iph + l4h) as u32));
-    }
-    let l4 = &packet[iph..len];
-    let claimed = match proto {
-        6 => (l4[12] >> 4) as usize * 4,
-        _ => l4[4] as usize * 256 + l4[5] as usize,
+    let l4 = &packet[thoff..len];
+    let need = |needed: usize, wanted: usize| {
+        if l4.len() < needed {
+            Err(Miss::from(MissReason::Truncated))
+        } else if linear < thoff + needed {
+            Err(Miss::NeedPull((thoff + wanted) as u32))
+        } else {
+            Ok(())
+        }
     };
-    if claimed < l4h || claimed > l4.len() {
-        return Err(MissReason::Truncated.into());
+    let mut ports = [0; 4];
+    let mut control = false;
+    match proto {
+        6 | 17 => {
+            let l4h = if proto == 6 { 20 } else { 8 };
+            need(l4h, l4h)?;
+            let claimed = match proto {
+                6 => (l4[12] >> 4) as usize * 4,
+                _ => l4[4] as usize * 256 + l4[5] as usize,
+            };
+            if claimed < l4h || claimed > l4.len() {
+                return Err(MissReason::Truncated.into());
+            }
+            ports.copy_from_slice(&l4[..4]);
+        }
+        132 => {
+            need(12, 12)?;
+            ports.copy_from_slice(&l4[..4]);
+            control = control_chunk(&l4[12..])?;
+        }
+        1 | 58 => {
+            need(8, 8)?;
+            let echo = match proto {
+                1 => l4[0] == 8 || l4[0] == 0,
+                _ => l4[0] == 128 || l4[0] == 129,
+            };
+            if !echo || l4[1] != 0 {
+                return Err(MissReason::IcmpType.into());
+            }
+            ports = [l4[4], l4[5], l4[0], l4[1]];
+        }
+        47 => {
+            need(4, l4.len().min(8))?;
+            match l4[1] & 7 {
+                0 => (),
+                1 if l4[2..4] == [0x88, 0x0b] => {
+                    need(8, 8)?;
+                    if l4[6..8] == [0, 0] {
+                        return Err(MissReason::L4Proto.into());
+                    }
+                    ports = [0, 1, l4[6], l4[7]];
+                }
+                _ => return Err(MissReason::L4Proto.into()),
+            }
+        }
+        50 if l4.len() < 8 => return Err(MissReason::Truncated.into()),
+        51 if l4.len() < 12 => return Err(MissReason::Truncated.into()),
+        _ => (),
     }
 
     Ok(Facts {
         saddr: src.to_vec(),
         daddr: dst.to_vec(),
-        ports: [l4[0], l4[1], l4[2], l4[3]],
+        ports,
         proto,
-        thoff: iph,
+        thoff,
         len,
         tcp_flags: if proto == 6 { l4[13] } else { 0 },
         seqs: (proto == 6).then(|| {
             let seq = u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]);
-            (seq, seq.wrapping_add((l4.len() - claimed) as u32))
+            let header = (l4[12] >> 4) as usize * 4;
+            (seq, seq.wrapping_add((l4.len() - header) as u32))
         }),
+        control,
     })
+}
+
+/// Is there an SCTP chunk that is neither data nor an acknowledgement or the like?
+fn control_chunk(chunks: &[u8]) -> Result<bool, Miss> {
+    let mut rest = chunks;
+    for n in 0.. {
+        if n > 0 && rest.is_empty() {
+            return Ok(false);
+        }
+        // That many are suspicious.
+        if n == 8 {
+            return Ok(true);
+        }
+        if rest.len() < 4 {
+            return Err(MissReason::Truncated.into());
+        }
+        let size = rest[2] as usize * 256 + rest[3] as usize;
+        if size < 4 || size > rest.len() {
+            return Err(MissReason::Truncated.into());
+        }
+        match rest[0] {
+            0 | 64 => return Ok(false),
+            3 | 12 | 13 | 15 | 192 | 194 => (),
+            _ => return Ok(true),
+        }
+        rest = &rest[rest.len().min(size.div_ceil(4) * 4)..];
+    }
+    unreachable!()
 }
 
 /// The Internet checksum over the concatenation of `parts`, all but the last of even length: zero
@@ -140,9 +239,31 @@ pub fn sum(parts: &[&[u8]]) -> u16 {
     sum as u16
 }
 
-/// The pseudo header of a packet that has been classified.
+/// CRC-32C (RFC 9260, appendix A), bit by bit.
+pub fn crc32c(parts: &[&[u8]]) -> u32 {
+    let mut crc = !0_u32;
+    for byte in parts.iter().flat_map(|part| part.iter()) {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = crc & 1;
+            crc >>= 1;
+            if carry == 1 {
+                crc ^= 0x82f6_3b78;
+            }
+        }
+    }
+    !crc
+}
+
+/// The pseudo header of a packet that has been classified; ICMP has none.
 pub fn pseudo_header(packet: &[u8], facts: &Facts) -> Vec<u8> {
-    let (src, dst) = if facts.thoff == 20 { (12, 16) } else { (8, 24) };
+    if facts.proto == 1 {
+        return vec![];
+    }
+    let (src, dst) = match packet[0] >> 4 {
+        4 => (12, 16),
+        _ => (8, 24),
+    };
     let n = dst - src;
     let l4_len = (facts.len - facts.thoff) as u32;
     let mut pseudo = packet[src..dst + n].to_vec();
@@ -151,20 +272,35 @@ pub fn pseudo_header(packet: &[u8], facts: &Facts) -> Vec<u8> {
     pseudo
 }
 
-/// Where the transport checksum lies.
-pub fn check_at(facts: &Facts) -> usize {
-    facts.thoff + if facts.proto == 6 { 16 } else { 6 }
+/// Where the transport's Internet checksum lies, if it has one.
+pub fn check_at(facts: &Facts) -> Option<usize> {
+    match facts.proto {
+        6 => Some(facts.thoff + 16),
+        17 => Some(facts.thoff + 6),
+        1 | 58 => Some(facts.thoff + 2),
+        _ => None,
+    }
 }
 
 /// Computes the checksums of a packet from scratch. The transport checksum is left out for `None`,
 /// and is the pseudo header's sum for `Some(true)`.
 pub fn fill_checksums(packet: &mut [u8], facts: &Facts, partial: Option<bool>) {
-    if facts.thoff == 20 {
+    if packet[0] >> 4 == 4 {
         packet[10..12].fill(0);
         let check = checksum(&[&packet[..20]]);
         packet[10..12].copy_from_slice(&check.to_be_bytes());
     }
-    let at = check_at(facts);
+    if facts.proto == 132 && partial != Some(true) {
+        let at = facts.thoff + 8;
+        packet[at..at + 4].fill(0);
+        if partial.is_some() {
+            let crc = crc32c(&[&packet[facts.thoff..facts.len]]);
+            packet[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+    let Some(at) = check_at(facts) else {
+        return;
+    };
     let pseudo = pseudo_header(packet, facts);
     packet[at..at + 2].fill(0);
     let check = match partial {
@@ -176,4 +312,27 @@ pub fn fill_checksums(packet: &mut [u8], facts: &Facts, partial: Option<bool>) {
         },
     };
     packet[at..at + 2].copy_from_slice(&check.to_be_bytes());
+}
+
+/// Writes what stands for the ports in a transport header.
+pub fn set_ports(packet: &mut [u8], facts: &Facts, ports: [u8; 4]) {
+    let l4 = &mut packet[facts.thoff..];
+    match facts.proto {
+        6 | 17 | 132 => l4[..4].copy_from_slice(&ports),
+        1 | 58 => l4[4..6].copy_from_slice(&ports[..2]),
+        47 if facts.ports != [0; 4] => l4[6..8].copy_from_slice(&ports[2..]),
+        _ => (),
+    }
+}
+
+/// The nearest to `wish` that conntrack may translate `facts.ports` to.
+pub fn possible_ports(facts: &Facts, wish: [u8; 4]) -> [u8; 4] {
+    let [a, b, c, d] = wish;
+    match facts.proto {
+        6 | 17 | 132 => wish,
+        // The identifier; type and code stay.
+        1 | 58 => [a, b, facts.ports[2], facts.ports[3]],
+        47 if facts.ports != [0; 4] => [0, 1, c, d],
+        _ => [0; 4],
+    }
 }
