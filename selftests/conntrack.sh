@@ -15,10 +15,6 @@ V4=10.0.2.2 V6=fd00:2::2
 MASQ="chain post { type nat hook postrouting priority 100; oifname wan masquerade; };"
 DAY=86400
 
-ct_set() { # ct_set NAME=VALUE... : net.netfilter sysctls of the router
-	local a
-	for a in "$@"; do at "$rt" sysctl -qw "net.netfilter.$a" || fail "no sysctl $a"; done
-}
 defaults() {
 	ct_set nf_flowtable_udp_timeout=30 nf_flowtable_tcp_timeout=30 nf_conntrack_acct=0 \
 		nf_conntrack_udp_timeout=30 nf_conntrack_udp_timeout_stream=120 \

@@ -317,13 +317,13 @@ mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 # test. Variables: FAM (inet), DEVS (lan, wan), FLAGS (counter;), NAT (chains),
 # FWD (rules before flow add), MATCH (which packets are offloaded), WATCH (where
 # arriving packets are counted, DEVS), SEEN (more matches to count: packets in
-# something that nftables does not look into).
+# something that nftables does not look into), L4 (protocols to count, tcp, udp).
 
 ruleset() {
 	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table='' seen
 	# shellcheck disable=SC2001
 	seen=$(sed 's/[^;]*[^; ][^;]*/& counter name arrived/g' <<<"${SEEN:-}")
-	local add="${MATCH:-meta l4proto { tcp, udp \}} flow add @f"
+	local add="${MATCH:-meta l4proto { ${L4:-tcp, udp} \}} flow add @f"
 	if [ "$FT" = none ]; then
 		add="ct state established accept"
 	else
@@ -334,14 +334,14 @@ ruleset() {
 		counter arrived { }
 		chain in {
 			type filter hook ingress devices = { ${WATCH:-$devs} } priority -10;
-			meta l4proto { tcp, udp } counter name arrived; $seen
+			meta l4proto { ${L4:-tcp, udp} } counter name arrived; $seen
 		}
 	}
 	table inet watch {
 		counter forwarded { }
 		chain forward {
 			type filter hook forward priority -10;
-			meta l4proto { tcp, udp } counter name forwarded
+			meta l4proto { ${L4:-tcp, udp} } counter name forwarded
 		}
 	}
 	table $fam t {
@@ -357,7 +357,7 @@ ruleset() {
 }
 # rules [NAME=VALUE...]: replaces the router's ruleset, forgets all connections.
 rules() {
-	local FAM=${FAM:-} DEVS=${DEVS:-} FLAGS=${FLAGS:-} NAT=${NAT:-} FWD=${FWD:-} MATCH=${MATCH:-} WATCH=${WATCH:-} SEEN=${SEEN:-} a
+	local FAM=${FAM:-} DEVS=${DEVS:-} FLAGS=${FLAGS:-} NAT=${NAT:-} FWD=${FWD:-} MATCH=${MATCH:-} WATCH=${WATCH:-} SEEN=${SEEN:-} L4=${L4:-} a
 	for a in "$@"; do local "$a"; done
 	{ echo "flush ruleset"; ruleset; } >"$TMP/rules"
 	want_ok "ruleset does not load" nft_rt -f "$TMP/rules" || return
@@ -405,14 +405,35 @@ ct_timeout() { ct_list "$@" | awk '{ print $3; exit }'; }
 # the entry has no [OFFLOAD] any more but is still there
 ct_back() { local l; l=$(ct_list "$@"); [ -n "$l" ] && ! grep -q '\[OFFLOAD\]' <<<"$l"; }
 
+# ct_set NAME=VALUE...: net.netfilter sysctls of the router
+ct_set() {
+	local a
+	for a in "$@"; do at "$rt" sysctl -qw "net.netfilter.$a" || fail "no sysctl $a"; done
+}
+# ct_of PROTO: the conntrack entries of a protocol, by its number
+ct_of() { ct_list | awk -v n="$1" '$2 == n'; }
+ct_of_offloaded() { ct_of "$1" | grep -q '\[OFFLOAD\]'; }
+ct_of_back() { local l; l=$(ct_of "$1"); [ -n "$l" ] && ! grep -q '\[OFFLOAD\]' <<<"$l"; }
+# ct_left PROTO MIN MAX: the flow leaves the table when it is idle, and its entry has a
+# timeout between MIN and MAX seconds then.
+ct_left() {
+	local t
+	ct_set nf_flowtable_udp_timeout=2 nf_flowtable_tcp_timeout=2
+	busywait $((9000 * SLOW)) ct_of_back "$1" || fail "still offloaded or gone: $(ct_of "$1" | head -n2)"
+	ct_set nf_flowtable_udp_timeout=300 nf_flowtable_tcp_timeout=300
+	t=$(ct_of "$1" | awk '{ print $3; exit }')
+	want_ge "timeout after hand-back" "$t" "$2"
+	want_le "timeout after hand-back" "$t" "$3"
+}
+
 # ---------------------------------------------------------------- traffic
 
 PORT=5000
-serve() { # serve NS [PORT]: echo server for TCP and UDP, both families
-	bg "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1"
+serve() { # serve NS [PORT [OPTION...]]: echo server for TCP and UDP, both families
+	bg "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1" "${@:3}"
 	busywait $((10000 * SLOW)) test -e "$TMP/serve.$1" || fail "traffic.py serve does not start"
 }
-# talk ID NS tcp|udp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
+# talk ID NS tcp|udp|sctp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
 # say ID COMMAND... gives one command and prints the answer. hush ID ends it.
 talk() {
 	local id=$1 ns=$2 fd; shift 2
@@ -452,7 +473,7 @@ bypass() {
 	shift $(($# > 2 ? 3 : 2)); [ "${1:-}" != -- ] || shift
 	counters_zero
 	talk x "$from" "$proto" "$dst" "$port" "$@" || return
-	if [ "$proto" = tcp ]; then
+	if [ "$proto" != udp ]; then
 		say_ok x echo "${BYTES:-1048576}"
 	else
 		say_ok x echo "${COUNT:-300}" "${SIZE:-1000}"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Traffic for the selftests, with the payload compared byte for byte.
 
-serve           echo server, TCP and UDP, IPv4 and IPv6
+serve           echo server, TCP and UDP, IPv4 and IPv6; SCTP where told
 talk            one connection, driven by commands on standard input; each is
                 answered by one line: "ok ..." or "bad ..."
 parallel        many TCP connections at once
@@ -24,6 +24,10 @@ import threading
 import time
 
 SO_NO_CHECK = 11
+SCTP = 132
+IPV6_DSTOPTS = 59
+# Next header and length are the kernel's; then an option that pads.
+PADDING = b"\0\0\x01\x04\0\0\0\0"
 UDP_SEGMENT = 103
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
 IP_RECVERR, IPV6_RECVERR = 11, 25
@@ -91,13 +95,23 @@ def serve(a):
             except OSError:
                 pass
     threading.Thread(target=udp_loop, daemon=True).start()
+    def accept(s):
+        while True:
+            conn, _ = s.accept()
+            threading.Thread(target=echo_tcp, args=(conn,), daemon=True).start()
+    for addr in a.sctp or []:
+        s = socket.socket(family(addr), socket.SOCK_STREAM, SCTP)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family(addr) == socket.AF_INET6:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        s.bind((addr, a.port))
+        s.listen(64)
+        threading.Thread(target=accept, args=(s,), daemon=True).start()
     tcp = dual(socket.SOCK_STREAM, a.port)
     tcp.listen(1024)
     if a.ready:
         open(a.ready, "w").close()
-    while True:
-        conn, _ = tcp.accept()
-        threading.Thread(target=echo_tcp, args=(conn,), daemon=True).start()
+    accept(tcp)
 
 
 # ------------------------------------------------------------------ client
@@ -109,12 +123,15 @@ class Bad(Exception):
 class Talk:
     def __init__(self, a):
         self.a = a
-        kind = socket.SOCK_STREAM if a.proto == "tcp" else socket.SOCK_DGRAM
-        self.s = socket.socket(family(a.addr), kind)
+        self.stream = a.proto != "udp"
+        # an SCTP message goes into the send buffer as a whole
+        self.chunk = 1 << (14 if a.proto == "sctp" else 17)
+        kind = socket.SOCK_STREAM if self.stream else socket.SOCK_DGRAM
+        self.s = socket.socket(family(a.addr), kind, SCTP if a.proto == "sctp" else 0)
         self.seq = 0
-        if a.sport:
+        if a.sport or a.bind:
             self.s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.s.bind(("", a.sport))
+            self.s.bind((a.bind, a.sport))
         if a.no_check:
             self.s.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
         if a.pmtu and family(a.addr) == socket.AF_INET:
@@ -127,7 +144,7 @@ class Talk:
         self.s.connect((a.addr, a.port))
 
     def echo(self, *n):
-        if self.a.proto == "tcp":
+        if self.stream:
             return self.echo_tcp(int(n[0]))
         return self.echo_udp(int(n[0]), int(n[1]) if len(n) > 1 else 100)
 
@@ -147,7 +164,7 @@ class Talk:
                 got += part
                 last = time.monotonic()
             if w:
-                sent += self.s.send(data[sent:sent + (1 << 17)])
+                sent += self.s.send(data[sent:sent + self.chunk])
         self.s.settimeout(self.a.timeout)
         if hashlib.sha256(got).digest() != hashlib.sha256(data).digest():
             raise Bad("payload differs")
@@ -194,6 +211,10 @@ class Talk:
 
     def read(self, n="65535"):
         return f"{len(self.s.recv(int(n)))}"
+
+    def dstopts(self, on):
+        """IPv6 destination options in every packet from now on, or not."""
+        self.s.setsockopt(socket.IPPROTO_IPV6, IPV6_DSTOPTS, PADDING if int(on) else b"")
 
     def drain(self):
         """Throw away what is waiting."""
@@ -426,13 +447,15 @@ def main():
     q.add_argument("--port", type=int, default=5000)
     q.add_argument("--ready")
     q.add_argument("--no-check", action="store_true", help="answer UDP over IPv4 without checksum")
+    q.add_argument("--sctp", action="append", metavar="ADDR", help="SCTP at this address, too")
     q = sub.add_parser("talk")
     r = sub.add_parser("parallel")
     for x in (q, r):
-        x.add_argument("proto", choices=["tcp", "udp"])
+        x.add_argument("proto", choices=["tcp", "udp", "sctp"])
         x.add_argument("addr")
         x.add_argument("port", type=int, nargs="?", default=5000)
         x.add_argument("--sport", type=int, default=0)
+        x.add_argument("--bind", default="", metavar="ADDR")
         x.add_argument("--no-check", action="store_true", help="UDP over IPv4 without checksum")
         x.add_argument("--pmtu", choices=["dont", "want", "do", "probe"])
         x.add_argument("--recverr", action="store_true", help="be told every ICMP error")
@@ -448,7 +471,7 @@ def main():
     q.add_argument("--size", type=int, default=1000)
     q.add_argument("--timeout", type=float, default=10)
     q.add_argument("--at-end", help="command, run while all sockets are open")
-    q.set_defaults(sport=0, no_check=False, pmtu=None, recverr=False)
+    q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
     q = sub.add_parser("wave")
     q.add_argument("dev")
     q.add_argument("mac", help="of the router")
