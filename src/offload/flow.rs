@@ -246,7 +246,7 @@ fn way_out<F: Family>(entry: &Entry<F>, nft: *mut c::nft_flowtable) -> Result<Ex
         return Err(Indescribable::Later);
     }
     // SAFETY: The caller holds RCU, hence route, device and neighbour are valid.
-    let walk = unsafe { walk::down::<F>(entry.dst.dev(), neigh, nft) };
+    let walk = unsafe { walk::down::<F>(entry.dst.dev(), walk::Station::Neigh(neigh), nft) };
     let (ifindex, layer) = walk.bottom();
 
     if layer.tunnel.is_some() {
