@@ -1,0 +1,609 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver's entries, executed: what the model makes of a frame is what software makes of it.
+
+use mtk_foe::encode::Board;
+use mtk_foe::ppe::{Gone, Slot};
+use mtk_foe::regs::Window;
+use mtk_foe::seq::{Addresses, Ageing};
+use mtk_foe::soc::{self, Soc};
+use mtk_foe::{encode, Memory, Ppe, ENTRIES};
+use nft_flow::desc::*;
+use nft_flow::encap::ethertype;
+use nft_flow::key::{L4Proto, PortId};
+use nft_flow::parse;
+use nft_flow::rewrite::{apply4, apply6, Csum, Rewrite4, Rewrite6};
+use ppe_model::{checksum, Config, Engine, Generation, Reason, Verdict};
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Registers that nothing is behind.
+#[derive(Default)]
+struct Mute(Rc<Cell<u32>>);
+
+impl Window for Mute {
+    fn read(&self, _: u32) -> u32 {
+        0
+    }
+    fn write(&self, _: u32, _: u32) {}
+    fn clock(&self) -> u32 {
+        self.0.get()
+    }
+    fn wait_us(&self, _: u32) {}
+}
+
+/// One table for both.
+#[derive(Clone)]
+struct Table(Rc<RefCell<Vec<u8>>>);
+
+impl Memory for Table {
+    fn load(&self, word: usize) -> u32 {
+        u32::from_le_bytes(self.0.borrow()[4 * word..4 * word + 4].try_into().unwrap())
+    }
+    fn store(&self, word: usize, value: u32) {
+        self.0.borrow_mut()[4 * word..4 * word + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    fn barrier(&self) {}
+}
+
+struct World {
+    ppe: Ppe<Mute, Table, Vec<Slot>>,
+    model: Engine,
+    table: Table,
+    clock: Rc<Cell<u32>>,
+}
+
+const BOARD: Board = Board {
+    macs: [1, 2, 3],
+    mtu: 1500,
+};
+
+fn world(soc: &'static Soc) -> World {
+    let generation = match soc.hal.version() {
+        1 => Generation::V1,
+        2 => Generation::V2,
+        _ => Generation::V3,
+    };
+    let model = Engine::new(Config {
+        radios: soc.port_mg == 0,
+        ..Config::new(generation)
+    });
+    assert_eq!(model.table_size(), soc.table_size());
+    let table = Table(Rc::new(RefCell::new(vec![0; soc.table_size()])));
+    let clock = Rc::new(Cell::new(0));
+    let slots = vec![Slot::default(); ENTRIES];
+    let mut ppe = Ppe::new(soc, Mute(clock.clone()), table.clone(), slots).unwrap();
+    ppe.start(
+        Addresses {
+            table: 0,
+            counters: Some(0),
+        },
+        &Ageing::default(),
+        1500,
+    );
+    World {
+        ppe,
+        model,
+        table,
+        clock,
+    }
+}
+
+impl World {
+    fn receive(&mut self, frame: &[u8]) -> Verdict {
+        self.model.receive(&mut self.table.0.borrow_mut(), frame)
+    }
+
+    fn tick(&mut self, now: u32) {
+        self.clock.set(now);
+        self.model.now = now;
+        self.model.scan(&mut self.table.0.borrow_mut());
+    }
+}
+
+/// An IP packet of a flow, with right checksums.
+fn packet(proto: u8, t: &Tuple, ttl: u8, data: &[u8], no_sum: bool) -> Vec<u8> {
+    let Ports { src, dst } = t.ports.unwrap();
+    let mut l4 = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+    let at = if proto == 6 {
+        l4.extend([1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 1, 0, 0, 0, 0, 0]);
+        16
+    } else {
+        l4.extend((8 + data.len() as u16).to_be_bytes());
+        l4.extend([0, 0]);
+        6
+    };
+    l4.extend(data);
+    let len = l4.len() as u16;
+    let (mut ip, pseudo) = match &t.addrs {
+        Addrs::V4 { src, dst } => {
+            let mut ip = vec![0x45, 0x28, 0, 0, 0x12, 0x34, 0x40, 0, ttl, proto, 0, 0];
+            ip[2..4].copy_from_slice(&(20 + len).to_be_bytes());
+            ip.extend(src.iter().chain(dst));
+            let sum = checksum(0, &ip);
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            (ip, [&src[..], &dst[..]].concat())
+        }
+        Addrs::V6 { src, dst } => {
+            let mut ip = vec![0x60, 1, 2, 3];
+            ip.extend(len.to_be_bytes());
+            ip.extend([proto, ttl]);
+            ip.extend(src.iter().chain(dst));
+            (ip, [&src[..], &dst[..]].concat())
+        }
+    };
+    if !(no_sum && proto == 17) {
+        let partial = u32::from(!checksum(u32::from(proto) + u32::from(len), &pseudo));
+        let sum = match checksum(partial, &l4) {
+            0 if proto == 17 => 0xffff,
+            sum => sum,
+        };
+        l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+    ip.extend(l4);
+    ip
+}
+
+/// What is around a packet, from a description.
+fn around(macs: &Macs, layers: &Layers, special: Option<u8>, packet: &[u8], v6: bool) -> Vec<u8> {
+    let mut out = [macs.dst, macs.src].concat();
+    let mut special = special;
+    for layer in layers.iter() {
+        match layer {
+            Layer::Vlan { proto, vid, pcp } => {
+                // The tag of the switch and the outer VLAN tag are one.
+                match special.take() {
+                    Some(port) => out.extend([1, 1 << port]),
+                    None => out.extend(proto.to_be_bytes()),
+                }
+                out.extend(((u16::from(pcp.unwrap_or(0)) << 13) | vid).to_be_bytes());
+            }
+            Layer::Pppoe { session } => {
+                if let Some(port) = special.take() {
+                    out.extend([0, 1 << port, 0, 0]);
+                }
+                out.extend([0x88, 0x64, 0x11, 0]);
+                out.extend(session.to_be_bytes());
+                out.extend((packet.len() as u16 + 2).to_be_bytes());
+                out.extend(if v6 { [0, 0x57] } else { [0, 0x21] });
+                out.extend(packet);
+                return out;
+            }
+        }
+    }
+    if let Some(port) = special {
+        out.extend([0, 1 << port, 0, 0]);
+    }
+    out.extend(if v6 { [0x86, 0xdd] } else { [8, 0] });
+    out.extend(packet);
+    out
+}
+
+/// What the software path makes of a packet.
+fn software(desc: &FlowDesc, packet: &[u8]) -> Vec<u8> {
+    let Kind::Routed {
+        proto, rewritten, ..
+    } = desc.kind
+    else {
+        panic!()
+    };
+    let proto = L4Proto::from_number(proto).unwrap();
+    let port = PortId::from_ifindex(1).unwrap();
+    let mut packet = packet.to_vec();
+    let Ports { src, dst } = rewritten.ports.unwrap();
+    let ports = nft_flow::key::ports(src, dst);
+    match rewritten.addrs {
+        Addrs::V4 { src, dst } => {
+            let key = parse::ipv4(&packet, packet.len(), port).unwrap().key;
+            let to = Rewrite4::new(
+                &key,
+                u32::from_ne_bytes(src),
+                u32::from_ne_bytes(dst),
+                ports,
+            );
+            apply4(&mut packet, proto, &to, Csum::Full).unwrap();
+        }
+        Addrs::V6 { .. } => {
+            let key = parse::ipv6(&packet, packet.len(), port).unwrap().key;
+            apply6(&mut packet, proto, &Rewrite6::identity(&key), Csum::Full).unwrap();
+        }
+    }
+    let special = match desc.egress.port.via {
+        Via::Dsa { port, .. } => Some(port),
+        _ => None,
+    };
+    around(
+        &desc.egress.macs,
+        &desc.egress.layers,
+        special,
+        &packet,
+        desc.is_v6(),
+    )
+}
+
+/// A flow that can be offloaded.
+fn any_flow() -> impl Strategy<Value = FlowDesc> {
+    let v4 = || {
+        (any::<[[u8; 4]; 2]>(), any::<[u16; 2]>()).prop_map(|([src, dst], [s, d])| Tuple {
+            addrs: Addrs::V4 { src, dst },
+            ports: Some(Ports { src: s, dst: d }),
+        })
+    };
+    let v6 = (any::<[[u8; 16]; 2]>(), any::<[u16; 2]>()).prop_map(|([src, dst], [s, d])| Tuple {
+        addrs: Addrs::V6 { src, dst },
+        ports: Some(Ports { src: s, dst: d }),
+    });
+    let proto = || prop_oneof![Just(6u8), Just(17u8)];
+    let kind = prop_oneof![
+        (proto(), v4(), v4()).prop_map(|(proto, tuple, rewritten)| Kind::Routed {
+            proto,
+            tuple,
+            rewritten
+        }),
+        (proto(), v4()).prop_map(|(proto, t)| Kind::Routed {
+            proto,
+            tuple: t,
+            rewritten: t
+        }),
+        (proto(), v6).prop_map(|(proto, t)| Kind::Routed {
+            proto,
+            tuple: t,
+            rewritten: t
+        }),
+    ];
+    let vlan = || {
+        (1..4095_u16, prop::option::of(0..8_u8)).prop_map(|(vid, pcp)| Layer::Vlan {
+            proto: ethertype::VLAN,
+            vid,
+            pcp,
+        })
+    };
+    let session = || any::<u16>().prop_map(|session| Layer::Pppoe { session });
+    let layers = || {
+        prop_oneof![
+            2 => Just(vec![]),
+            2 => vlan().prop_map(|v| vec![v]),
+            1 => (vlan(), vlan()).prop_map(|(a, b)| vec![a, b]),
+            1 => session().prop_map(|s| vec![s]),
+            2 => (vlan(), session()).prop_map(|(v, s)| vec![v, s]),
+        ]
+        .prop_map(|list| {
+            let mut all = Layers::NONE;
+            list.into_iter().for_each(|l| assert!(all.push_inner(l)));
+            all
+        })
+    };
+    let mac = || {
+        any::<Mac>().prop_map(|mut m| {
+            m[0] &= 0xfe;
+            m[5] |= 1;
+            m
+        })
+    };
+    let out = prop_oneof![
+        2 => (1..3_u32).prop_map(Port::plain),
+        2 => (0..8_u8).prop_map(|port| Port { ifindex: 1, via: Via::Dsa { port, proto: 9 } }),
+        1 => (0..2_u8, 0..4_u8, 0..256_u16, 0..64_u8).prop_map(|(index, queue, wcid, bss)| {
+            Port { ifindex: 9, via: Via::Wdma(Wdma { index, queue, wcid, bss, amsdu: false }) }
+        }),
+    ];
+    (kind, layers(), layers(), mac(), mac(), out).prop_map(
+        |(kind, inside, outside, src, dst, port)| FlowDesc {
+            kind,
+            ingress: Ingress {
+                port: Port::plain(1),
+                macs: None,
+                layers: inside,
+                tunnel: None,
+            },
+            egress: Egress {
+                port,
+                macs: Macs { src, dst },
+                layers: outside,
+                tunnel: None,
+                mtu: if outside.pppoe().is_some() {
+                    1492
+                } else {
+                    1500
+                },
+            },
+            marks: Marks::default(),
+        },
+    )
+}
+
+const IN: Macs = Macs {
+    src: [2, 0, 0, 0, 0, 9],
+    dst: [2, 0, 0, 0, 0, 1],
+};
+
+fn one(
+    soc: &'static Soc,
+    desc: &FlowDesc,
+    ttl: u8,
+    data: &[u8],
+    no_sum: bool,
+) -> Result<(), TestCaseError> {
+    let Kind::Routed { proto, tuple, .. } = desc.kind else {
+        panic!()
+    };
+    let mut w = world(soc);
+    let packet = packet(proto, &tuple, ttl, data, no_sum);
+    let frame = around(&IN, &desc.ingress.layers, None, &packet, desc.is_v6());
+    let image = match encode(soc, &BOARD, desc) {
+        Ok(image) => image,
+        Err(why) => {
+            // The only thing that is drawn and does not go: a station in the place of a tag.
+            prop_assert_eq!(why, Unsupported::VlanDepth);
+            return Ok(());
+        }
+    };
+
+    // Not known yet; the engine's own entry is used, and is where both look.
+    let first = w.receive(&frame);
+    prop_assert!(
+        matches!(
+            first,
+            Verdict::Cpu {
+                reason: Reason::Unbound,
+                slot: Some(_)
+            }
+        ),
+        "{first:?}"
+    );
+    let handle = w.ppe.add(&image).unwrap();
+    let Verdict::Cpu { slot, .. } = first else {
+        unreachable!()
+    };
+    prop_assert_eq!(slot, Some(handle.slot()));
+
+    let Verdict::Forward {
+        port,
+        queue,
+        station,
+        slot,
+        frame: out,
+    } = w.receive(&frame)
+    else {
+        return Err(TestCaseError::fail(format!(
+            "not forwarded: {:?}",
+            w.receive(&frame)
+        )));
+    };
+    prop_assert_eq!(slot, handle.slot());
+    prop_assert_eq!(&out, &software(desc, &packet));
+    match desc.egress.port.via {
+        Via::Plain => {
+            prop_assert_eq!(
+                (port, queue),
+                (
+                    desc.egress.port.ifindex as u8,
+                    Some(desc.egress.port.ifindex as u8 - 1)
+                )
+            );
+        }
+        Via::Dsa { port: n, .. } => prop_assert_eq!((port, queue), (1, Some(3 + n))),
+        Via::Wdma(wdma) => {
+            let s = station.unwrap();
+            prop_assert_eq!((s.wcid, s.bss, s.ring), (wdma.wcid, wdma.bss, wdma.queue));
+            prop_assert_eq!(
+                port,
+                if soc.hal.version() == 1 {
+                    3
+                } else {
+                    8 + wdma.index
+                }
+            );
+            prop_assert_eq!(queue, None);
+        }
+    }
+    prop_assert_eq!(
+        station.is_some(),
+        matches!(desc.egress.port.via, Via::Wdma(_))
+    );
+
+    let count = w.model.take_count(slot);
+    let want = if soc.counts {
+        (1, frame.len() as u64)
+    } else {
+        (0, 0)
+    };
+    prop_assert_eq!((count.packets, count.bytes), want);
+
+    // Withdrawn: the next packet goes to the CPU.
+    w.ppe.del(handle);
+    prop_assert!(
+        matches!(w.receive(&frame), Verdict::Cpu { .. }),
+        "still forwarded"
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+
+    /// Byte for byte what the software path sends.
+    #[test]
+    fn as_software(
+        which in 0..soc::ALL.len(),
+        desc in any_flow(),
+        ttl in 2_u8..,
+        data in prop::collection::vec(any::<u8>(), 0..200),
+        no_sum in any::<bool>(),
+    ) {
+        // The very first one has reserved slots.
+        let soc = soc::ALL[which];
+        // Only MT7622 and later have radios behind the engine.
+        prop_assume!(soc.port_mg == 0 || !matches!(desc.egress.port.via, Via::Wdma(_)));
+        if soc.no_crossing {
+            if let Ok(image) = encode(soc, &BOARD, &desc) {
+                prop_assume!((0..2).all(|n| !soc.is_reserved(usize::from(image.bucket) + n)));
+            }
+        }
+        one(soc, &desc, ttl, &data, no_sum)?;
+    }
+}
+
+fn desc(n: u16) -> FlowDesc {
+    let tuple = Tuple {
+        addrs: Addrs::V4 {
+            src: [10, 0, 0, 1],
+            dst: [192, 0, 2, 1],
+        },
+        ports: Some(Ports { src: n, dst: 443 }),
+    };
+    let rewritten = Tuple {
+        addrs: Addrs::V4 {
+            src: [198, 51, 100, 1],
+            dst: [192, 0, 2, 1],
+        },
+        ..tuple
+    };
+    FlowDesc {
+        kind: Kind::Routed {
+            proto: 6,
+            tuple,
+            rewritten,
+        },
+        ingress: Ingress {
+            port: Port::plain(1),
+            macs: None,
+            layers: Layers::NONE,
+            tunnel: None,
+        },
+        egress: Egress {
+            port: Port::plain(2),
+            macs: Macs {
+                src: [2, 0, 0, 0, 0, 2],
+                dst: [2, 0, 0, 0, 0, 3],
+            },
+            layers: Layers::NONE,
+            tunnel: None,
+            mtu: 1500,
+        },
+        marks: Marks::default(),
+    }
+}
+
+fn frame(desc: &FlowDesc, ttl: u8, len: usize) -> Vec<u8> {
+    let Kind::Routed { proto, tuple, .. } = desc.kind else {
+        panic!()
+    };
+    around(
+        &IN,
+        &Layers::NONE,
+        None,
+        &packet(proto, &tuple, ttl, &vec![7; len], false),
+        false,
+    )
+}
+
+fn reason(v: Verdict) -> Option<Reason> {
+    match v {
+        Verdict::Cpu { reason, .. } => Some(reason),
+        Verdict::Forward { .. } => None,
+    }
+}
+
+/// What the engine leaves to the CPU, and what it forgets.
+#[test]
+fn life_of_a_flow() {
+    for soc in [&soc::MT7622, &soc::MT7986, &soc::MT7988] {
+        let mut w = world(soc);
+        let d = desc(1);
+        let image = encode(soc, &BOARD, &d).unwrap();
+        for n in 0..40 {
+            let want = if n < 29 {
+                Reason::Unbound
+            } else {
+                Reason::UnboundRate
+            };
+            assert_eq!(reason(w.receive(&frame(&d, 64, 0))), Some(want), "{n}");
+        }
+        w.tick(100);
+        let handle = w.ppe.add(&image).unwrap();
+        assert_eq!(reason(w.receive(&frame(&d, 64, 0))), None);
+        assert_eq!(reason(w.receive(&frame(&d, 1, 0))), Some(Reason::Ttl));
+        assert_eq!(reason(w.receive(&frame(&d, 64, 1460))), None);
+        assert_eq!(reason(w.receive(&frame(&d, 64, 1461))), Some(Reason::Mtu));
+
+        // Packets keep it, for as long as they come.
+        for now in (103..400).step_by(7) {
+            w.tick(now);
+            assert_eq!(reason(w.receive(&frame(&d, 64, 0))), None, "{now}");
+        }
+        assert_eq!(w.ppe.stats(&handle).unwrap().idle, 0);
+        w.tick(403);
+        assert_eq!(w.ppe.stats(&handle).unwrap().idle, 403 - 397);
+        w.tick(410);
+        assert_eq!(w.ppe.stats(&handle), Err(Gone::Aged));
+        let mut gone = vec![];
+        assert_eq!(
+            w.ppe
+                .scan(0, ENTRIES, |slot, _, why| gone.push((slot, why))),
+            0
+        );
+        assert_eq!(gone, [(handle.slot(), Gone::Aged)]);
+
+        // And the end of the connection.
+        let handle = w.ppe.add(&image).unwrap();
+        let mut fin = frame(&d, 64, 0);
+        fin[14 + 20 + 13] |= 1;
+        assert_eq!(reason(w.receive(&fin)), Some(Reason::BoundFin));
+        assert_eq!(w.ppe.stats(&handle), Err(Gone::Fin));
+        assert_eq!(reason(w.receive(&frame(&d, 64, 0))), Some(Reason::Unbound));
+        w.ppe.del(handle);
+
+        // A connection that is not known is not remembered by its last packets.
+        let mut rst = frame(&desc(2), 64, 0);
+        rst[14 + 20 + 13] |= 4;
+        assert_eq!(reason(w.receive(&rst)), Some(Reason::TcpFlags));
+    }
+}
+
+/// More flows than places: those that are told to be bound are forwarded, no other is.
+#[test]
+fn more_than_fit() {
+    let soc = &soc::MT7622;
+    let mut w = world(soc);
+    let mut bound = vec![];
+    let mut refused = vec![];
+    for n in 0..30_000 {
+        let d = desc(n);
+        match w.ppe.add(&encode(soc, &BOARD, &d).unwrap()) {
+            Ok(handle) => bound.push((n, handle)),
+            Err(_) => refused.push(n),
+        }
+    }
+    assert!(
+        bound.len() > 8_000 && refused.len() > 5_000,
+        "{} {}",
+        bound.len(),
+        refused.len()
+    );
+    for (n, handle) in &bound {
+        let Verdict::Forward {
+            slot, frame: out, ..
+        } = w.receive(&frame(&desc(*n), 64, 0))
+        else {
+            panic!("{n} is not forwarded");
+        };
+        assert_eq!(
+            (slot, u16::from_be_bytes([out[34], out[35]])),
+            (handle.slot(), *n)
+        );
+    }
+    for n in &refused {
+        assert!(reason(w.receive(&frame(&desc(*n), 64, 0))).is_some());
+    }
+    for (_, handle) in bound {
+        w.ppe.del(handle);
+    }
+    for n in 0..30_000 {
+        assert!(
+            reason(w.receive(&frame(&desc(n), 64, 0))).is_some(),
+            "{n} is still forwarded"
+        );
+    }
+}
