@@ -28,7 +28,24 @@ use nft_flow::{
     }, //
 };
 
+#[cfg(all(CONFIG_HAS_IOMEM, CONFIG_HAS_DMA))]
+mod mtk_ppe;
 pub(crate) mod tc_ft;
+
+#[cfg(all(CONFIG_HAS_IOMEM, CONFIG_HAS_DMA))]
+pub(crate) use mtk_ppe::Registrations;
+
+/// Drivers of engines, as long as it exists: none for this kernel.
+#[cfg(not(all(CONFIG_HAS_IOMEM, CONFIG_HAS_DMA)))]
+pub(crate) struct Registrations;
+
+#[cfg(not(all(CONFIG_HAS_IOMEM, CONFIG_HAS_DMA)))]
+impl Registrations {
+    /// Registers them.
+    pub(crate) fn new(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}
 
 /// A device that an engine may serve.
 ///
@@ -121,8 +138,20 @@ pub(crate) fn native(port: Port) -> Option<Arc<dyn FlowEngine>> {
 }
 
 /// Adds an engine: devices that are bound from now on may be its.
-#[allow(dead_code)] // no native engine yet
+#[allow(dead_code)] // without a native engine
 pub(crate) fn add(engine: Arc<dyn FlowEngine>) -> Result {
     NATIVE.lock().push(engine, GFP_KERNEL)?;
     Ok(())
+}
+
+/// Takes an engine away. Devices that it has bound find out when they ask it.
+#[allow(dead_code)] // without a native engine
+pub(crate) fn remove(engine: &dyn FlowEngine) {
+    let mut all = NATIVE.lock();
+
+    all.retain(|e| !core::ptr::addr_eq(&raw const **e, engine));
+    // A static is never dropped.
+    if all.is_empty() {
+        *all = KVec::new();
+    }
 }

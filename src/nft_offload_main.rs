@@ -95,6 +95,7 @@ fn hw_threshold() -> u64 {
 #[pin_data]
 struct NftOffload {
     _netlink: ffi::genl::Registration,
+    _engines: drivers::Registrations,
     _expr: expr::Registration,
     _types: flowtable::Registration,
     _heal: heal::Registration,
@@ -121,6 +122,7 @@ impl kernel::InPlaceModule for NftOffload {
             _types: flowtable::Registration::new(module),
             _expr: expr::Registration::new(module)?,
             _netlink: netlink::register()?,
+            _engines: drivers::Registrations::new(module)?,
         })
     }
 }

@@ -357,6 +357,15 @@ pub struct Key {
 }
 
 impl Key {
+    /// A number that other keys of the same bucket hardly have.
+    pub fn check(&self) -> u16 {
+        let start = u32::from(self.udp) | ((self.of as u32) << 1);
+        let sum = self.words.iter().fold(start, |sum, word| {
+            (sum ^ word).wrapping_mul(0x9e37_79b1).rotate_left(15)
+        });
+        (sum ^ (sum >> 16)) as u16
+    }
+
     /// The type of entry.
     pub const fn packet_type(&self) -> PacketType {
         self.of

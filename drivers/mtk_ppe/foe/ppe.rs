@@ -14,10 +14,9 @@ use crate::age;
 use crate::encode::Image;
 use crate::entry::{
     ib1,
-    Key,
-    PacketType,
     State, //
 };
+use crate::hal;
 use crate::mib::Counters;
 use crate::regs::Window;
 use crate::seq::{
@@ -53,7 +52,7 @@ pub struct Slot {
 pub struct Handle {
     slot: u16,
     binding: u32,
-    key: Key,
+    check: u16,
 }
 
 impl Handle {
@@ -65,6 +64,24 @@ impl Handle {
     /// The number of the binding; no other has it before 2^32 more were made.
     pub const fn binding(&self) -> u32 {
         self.binding
+    }
+
+    /// As a number, together with that of the engine, which is below 4.
+    pub const fn into_raw(self, engine: u8) -> u64 {
+        ((self.binding as u64) << 32)
+            | ((self.check as u64) << 16)
+            | (((engine & 3) as u64) << 14)
+            | (self.slot as u64)
+    }
+
+    /// The reverse of [`Self::into_raw`]: the engine and the handle.
+    pub const fn from_raw(raw: u64) -> (u8, Self) {
+        let handle = Handle {
+            slot: raw as u16 & (ENTRIES - 1) as u16,
+            binding: (raw >> 32) as u32,
+            check: (raw >> 16) as u16,
+        };
+        ((raw >> 14) as u8 & 3, handle)
     }
 }
 
@@ -231,7 +248,6 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
 
         // The engine may have taken it from its owner, who has not noticed.
         self.release(slot);
-        let hal = self.soc.hal;
         let before = slot::read_ib1(&self.memory, self.soc, slot);
         // Not half of one flow and half of another.
         let unbound = slot::read(&self.memory, self.soc, slot);
@@ -245,9 +261,9 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
         }
 
         let mut foe = image.foe;
-        foe.set_ib1(age::touched(hal, self.window.clock(), foe.ib1()));
+        foe.set_ib1(age::touched(self.soc.hal, self.window.clock(), foe.ib1()));
         if self.counts {
-            foe.set_ib2(image.of, foe.ib2(image.of) | hal.counted());
+            foe.set_ib2(image.of, foe.ib2(image.of) | self.soc.hal.counted());
         }
         slot::publish(&self.memory, self.soc, slot, &foe);
         seq::cache_clear(&self.window);
@@ -266,7 +282,7 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
         Ok(Handle {
             slot,
             binding: self.last_binding,
-            key,
+            check: key.check(),
         })
     }
 
@@ -385,7 +401,12 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
         }
         let foe = slot::read(&self.memory, self.soc, handle.slot);
         match foe.state() {
-            State::Bind if slot::same_key(self.soc, &foe, &handle.key) => Ok(foe.ib1()),
+            State::Bind
+                if hal::packet_type(self.soc.hal, foe.ib1())
+                    .is_some_and(|of| foe.key(of).check() == handle.check) =>
+            {
+                Ok(foe.ib1())
+            }
             State::Fin => Err(Gone::Fin),
             _ => Err(Gone::Aged),
         }
@@ -426,13 +447,5 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
             place.counters.add(delta);
         }
         Ok(delta)
-    }
-}
-
-/// The type of a key's entries, for those who only have a handle.
-impl Handle {
-    /// What is matched.
-    pub const fn packet_type(&self) -> PacketType {
-        self.key.packet_type()
     }
 }

@@ -191,6 +191,28 @@ fn a_slot_with_another_owner_is_left_alone() {
 }
 
 #[test]
+fn handles_as_numbers() {
+    let soc = &soc::MT7988;
+    let (mut ppe, _, _) = engine(soc);
+    for n in 0..1000 {
+        let Ok(handle) = ppe.add(&encode(soc, &BOARD, &desc(n)).unwrap()) else {
+            continue;
+        };
+        let (slot, binding) = (handle.slot(), handle.binding());
+        let raw = handle.into_raw(2);
+        let (which, handle) = Handle::from_raw(raw);
+        assert_eq!((which, handle.slot(), handle.binding()), (2, slot, binding));
+        assert!(ppe.stats(&handle).is_ok());
+        // Another flow's check.
+        let (_, forged) = Handle::from_raw(raw ^ (1 << 20));
+        assert!(ppe.stats(&forged).is_err());
+        if n % 2 == 0 {
+            ppe.del(handle);
+        }
+    }
+}
+
+#[test]
 fn idle_time() {
     let soc = &soc::MT7986;
     let (mut ppe, regs, _) = engine(soc);

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The engines of one frame engine, as the hardware tier uses them.
+//!
+//! Locking: one mutex for everything. The tier asks from process context.
+
+use super::window::{
+    Registers,
+    Table,
+    Window, //
+};
+use crate::{
+    drivers::{
+        BindError,
+        Cookie,
+        FlowEngine,
+        Lost,
+        Port,
+        Rule, //
+    },
+    ffi, //
+};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+use kernel::{
+    debugfs::Scope,
+    device::{
+        Bound,
+        Device, //
+    },
+    dma::Coherent,
+    fmt,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use mtk_foe::{
+    encode::Board,
+    mib::Counters,
+    ppe::{
+        self,
+        Handle,
+        Slot, //
+    },
+    seq::{
+        Addresses,
+        Ageing, //
+    },
+    soc::Soc,
+    Ppe,
+    ENTRIES, //
+};
+use nft_flow::{
+    desc::{
+        FlowDesc,
+        Mac, //
+    },
+    engine::{
+        self,
+        AddError,
+        Capacity,
+        Caps,
+        Counting,
+        Delta,
+        Ttl, //
+    }, //
+};
+
+/// Bytes of a counter in memory.
+const COUNTER: usize = 16;
+/// The largest packet, from the network header on.
+const MTU: u16 = 1500;
+
+type OnePpe = Ppe<Window, Table, KVVec<Slot>>;
+
+/// The engines of one frame engine.
+#[pin_data]
+pub(super) struct Engines {
+    soc: &'static Soc,
+    /// Which device is which MAC is told by its address.
+    macs: [Mac; 3],
+    generation: AtomicU32,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// None any more when the device is gone.
+    ppes: KVec<OnePpe>,
+    board: Board,
+    /// Counters, which only the engines look at.
+    _counters: KVec<Coherent<[u32]>>,
+}
+
+impl Engines {
+    /// Starts the engines of a device.
+    pub(super) fn new(
+        dev: &Device<Bound>,
+        soc: &'static Soc,
+        registers: Arc<dyn Registers>,
+        macs: [Mac; 3],
+    ) -> Result<Arc<Self>> {
+        let mut ppes = KVec::new();
+        let mut counters = KVec::new();
+
+        for n in 0..soc.engines {
+            let table = Coherent::<u32>::zeroed_slice(dev, soc.table_size() / 4, GFP_KERNEL)?;
+            let mut at = Addresses {
+                table: table.dma_address().try_into()?,
+                counters: None,
+            };
+            if soc.counts {
+                let memory = Coherent::<u32>::zeroed_slice(dev, ENTRIES * COUNTER / 4, GFP_KERNEL)?;
+                at.counters = Some(memory.dma_address().try_into()?);
+                counters.push(memory, GFP_KERNEL)?;
+            }
+            let window = Window {
+                registers: registers.clone(),
+                base: soc.window(n) as usize,
+            };
+            let slots = KVVec::from_elem(Slot::default(), ENTRIES, GFP_KERNEL)?;
+            let mut one = Ppe::new(soc, window, Table(table), slots).ok_or(EINVAL)?;
+            one.start(at, &Ageing::default(), MTU);
+            ppes.push(one, GFP_KERNEL)?;
+        }
+
+        let board = Board {
+            macs: [0; 3],
+            mtu: MTU,
+        };
+        Arc::pin_init(
+            try_pin_init!(Self {
+                soc,
+                macs,
+                generation: AtomicU32::new(0),
+                inner <- new_mutex!(
+                    Inner {
+                        ppes,
+                        board,
+                        _counters: counters,
+                    },
+                    "nft_offload::mtk_ppe"
+                ),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Stops them: the device goes away. Whoever has rules is told when they ask.
+    pub(super) fn stop(&self, dev: &Device) {
+        let mut inner = self.inner.lock();
+
+        for (n, one) in inner.ppes.iter_mut().enumerate() {
+            if one.stop().is_err() {
+                dev_err!(dev, "engine {n} did not become idle\n");
+            }
+        }
+        inner.ppes.clear();
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The frame engine is about to be reset. `reset` does it; all rules are lost.
+    #[allow(dead_code)] // resets are those of the frame engine's driver
+    pub(super) fn reset(&self, dev: &Device, at: &[Addresses], reset: impl FnOnce()) {
+        let mut inner = self.inner.lock();
+
+        for (n, one) in inner.ppes.iter_mut().enumerate() {
+            if one.prepare_reset().is_err() {
+                dev_err!(dev, "engine {n} did not become idle before a reset\n");
+            }
+        }
+        reset();
+        for (one, at) in inner.ppes.iter_mut().zip(at) {
+            one.start(*at, &Ageing::default(), MTU);
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn delta(counters: Counters, used: Option<u32>) -> Delta {
+    Delta {
+        packets: counters.packets,
+        bytes: counters.bytes,
+        used,
+    }
+}
+
+impl FlowEngine for Engines {
+    fn name(&self) -> &'static str {
+        self.soc.name
+    }
+
+    fn caps(&self, _ifindex: u32) -> Caps {
+        Caps {
+            nat44: true,
+            nat66: false,
+            v6: true,
+            vlans: 2,
+            pppoe: true,
+            tunnels: false,
+            portless: true,
+            bridged: false,
+            matches_vlan: false,
+            ttl: Ttl::Engine,
+            counting: match self.soc.counts {
+                true => Counting::Delta,
+                false => Counting::None,
+            },
+            ageing: engine::Ageing::Engine,
+        }
+    }
+
+    fn capacity(&self) -> Capacity {
+        let inner = self.inner.lock();
+        let (mut total, mut used) = (0, 0);
+
+        for one in &inner.ppes {
+            let (u, t) = one.capacity();
+            used += u as u32;
+            total += t as u32;
+        }
+        Capacity {
+            total: Some(total),
+            used,
+        }
+    }
+
+    fn bind(&self, port: Port) -> Result<(), BindError> {
+        // SAFETY: The device is registered, by the invariants of `Port`; an address of six bytes
+        // can be read.
+        let mac = unsafe {
+            let dev = &*port.dev;
+            if dev.addr_len != 6 {
+                return Err(BindError::NoHardware);
+            }
+            dev.dev_addr.cast::<Mac>().read()
+        };
+        let mut inner = self.inner.lock();
+
+        if inner.ppes.is_empty() || mac == [0; 6] {
+            return Err(BindError::NoHardware);
+        }
+        let n = self.macs.iter().position(|m| *m == mac);
+        let place = n.and_then(|n| inner.board.macs.get_mut(n));
+        match place {
+            Some(place) => {
+                *place = port.ifindex;
+                Ok(())
+            }
+            None => Err(BindError::NoHardware),
+        }
+    }
+
+    fn unbind(&self, port: Port) {
+        let mut inner = self.inner.lock();
+
+        for mac in &mut inner.board.macs {
+            if *mac == port.ifindex {
+                *mac = 0;
+            }
+        }
+    }
+
+    fn add(&self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError> {
+        let inner = &mut *self.inner.lock();
+        let image = mtk_foe::encode(self.soc, &inner.board, flow).map_err(AddError::Unsupported)?;
+        let one = inner
+            .ppes
+            .get_mut(usize::from(image.engine))
+            .ok_or(AddError::Gone)?;
+
+        match one.add(&image) {
+            Ok(handle) => Ok(Rule {
+                cookie,
+                ifindex: flow.ingress.port.ifindex,
+                private: handle.into_raw(image.engine),
+            }),
+            Err(ppe::AddError::Busy) => Err(AddError::Busy),
+            Err(ppe::AddError::Stopped) => Err(AddError::Gone),
+            // With growing intervals: the other one may be gone by then.
+            Err(ppe::AddError::Exists | ppe::AddError::Alias | ppe::AddError::Collision) => {
+                Err(AddError::Collision)
+            }
+        }
+    }
+
+    fn del(&self, rule: Rule) {
+        let (which, handle) = Handle::from_raw(rule.private);
+
+        if let Some(one) = self.inner.lock().ppes.get_mut(usize::from(which)) {
+            one.del(handle);
+        }
+    }
+
+    fn stats(&self, rule: &Rule) -> Result<Delta, Lost> {
+        let (which, handle) = Handle::from_raw(rule.private);
+        let mut inner = self.inner.lock();
+        let one = inner.ppes.get_mut(usize::from(which)).ok_or(Lost)?;
+        let stats = one.stats(&handle).map_err(|_| Lost)?;
+
+        // The engine's clock ticks once a second.
+        let used = ffi::jiffies32().wrapping_sub(stats.idle.wrapping_mul(ffi::HZ));
+        Ok(delta(stats.delta, Some(used)))
+    }
+
+    fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+}
+
+/// One engine's table as text.
+pub(super) struct Text {
+    engines: Arc<Engines>,
+    which: usize,
+}
+
+impl Text {
+    fn show(&self, f: &mut fmt::Formatter<'_>, only_bound: bool) -> fmt::Result {
+        match self.engines.inner.lock().ppes.get(self.which) {
+            Some(one) => one.dump(f, only_bound),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `/sys/kernel/debug/ppe0` and so on, with what the kernel's driver has there: `entries` and
+/// `bind`.
+pub(super) fn debugfs(engines: &Arc<Engines>) -> Result<KVec<Pin<KBox<Scope<Text>>>>> {
+    let mut all = KVec::new();
+
+    for which in 0..usize::from(engines.soc.engines) {
+        let name = CString::try_from_fmt(fmt!("ppe{which}"))?;
+        let text = Text {
+            engines: engines.clone(),
+            which,
+        };
+        let scope = Scope::<Text>::dir(text, &name, |text, dir| {
+            dir.read_callback_file(c"entries", text, &|t: &Text, f: &mut fmt::Formatter<'_>| {
+                t.show(f, false)
+            });
+            dir.read_callback_file(c"bind", text, &|t: &Text, f: &mut fmt::Formatter<'_>| {
+                t.show(f, true)
+            });
+        });
+        all.push(KBox::pin_init(scope, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    Ok(all)
+}
