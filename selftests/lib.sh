@@ -319,21 +319,16 @@ mac() { ipn "$1" -j link show "$2" | jq -r '.[0].address'; }
 # arriving packets are counted, DEVS), SEEN (more matches to count: packets in
 # something that nftables does not look into), L4 (protocols to count, tcp, udp).
 
-ruleset() {
-	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table='' seen
+# watch_tables: the two that only count, at the devices in WATCH.
+watch_tables() {
+	local seen
 	# shellcheck disable=SC2001
 	seen=$(sed 's/[^;]*[^; ][^;]*/& counter name arrived/g' <<<"${SEEN:-}")
-	local add="${MATCH:-meta l4proto { ${L4:-tcp, udp} \}} flow add @f"
-	if [ "$FT" = none ]; then
-		add="ct state established accept"
-	else
-		table="flowtable f { hook ingress priority 0; devices = { $devs }; ${FLAGS:-} }"
-	fi
 	cat <<-END
 	table netdev watch {
 		counter arrived { }
 		chain in {
-			type filter hook ingress devices = { ${WATCH:-$devs} } priority -10;
+			type filter hook ingress devices = { ${WATCH:-${DEVS:-lan, wan}} } priority -10;
 			meta l4proto { ${L4:-tcp, udp} } counter name arrived; $seen
 		}
 	}
@@ -344,6 +339,18 @@ ruleset() {
 			meta l4proto { ${L4:-tcp, udp} } counter name forwarded
 		}
 	}
+	END
+}
+ruleset() {
+	local fam=${FAM:-inet} devs=${DEVS:-lan, wan} table=''
+	local add="${MATCH:-meta l4proto { ${L4:-tcp, udp} \}} flow add @f"
+	if [ "$FT" = none ]; then
+		add="ct state established accept"
+	else
+		table="flowtable f { hook ingress priority 0; devices = { $devs }; ${FLAGS:-} }"
+	fi
+	watch_tables
+	cat <<-END
 	table $fam t {
 		$table
 		chain forward {
@@ -360,6 +367,14 @@ rules() {
 	local FAM=${FAM:-} DEVS=${DEVS:-} FLAGS=${FLAGS:-} NAT=${NAT:-} FWD=${FWD:-} MATCH=${MATCH:-} WATCH=${WATCH:-} SEEN=${SEEN:-} L4=${L4:-} a
 	for a in "$@"; do local "$a"; done
 	{ echo "flush ruleset"; ruleset; } >"$TMP/rules"
+	want_ok "ruleset does not load" nft_rt -f "$TMP/rules" || return
+	CNT0=()
+	forget
+}
+# client_rules CMD...: the same with the ruleset of a client: what CMD prints, beside the tables that
+# count at the devices in WATCH.
+client_rules() {
+	{ echo "flush ruleset"; watch_tables; "$@"; } >"$TMP/rules"
 	want_ok "ruleset does not load" nft_rt -f "$TMP/rules" || return
 	CNT0=()
 	forget

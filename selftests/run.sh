@@ -76,7 +76,7 @@ for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmeml
 # one NUMBER NAME FILE ARGUMENTS [AGAIN]: run one test and report it. The arguments of ours are one
 # pattern. Returns 1, unreported, if a case failed in the first try and nothing else was wrong.
 one() {
-	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns
+	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns opts
 	case $name in
 	kernel:*) read -r -a argv <<<"$4" ;;
 	*) [ -z "$4" ] || argv=("$4") ;;
@@ -101,7 +101,10 @@ one() {
 	t0=$SECONDS
 	if [ -z "$why" ]; then
 		echo "# $name"
-		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash "./$(basename "$file")" "${argv[@]}") </dev/null 2>&1 |
+		read -r _ opts <"$file"
+		case $opts in -*) ;; *) opts='' ;; esac
+		# shellcheck disable=SC2086
+		(cd "$(dirname "$file")" && timeout -k 10 "$limit" bash $opts "./$(basename "$file")" "${argv[@]}") </dev/null 2>&1 |
 			tee "$log" | sed -u 's/^/#   /'
 		rc=${PIPESTATUS[0]}
 		case $rc in
