@@ -171,7 +171,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !skb.has_vlan_tag()) {
         return Err(match skb.protocol() {
             _ if tagged => MissReason::Encap,
-            V4::ETHERTYPE | V6::ETHERTYPE => MissReason::NotForUs,
+            V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
             ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
             _ => MissReason::NotIp,
         });

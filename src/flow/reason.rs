@@ -57,7 +57,7 @@ macro_rules! reasons {
 reasons! {
     /// Why a packet was left to the ordinary forwarding path.
     pub enum MissReason {
-        /// Neither IPv4 nor IPv6.
+        /// Neither IPv4 nor IPv6, or not of the family of the flowtable's table.
         NotIp = "not_ip",
         /// A length field is inconsistent: with another one, with the packet, or with the
         /// smallest size of the header it describes.
