@@ -149,7 +149,7 @@ threshold() { # not offloaded before, offloaded after
 	client_rules kube "$DEVS" 2 || return
 	talk x "$p1" udp "$1" 80 || return
 	say_ok x echo $AFTER
-	[ -z "$(ct_list -p udp | grep '\[OFFLOAD\]')" ] || fail "offloaded before $AFTER packets: $(ct_list -p udp)"
+	! ct_list -p udp | grep -q '\[OFFLOAD\]' || fail "offloaded before $AFTER packets: $(ct_list -p udp)"
 	say_ok x echo 5
 	offloaded_line udp 80 || fail "not offloaded after $((AFTER + 5)) packets: $(ct_list -p udp)"
 	counters_zero
