@@ -78,7 +78,7 @@ for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmeml
 one() {
 	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns opts
 	case $name in
-	kernel:*) read -r -a argv <<<"$4" ;;
+	kernel:*|churn.sh) read -r -a argv <<<"$4" ;;
 	*) [ -z "$4" ] || argv=("$4") ;;
 	esac
 	log=$logs/${name//\//_}.log
@@ -196,7 +196,9 @@ kernel:*)
 		case $t in
 		${T:-*}|${T%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t") args+=("$ARGS"); fi ;;
 		esac
-	done < <(list_tests) ;;
+	done < <(list_tests)
+	# one that is run by hand only (TEST_PROGS_EXTENDED)
+	if [ "${#tests[@]}" = 0 ] && [ -e "$here/${T%.sh}.sh" ]; then tests=("$here/${T%.sh}.sh") args=("$ARGS"); fi ;;
 esac
 [ "${#tests[@]}" -gt 0 ] || { echo "Bail out! no test ${T:+matches T=$T}"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 

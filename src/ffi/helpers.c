@@ -504,9 +504,11 @@ void nfo_gc_cancel(struct nf_flowtable *ft)
 
 /* Memory */
 
+/* On its own: a flow that was lost is reported when the cache goes. */
 struct kmem_cache *nfo_cache_create(const char *name, u32 size)
 {
-	return kmem_cache_create(name, size, 0, SLAB_HWCACHE_ALIGN, NULL);
+	return kmem_cache_create(name, size, 0,
+				 SLAB_HWCACHE_ALIGN | SLAB_NO_MERGE, NULL);
 }
 
 void *nfo_cache_zalloc(struct kmem_cache *cache)
