@@ -263,16 +263,18 @@ tcase -x "containers: one ends, the next has its address" removed
 
 # ---- containers, bridged packets pass the IP hooks (br_netfilter, as Docker loads it)
 
-callip() {
+called() { # called CMD...: with bridge-nf-call-iptables=1, which is for all namespaces that do not say no
+	local had=''
+	! loaded br_netfilter || had=1
 	modprobe -q br_netfilter
 	[ -e /proc/sys/net/bridge ] || { skip "no br_netfilter"; return; }
-	at "$rt" sysctl -qw net.bridge.bridge-nf-call-iptables="$1" net.bridge.bridge-nf-call-ip6tables="$1" 2>/dev/null ||
-		{ skip "no net.bridge in a namespace"; return; }
-}
-called() { # called CMD...: with bridge-nf-call-iptables=1
-	callip 1 || return
-	"$@"
-	callip 0
+	if at "$rt" sysctl -qw net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null; then
+		"$@"
+		at "$rt" sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0
+	else
+		skip "no net.bridge in a namespace"
+	fi
+	[ -n "$had" ] || ! unloadable br_netfilter || busywait 5000 rmmod br_netfilter || fail "br_netfilter stays"
 }
 tcase "br_netfilter: out and published port"    called out "$PORTS"
 tcase -x "br_netfilter: out and published port, bridge listed" called out "$UPPER"
@@ -312,6 +314,22 @@ intact() { # such packets are translated while they are bridged and never arrive
 	done
 }
 tcase "br_netfilter: hairpin, bridge listed: slow, but it passes" called intact "$UPPER"
+
+counted() { # conntrack has counted a packet already when the bridge device gets it; once is enough
+	local n=''
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+	WATCH=$PORTS client_rules netavark "$1" || return
+	talk x "$c1" udp $V4 || return
+	say_ok x echo 200 300
+	offloaded_line udp 5000 || fail "not offloaded"
+	for n in $(ct_list -p udp --orig-port-dst 5000 | grep -o 'packets=[0-9]* bytes=[0-9]*' | tr ' ' :); do
+		want_eq "conntrack's counters" "$n" "packets=200:bytes=$((200 * 328))"
+	done
+	[ -n "$n" ] || fail "no counters: $(ct_list -p udp)"
+	hush x
+}
+tcase "br_netfilter: conntrack counts each packet once, ports listed" called counted "$PORTS"
+tcase -x "br_netfilter: conntrack counts each packet once, bridge listed" called counted "$UPPER"
 
 # ---- several on one machine
 

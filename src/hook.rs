@@ -383,7 +383,7 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     entry.saw(now);
     if ft.measures() {
-        measure(ft, entry, skb.len(), now);
+        measure(ft, entry, skb, now);
     }
     stats::fast(skb.len());
     // SAFETY: Headroom and writability were seen to.
@@ -423,14 +423,14 @@ fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissRe
     Ok(())
 }
 
-/// Counts a packet for conntrack, and for the choice of flows that go into hardware.
+/// Counts a packet for conntrack, unless that has done so, and for the choice of flows that go into hardware.
 #[inline(always)]
-fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, len: u32, now: u32) {
-    if ft.counts() {
-        account(entry, len);
+fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
+    if ft.counts() && !skb.is_tracked() {
+        account(entry, skb.len());
     }
     if let Some(tier) = &ft.hw {
-        entry.flow().cold.forwarded(tier, len, now);
+        entry.flow().cold.forwarded(tier, skb.len(), now);
     }
 }
 

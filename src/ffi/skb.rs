@@ -162,6 +162,14 @@ impl Skb {
         unsafe { c::nfo_skb_secpath(self.as_ptr()) }
     }
 
+    /// Has conntrack seen the packet, and counted it? A bridge asks it before we do, with
+    /// br_netfilter.
+    #[inline(always)]
+    pub(crate) fn is_tracked(self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { field!(self, _nfct) != 0 }
+    }
+
     /// Bytes from the network header to the end.
     #[inline(always)]
     pub(crate) fn len(self) -> u32 {
