@@ -18,6 +18,7 @@ masq() { echo "chain post { type nat hook postrouting priority 100; oifname wan 
 
 # mock [PARAMETER=VALUE...]: loads the NIC anew
 mock() {
+	loaded mock_hw && clean
 	no_mock || { fail "mock_hw does not go"; return 1; }
 	want_ok "insmod mock_hw" insmod "$NFT_OFFLOAD_MOCK" "$@"
 }
@@ -45,33 +46,469 @@ setup() {
 	done
 }
 
-forwards() { # forwards PROTO ADDRESS [NAT]: what is heavy goes into hardware, and around our hook
-	mock ports=lan,wan profile="${4:-mlx5}" || return
-	NAT=$3 hw_rules || return
-	talk x "$cl" "$1" "$2" 5000 || return
-	say_ok x echo 200 1000
-	busywait 5000 in_hw -p "$1" || { fail "not in hardware: $(ct_list -p "$1" | head -n1) $(cat "$HW")"; hush x; return 1; }
-	want_eq "rules" "$(mock_rules)" 2
-	counters_zero
+
+# heavy ID PROTO ADDRESS [PORT] [OPTION...]: a conversation that is in hardware with both directions
+heavy() {
+	local id=$1 proto=$2
+	talk "$id" "$cl" "${@:2}" || return
+	busywait 15000 heavier "$id" "$proto" || { fail "not in hardware: $(ct_list -p "$proto" | head -n1) $(grep -E "^(flows|decline|driver)" "$HW" | tr '\n' ' ')"; return 1; }
+}
+heavier() { say "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
+
+# by_hardware ID N: of the packets of N more answers nearly none comes to software
+by_hardware() {
 	local before n
 	before=$(mock_get forwarded)
-	say_ok x echo 200 1000
+	counters_zero
+	say_ok "$1" echo "$2" 1000
 	n=$(($(mock_get forwarded) - before))
-	want_ge "packets that hardware forwarded" "$n" 380
 	counters
+	want_ge "packets that hardware forwarded" "$n" $((2 * $2))
 	want_le "packets seen by the forward chain" "$FORWARDED" 0
 	want_le "packets in the fast path" "$(fast)" 0
+	want_le "packets that came to our hook" "$ARRIVED" 0
+}
+
+forwards() { # forwards PROFILE PROTO ADDRESS NAT
+	mock ports=lan,wan profile="$1" || return
+	NAT=$4 hw_rules || return
+	heavy x "$2" "$3" 5000 || { hush x; return 1; }
+	want_eq "rules" "$(mock_rules)" 2
+	by_hardware x 100
+	hush x
+	clean
+	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
+	want_eq "duplicate rules" "$(mock_get duplicates)" 0
+}
+DNAT4="chain pre { type nat hook prerouting priority -100; meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.2.2:5000; };"
+tcase "mlx5: IPv4 udp routed"     forwards mlx5 udp $V4 ""
+tcase "mlx5: IPv4 udp masquerade" forwards mlx5 udp $V4 "$(masq)"
+tcase "mlx5: IPv6 udp masquerade" forwards mlx5 udp $V6 "$(masq)"
+tcase "mtk: IPv4 udp masquerade"  forwards mtk udp $V4 "$(masq)"
+tcase "mtk: IPv6 udp routed"      forwards mtk udp $V6 ""
+tcase "a driver that nobody knows: IPv4 udp masquerade" forwards any udp $V4 "$(masq)"
+
+tcp() { # the payload is compared by the talkers; FIN and RST come to software
+	mock ports=lan,wan || return
+	NAT="$(masq)" hw_rules || return
+	talk x "$cl" tcp "$1" || return
+	say_ok x echo 300000
+	busywait 5000 in_hw -p tcp || fail "not in hardware: $(ct_list -p tcp | head -n1)"
+	local before
+	before=$(mock_get forwarded)
+	say_ok x echo 1000000
+	want_ge "packets that hardware forwarded" $(($(mock_get forwarded) - before)) 800
+	hush x
+	busywait 8000 rules_is 0 || fail "rules after the connection has ended: $(cat $MOCK/rules)"
+	clean
+}
+tcase "TCP IPv4 masquerade, to its end" tcp $V4
+tcase "TCP IPv6 masquerade, to its end" tcp $V6
+
+# ---- what comes out is what software makes of it
+
+frames_of() { # frames_of WHAT SRC DST: through a flow that exists
+	local mac n
+	mac=$(ipn "$rt" -j link show lan | jq -r '.[0].address')
+	n=20; [[ $3 != *:* ]] || n=19
+	rm -f "$TMP/ready"
+	at "$sv" python3 "$HERE/hwframes.py" catch eth0 5000 "$n" --ready "$TMP/ready" >"$TMP/frames.$1" & local pid=$!
+	busywait 8000 test -e "$TMP/ready"
+	at "$cl" python3 "$HERE/hwframes.py" send eth0 "$mac" "$2" "$3" 7000 5000
+	wait $pid
+}
+same_frames() { # same_frames PROFILE SRC DST NAT
+	mock ports=lan,wan profile="$1" || return
+	rules NAT="$4" || return
+	talk x "$cl" udp "$3" 5000 --sport 7000 || return
+	say_ok x echo 50 1000
+	frames_of software "$2" "$3"
+	hush x
+	want_eq "rules in hardware" "$(mock_rules)" 0
+	NAT=$4 hw_rules || return
+	heavy x udp "$3" 5000 --sport 7000 || { hush x; return 1; }
+	local before
+	before=$(mock_get forwarded)
+	frames_of hardware "$2" "$3"
+	want_ge "frames that hardware forwarded" $(($(mock_get forwarded) - before)) 19
+	want_ge "frames that software let through" "$(wc -l <"$TMP/frames.software")" 19
+	cmp -s "$TMP/frames.software" "$TMP/frames.hardware" ||
+		fail "frames differ: $(diff "$TMP/frames.software" "$TMP/frames.hardware" | head -n 6)"
+	hush x
+	clean
+}
+tcase "mlx5: frames as software makes them, IPv4 routed"     same_frames mlx5 10.0.1.2 $V4 ""
+tcase "mlx5: frames as software makes them, IPv4 masquerade" same_frames mlx5 10.0.1.2 $V4 "$(masq)"
+tcase "mlx5: frames as software makes them, IPv6 masquerade" same_frames mlx5 fd00:1::2 $V6 "$(masq)"
+tcase "mtk: frames as software makes them, IPv4 masquerade"  same_frames mtk 10.0.1.2 $V4 "$(masq)"
+tcase "mtk: frames as software makes them, IPv6 routed"      same_frames mtk fd00:1::2 $V6 ""
+
+# ---- who has hardware
+
+FTHW="hook ingress priority 0; devices = { lan, wan }; flags offload;"
+probe() { # probe: firewall4 asks with nft -c
+	mock ports=none || return
+	nft_rt add table inet t
+	want_err "nft -c without hardware" "Operation not supported" nft_rt -c add flowtable inet t f "{ $FTHW }"
+	want_err "without hardware" "Operation not supported" nft_rt add flowtable inet t f "{ $FTHW }"
+	want_eq "ports bound" "$(mock_get ports)" 0
+	for p in lan wan lan,wan; do
+		mock ports=$p || return
+		nft_rt add table inet t
+		want_ok "nft -c with hardware behind $p" nft_rt -c add flowtable inet t f "{ $FTHW }"
+		want_eq "ports bound after nft -c" "$(mock_get ports)" 0
+		want_ok "with hardware behind $p" nft_rt add flowtable inet t f "{ $FTHW }"
+		want_eq "ports bound, $p" "$(mock_get ports)" "$(tr , '\n' <<<$p | wc -l)"
+		nft_rt flush ruleset
+		busywait 3000 ports_is 0 || fail "ports still bound: $(mock_get ports)"
+	done
+	# a driver that fails: nothing of the flowtable stays
+	nft_rt add table inet t
+	mock_set fail_bind 12; mock_set fail_count -1
+	want_err "failing driver" "" nft_rt add flowtable inet t f "{ $FTHW }"
+	want_eq "ports bound" "$(mock_get ports)" 0
+	mock_set fail_count 0
+	want_ok "afterwards" nft_rt add flowtable inet t f "{ $FTHW }"
+	clean
+}
+ports_is() { [ "$(mock_get ports)" = "$1" ]; }
+tcase "nft -c tells whether there is hardware" probe
+
+reload() { # a ruleset that replaces itself, on hardware that serves one flowtable at a time
+	mock ports=lan,wan exclusive=1 || return
+	hw_rules || return
+	want_eq "ports bound" "$(mock_get ports)" 2
+	hw_rules || return
+	busywait 8000 ports_is 2 || fail "ports bound after a reload: $(mock_get ports)"
+	heavy x udp $V4 || { hush x; return 1; }
+	by_hardware x 20
+	hush x
+	clean
+}
+tcase "a ruleset replaces itself, the driver serves one at a time" reload
+
+half() { # one device without hardware: one direction goes in, and that is not [HW_OFFLOAD]
+	mock ports=lan || return
+	hw_rules || return
+	talk x "$cl" udp $V4 || return
+	busywait 8000 partly x || fail "not partly in hardware: $(cat "$HW")"
+	want_eq "rules" "$(mock_rules)" 1
+	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
+	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
+	say_ok x echo 50 1000
+	hush x
+	clean
+}
+partly() { say "$1" echo 20 1000 >/dev/null; hw_is flows_partial 1; }
+tcase "one device without hardware" half
+
+# ---- books and age
+
+acct() { # conntrack counts every packet once, whoever forwarded it
+	mock ports=lan,wan || return
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+	NAT="$(masq)" hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	say_ok x echo 200 1000
+	local sent
+	# the far end has counted what came and what went
+	busywait 6000 totals_are || { sent=$(far); fail "conntrack says $(ct_total), the far end $sent"; }
+	in_hw -p udp || fail "not in hardware any more"
+	hush x
+	clean
+}
+ct_total() { ct_list -p udp --orig-port-dst 5000 | tr ' ' '\n' | awk -F= '/^packets=/ { p = p " " $2 } END { print p }'; }
+far() { at "$sv" nft list ruleset | awk '/counter packets/ { p = p " " $(NF - 2) } END { print p }'; }
+totals_are() { [ "$(ct_total)" = "$(far)" ]; }
+acct_case() {
+	at "$sv" nft -f - <<-END
+	table inet far {
+		chain in { type filter hook input priority 0; udp dport 5000 counter; }
+		chain out { type filter hook output priority 0; udp sport 5000 counter; }
+	}
+	END
+	acct
+	at "$sv" nft delete table inet far
+}
+tcase "conntrack counts every packet once" acct_case
+
+keeps() { # software sees nothing of the flow, and it goes on
+	mock ports=lan,wan || return
+	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=3
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	local before i
+	before=$(stat_get teardown.idle)
+	for i in 1 2 3 4 5 6; do say_ok x echo 5 1000; sleep 1; done
+	want_eq "flows that were taken for idle" "$(stat_get teardown.idle)" "$before"
+	in_hw -p udp || fail "not in hardware any more"
+	hush x
+	busywait 10000 rules_is 0 || fail "idle, and still in hardware"
+	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=300
+	clean
+}
+tcase "hardware keeps a flow alive, and lets it go" keeps
+
+# ---- what ends a rule
+
+ct_delete() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	at "$rt" conntrack -D -p udp >/dev/null 2>&1
+	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
+	hush x
+	clean
+}
+tcase "conntrack -D" ct_delete
+
+ruleset_change() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	local adds
+	adds=$(mock_get adds)
+	nft_rt add table inet other
+	busywait 3000 hw_ge unsettled 1 || fail "the ruleset has changed, and hardware goes on"
+	busywait 15000 heavier x udp || fail "does not come back: $(cat "$HW")"
+	want_ge "rules added" "$(mock_get adds)" $((adds + 2))
+	nft_rt insert rule inet t forward udp dport 5000 drop
+	busywait 3000 rules_is 0 || fail "dropped, and still in hardware"
+	say x echo 3 100 >/dev/null && fail "packets still pass"
+	hush x
+	clean
+}
+tcase "the ruleset changes" ruleset_change
+
+neighbour() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	grep -q "in lan.*set(1+0=02424242/00000000)" $MOCK/rules && fail "early"
+	ipn "$sv" link set eth0 address 02:42:42:42:42:42
+	ipn "$rt" neigh replace 10.0.2.2 lladdr 02:42:42:42:42:42 dev wan nud reachable
+	busywait 5000 to_new || fail "rules: $(cat $MOCK/rules)"
+	by_hardware x 20
+	hush x
+	clean
+}
+to_new() { grep -q "in lan.*set(1+0=42424242/00000000)\|in lan.*set(1+0=02424242" $MOCK/rules; }
+tcase "a neighbour has another address" neighbour
+
+route() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	ipn "$rt" route add blackhole 10.0.2.2/32
+	busywait 4000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
+	ipn "$rt" route del blackhole 10.0.2.2/32
+	busywait 15000 heavier x udp || fail "does not come back"
+	hush x
+	clean
+}
+tcase "a route changes" route
+
+gone_device() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	ipn "$rt" link set wan down
+	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
+	hush x
+	ipn "$rt" link set wan up
+	addr_again
+	heavy x udp $V4 || { hush x; return 1; }
+	ipn "$rt" link add tmp0 type dummy
+	nft_rt "add flowtable inet t f { hook ingress priority 0; devices = { tmp0 }; }" 2>/dev/null
+	ipn "$rt" link del tmp0
+	nft_rt "delete flowtable inet t f { hook ingress priority 0; devices = { wan }; }" 2>"$TMP/out" || fail "nft: $(cat "$TMP/out")"
+	busywait 3000 rules_is 0 || fail "a device has left the flowtable, rules: $(cat $MOCK/rules)"
+	want_eq "ports bound" "$(mock_get ports)" 1
+	hush x
+	clean
+}
+addr_again() {
+	ipn "$rt" -6 addr add fd00:2::1/64 dev wan nodad 2>/dev/null
+	busywait 5000 at "$cl" ping -c1 -W1 -q 10.0.2.2
+}
+tcase "a device goes down, and leaves the flowtable" gone_device
+
+deleted() { # under load
+	mock ports=lan,wan latency_us=2000 || return
+	hw_rules || return
+	at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 40 --bytes 200000 --timeout 60 >"$TMP/par" & local pid=$!
+	busywait 15000 rules_ge 20 || fail "too few rules: $(mock_rules)"
+	nft_rt flush ruleset
+	busywait 5000 rules_is 0 || fail "rules: $(mock_rules)"
+	wait $pid
+	grep -q ^ok "$TMP/par" || fail "$(cat "$TMP/par")"
+	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
+}
+tcase "the flowtable is deleted under load" deleted
+
+driver_gone() {
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	want_ok "rmmod" no_mock
+	say_ok x echo 50 1000
+	not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without a driver"
+	want_ok "insmod" insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan
+	busywait 20000 heavier x udp || fail "the driver is back, and the flow not in hardware: $(cat "$HW")"
 	hush x
 	clean
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 }
-for p in udp; do
-	tcase "IPv4 $p routed"     forwards $p $V4 ""
-	tcase "IPv6 $p routed"     forwards $p $V6 ""
-	tcase "IPv4 $p masquerade" forwards $p $V4 "$(masq)"
-	tcase "IPv6 $p masquerade" forwards $p $V6 "$(masq)"
-done
+tcase "the driver goes and comes back" driver_gone
 
-after() { no_mock; }
+# ---- hardware that does not want to
+
+full() { # 8 rules, 12 flows: the heavy ones go in, nobody is asked all the time, nothing is lost
+	mock ports=lan,wan capacity=8 || return
+	hw_rules || return
+	local out
+	out=$(at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 12 --bytes 600000 --timeout 60)
+	[ "${out%% *}" = ok ] || fail "$out"
+	want_ge "rules at the most" "$(mock_get max_rules)" 8
+	want_le "rules at the most" "$(mock_get max_rules)" 8
+	want_le "times that hardware was asked in vain" "$(mock_get full)" 20
+	hw_ge decline.full 1 || fail "full, and nobody knows"
+	clean
+}
+tcase "the table is full" full
+
+heavier_wins() { # two flows fit: the light ones leave when heavy ones come
+	mock ports=lan,wan capacity=2 || return
+	hw_rules || return
+	heavy a udp $V4 5000 --sport 7001 || { hush a; return 1; }
+	talk b "$cl" udp $V4 5000 --sport 7002 || return
+	busywait 20000 heavy_b || fail "the heavy one waits: $(ct_list -p udp)"
+	want_ge "swapped" "$(hw_get swapped)" 1
+	want_eq "rules" "$(mock_rules)" 2
+	hush a; hush b
+	clean
+}
+heavy_b() { say b echo 40 1400 >/dev/null; in_hw -p udp --orig-port-src 7002; }
+tcase "a heavier flow takes the place of a lighter one" heavier_wins
+
+refused() { # asked once for each direction, never again
+	mock ports=lan,wan || return
+	mock_set fail_add 95; mock_set fail_count -1
+	hw_rules || return
+	talk x "$cl" udp $V4 || return
+	busywait 8000 refuses x || fail "was not asked"
+	local n
+	n=$(mock_get refused)
+	say_ok x echo 200 1000
+	sleep 2
+	say_ok x echo 200 1000
+	want_eq "times asked" "$(mock_get refused)" "$n"
+	want_le "times asked" "$n" 3
+	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
+	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
+	hush x
+	mock_set fail_count 0
+	clean
+}
+refuses() { say "$1" echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
+tcase "a refused flow is not asked for again" refused
+
+nat66() { # the driver for the PPE knows no IPv6 NAT: not even asked
+	mock ports=lan,wan profile=mtk || return
+	NAT="$(masq)" hw_rules || return
+	talk x "$cl" udp $V6 || return
+	busywait 8000 declines x decline.unsupported.nat || fail "$(cat "$HW")"
+	say_ok x echo 50 1000
+	want_eq "times asked" "$(mock_get refused)" 0
+	hush x
+	clean
+}
+declines() { say "$1" echo 20 1000 >/dev/null; hw_ge "$2" 1; }
+tcase "mtk: IPv6 NAT stays with software" nat66
+
+failing() { # failing WHAT ERRNO COUNT: comes in when it works again; nothing is lost or left
+	mock ports=lan,wan || return
+	mock_set "fail_$1" "$2"; mock_set fail_count "$3"
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	say_ok x echo 50 1000
+	hush x
+	at "$rt" conntrack -D -p udp >/dev/null 2>&1
+	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
+	mock_set fail_count 0
+	clean
+	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
+}
+tcase "busy twice"                    failing add 16 2
+tcase "input/output error on adding"  failing add 5 2
+tcase "full for no reason"            failing add 28 1
+tcase "deleting fails"                failing del 5 -1
+tcase "statistics fail"               failing stats 5 -1
+
+reset() { # the table is lost: software takes over, then the rules are there again
+	mock ports=lan,wan || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	echo 1 >$MOCK/reset
+	want_eq "rules after the reset" "$(mock_rules)" 0
+	say_ok x echo 50 1000
+	busywait 20000 back x || fail "not back: $(cat "$HW")"
+	by_hardware x 20
+	hush x
+	clean
+	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
+}
+back() { say "$1" echo 20 1000 >/dev/null; rules_is 2 && in_hw -p udp; }
+tcase "the engine is reset" reset
+
+# ---- the rules themselves
+
+dump_rules() { # dump_rules FILE: without what differs from run to run
+	sed -E 's/ packets [0-9]+ bytes [0-9]+$//' $MOCK/rules | sort >"$1"
+}
+# canon FILE: rewrites in one order; without what we add for TTL
+canon() {
+	awk '{ n = split($0, w, " "); head = ""; acts = ""; k = 0; delete s
+		for (i = 1; i <= n; i++) {
+			if (w[i] ~ /^(set|add|csum)\(/) { if (w[i] !~ /^add/ && w[i] !~ /^csum/) s[++k] = w[i] }
+			else head = head " " w[i]
+		}
+		m = asort_(s, k); for (i = 1; i <= k; i++) acts = acts " " s[i]
+		print head acts }
+	function asort_(a, n,  i, j, t) { for (i = 2; i <= n; i++) { t = a[i]; for (j = i - 1; j > 0 && a[j] > t; j--) a[j + 1] = a[j]; a[j + 1] = t } return n }' "$1" | sort
+}
+rules_as_intree() { # rules_as_intree PROFILE PROTO ADDRESS NAT
+	have_intree || return
+	local ok=1
+	mock ports=lan,wan profile="$1" || return
+	NAT=$4 hw_rules || return
+	talk x "$cl" "$2" "$3" 5000 --sport 7000 || return
+	busywait 15000 heavier_or_tcp x "$2" || fail "ours is not in hardware"
+	dump_rules "$TMP/rules.ours"
+	hush x; clean
+	nft_rt flush ruleset; unload_ours; load_intree 2>/dev/null || fail "in-tree modules do not load"
+	FT=intree NAT=$4 hw_rules && {
+		talk x "$cl" "$2" "$3" 5000 --sport 7000 &&
+			busywait 15000 heavier_or_tcp x "$2" || fail "the in-tree one is not in hardware: $(ct_list -p "$2")"
+		dump_rules "$TMP/rules.intree"
+		hush x
+	}
+	nft_rt flush ruleset; at "$rt" conntrack -F >/dev/null 2>&1
+	busywait 8000 unload_intree; load_ours
+	canon "$TMP/rules.ours" >"$TMP/canon.ours"; canon "$TMP/rules.intree" >"$TMP/canon.intree"
+	want_eq "rules of ours" "$(wc -l <"$TMP/canon.ours")" 2
+	cmp -s "$TMP/canon.ours" "$TMP/canon.intree" ||
+		{ sed 's/^/# ours /' "$TMP/canon.ours"; sed 's/^/# tree /' "$TMP/canon.intree"; fail "rules differ"; }
+}
+heavier_or_tcp() { if [ "$2" = tcp ]; then say "$1" echo 60000 >/dev/null; else say "$1" echo 20 1000 >/dev/null; fi; in_hw -p "$2"; }
+have_intree() { modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null || skip "the kernel has no in-tree flowtable modules"; }
+tcase -o "rules as the in-tree flowtable gives them: udp IPv4 masquerade" rules_as_intree mlx5 udp $V4 "$(masq)"
+tcase -o "rules as the in-tree flowtable gives them: tcp IPv4 routed"     rules_as_intree mlx5 tcp $V4 ""
+tcase -o "rules as the in-tree flowtable gives them: udp IPv6 masquerade" rules_as_intree mlx5 udp $V6 "$(masq)"
+tcase -o "rules as the in-tree flowtable gives them: mtk, tcp IPv4 masquerade" rules_as_intree mtk tcp $V4 "$(masq)"
+
+unload_mock() { clean; want_ok "rmmod mock_hw" no_mock; }
+tcase "the NIC is unloaded" unload_mock
+
 SETUP=setup
 run_cases "$@"

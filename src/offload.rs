@@ -15,7 +15,7 @@
 //! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
-//! Lock order: [`Tier::inner`], then those of engines and drivers. The flowtable's own lock is not
+//! Lock order: [`FLOWTABLES`](crate::flowtable::FLOWTABLES), [`Tier::inner`], then those of engines and drivers. The flowtable's own lock is not
 //! held around any of them.
 
 mod bind;

@@ -8,6 +8,7 @@
  * Parameters, all but the first two at any time:
  *   profile       mlx5, mtk or any: which rules are taken
  *   ports         names of devices, comma-separated; empty: every veth
+ *   exclusive     a device serves one flowtable at a time, as those of mlx5 do
  *   capacity      rules that fit
  *   latency_us    time that a command takes
  *   fail_bind, fail_add, fail_del, fail_stats
@@ -47,6 +48,8 @@ static char ports[64];
 module_param_string(ports, ports, sizeof(ports), 0444);
 static char refuse_in[IFNAMSIZ];
 module_param_string(refuse_in, refuse_in, sizeof(refuse_in), 0644);
+static bool exclusive;
+module_param(exclusive, bool, 0644);
 static unsigned int capacity = 65536;
 module_param(capacity, uint, 0644);
 static unsigned int latency_us;
@@ -376,7 +379,7 @@ static void mock_describe(struct mock_port *port, struct flow_cls_offload *f, st
 		switch (act->id) {
 		case FLOW_ACTION_MANGLE:
 		case FLOW_ACTION_ADD:
-			n += scnprintf(p + n, size - n, " %s(%u+%u %08x/%08x)", act->id == FLOW_ACTION_ADD ? "add" : "set",
+			n += scnprintf(p + n, size - n, " %s(%u+%u=%08x/%08x)", act->id == FLOW_ACTION_ADD ? "add" : "set",
 				       act->mangle.htype, act->mangle.offset, be32_to_cpu((__force __be32)act->mangle.val),
 				       be32_to_cpu((__force __be32)act->mangle.mask));
 			break;
@@ -839,6 +842,16 @@ static struct mock_port *mock_port_find(const struct net_device *dev, const void
 	return NULL;
 }
 
+static bool mock_dev_bound(const struct net_device *dev)
+{
+	struct mock_port *port;
+
+	list_for_each_entry(port, &mock_ports, list)
+		if (port->dev == dev)
+			return true;
+	return false;
+}
+
 static int mock_bind(struct net_device *dev, struct Qdisc *sch, void *cb_priv, struct flow_block_offload *bo, void *data,
 		     void (*cleanup)(struct flow_block_cb *block_cb))
 {
@@ -850,7 +863,7 @@ static int mock_bind(struct net_device *dev, struct Qdisc *sch, void *cb_priv, s
 	err = mock_fail(fail_bind);
 	if (!err && !mock_is_port(dev))
 		err = -EOPNOTSUPP;
-	if (!err && mock_port_find(dev, data))
+	if (!err && (mock_port_find(dev, data) || (exclusive && mock_dev_bound(dev))))
 		err = -EEXIST;
 	mutex_unlock(&mock_lock);
 	if (err)

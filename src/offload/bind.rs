@@ -20,8 +20,10 @@ use crate::{
     ffi::{
         c,
         HZ, //
-    }, //
+    },
+    flowtable::FLOWTABLES, //
 };
+use core::ptr;
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -56,11 +58,15 @@ pub(crate) enum Place {
 impl Tier {
     /// Binds a device.
     pub(crate) fn bind(&self, port: Port, place: Place) -> Result {
+        let elsewhere = self.is_bound_elsewhere(port);
         let mut inner = self.inner.lock();
 
         inner.devices.reserve(1, GFP_KERNEL)?;
         let (engine, busy) = match self.engine_for(port) {
             Ok(engine) => (Some(engine), None),
+            // A ruleset that replaces another one is there before that goes. Drivers that serve one
+            // flowtable at a time say so, but the flow_indr code does not pass that on.
+            Err(BindError::NoHardware) if elsewhere => (None, Some(super::now())),
             Err(BindError::NoHardware) => (None, None),
             Err(BindError::Busy) => (None, Some(super::now())),
             // A device that comes later must not be kept from coming.
@@ -83,6 +89,21 @@ impl Tier {
             GFP_KERNEL,
         )?;
         Ok(())
+    }
+
+    /// Has another flowtable got the hardware behind this device?
+    fn is_bound_elsewhere(&self, port: Port) -> bool {
+        FLOWTABLES
+            .lock()
+            .iter()
+            .filter_map(|r| r.get().hw.as_ref())
+            .filter(|tier| !ptr::eq(&***tier, self))
+            .any(|tier| {
+                let inner = tier.inner.lock();
+                let mut devices = inner.devices.iter();
+
+                devices.any(|d| ptr::eq(d.port.dev, port.dev) && d.engine.is_some())
+            })
     }
 
     /// The engine that has bound the device.
@@ -164,8 +185,8 @@ impl Inner {
                         device.engine = Some(engine);
                         device.busy = None;
                     }
-                    Err(BindError::Busy) => device.busy = Some(now),
-                    Err(_) => device.busy = None,
+                    // Whoever had it may be on the way out still.
+                    Err(_) => device.busy = Some(now),
                 }
             }
         }
