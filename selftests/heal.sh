@@ -116,7 +116,7 @@ specific() { # a more specific route appears, and goes
 	finish
 	change "$a" route del $wide
 }
-tcase "IPv4, a more specific route appears, and goes" specific $FAR4
+tcase -x "IPv4, a more specific route appears, and goes" specific $FAR4
 tcase "IPv6, a more specific route appears, and goes" specific $FAR6
 
 policy_rule() { # a routing rule sends the flow elsewhere
@@ -131,7 +131,7 @@ policy_rule() { # a routing rule sends the flow elsewhere
 	fast_now
 	finish
 }
-tcase "IPv4, a routing rule appears, and goes"  policy_rule $FAR4
+tcase -x "IPv4, a routing rule appears, and goes"  policy_rule $FAR4
 tcase "IPv6, a routing rule appears, and goes"  policy_rule $FAR6
 
 nexthop() { # a next hop object that routes refer to is changed

@@ -5,6 +5,7 @@
 pppoe       a PPP device over a PPPoE session that both ends have agreed upon: there is
             no discovery and no negotiation. It lives as long as this process; a line
             "SESSION [MAC]" on standard input moves it to another session.
+l2tp, pptp  the same over L2TP (version 2) and PPTP, between two addresses.
 wireguard   keys and a peer for a WireGuard device.
 flowtable   adds all devices of a prefix to a flowtable, those of the future included.
 """
@@ -15,27 +16,30 @@ import socket
 import struct
 import sys
 
-AF_PPPOX, PX_PROTO_OE = 24, 0
+AF_PPPOX, PX_PROTO_OE, PX_PROTO_OL2TP, PX_PROTO_PPTP = 24, 0, 1, 2
 PPPIOCGCHAN, PPPIOCATTCHAN, PPPIOCNEWUNIT = 0x80047437, 0x40047438, 0xc004743e
 PPPIOCCONNECT, PPPIOCDISCONN, PPPIOCSMRU = 0x4004743a, 0x7439, 0x40047452
 
 
-def connect(sock, dev, mac, session):
-    """connect() with a struct sockaddr_pppox, which Python does not know."""
+def libc_call(name, sock, addr):
+    """bind() or connect() with an address that Python does not know."""
     import ctypes
-    addr = struct.pack("=HI", AF_PPPOX, PX_PROTO_OE) + struct.pack("!H", session) + \
-        bytes(int(x, 16) for x in mac.split(":")) + dev.encode().ljust(16, b"\0")
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.connect(sock.fileno(), addr, len(addr)):
+    if getattr(libc, name)(sock.fileno(), addr, len(addr)):
         e = ctypes.get_errno()
-        raise OSError(e, f"connect to session {session} on {dev}: {os.strerror(e)}")
+        raise OSError(e, f"{name}: {os.strerror(e)}")
 
 
-class Session:
-    def __init__(self, dev, mac, session, unit):
-        self.sock = socket.socket(AF_PPPOX, socket.SOCK_STREAM, PX_PROTO_OE)
-        connect(self.sock, dev, mac, session)
-        channel = fcntl.ioctl(self.sock, PPPIOCGCHAN, struct.pack("i", 0))
+def pppox(proto, addr):
+    """struct sockaddr_pppox"""
+    return struct.pack("=HI", AF_PPPOX, proto) + addr.ljust(24, b"\0")
+
+
+class Channel:
+    """Ties a connected PPPoX socket to a PPP unit."""
+    def __init__(self, sock, unit):
+        self.sock = sock
+        channel = fcntl.ioctl(sock, PPPIOCGCHAN, struct.pack("i", 0))
         self.channel = os.open("/dev/ppp", os.O_RDWR)
         fcntl.ioctl(self.channel, PPPIOCATTCHAN, channel)
         fcntl.ioctl(self.channel, PPPIOCCONNECT, struct.pack("i", unit))
@@ -46,16 +50,67 @@ class Session:
         self.sock.close()
 
 
-def pppoe(a):
+def new_unit():
     ppp = os.open("/dev/ppp", os.O_RDWR)
     unit, = struct.unpack("i", fcntl.ioctl(ppp, PPPIOCNEWUNIT, struct.pack("i", -1)))
-    s = Session(a.dev, a.mac, a.session, unit)
+    return unit
+
+
+def up(a, unit):
     os.system(f"ip link set ppp{unit} name {a.name} mtu {a.mtu} up")
     open(a.ready, "w").close()
+
+
+def pppoe_socket(dev, mac, session):
+    sock = socket.socket(AF_PPPOX, socket.SOCK_STREAM, PX_PROTO_OE)
+    libc_call("connect", sock, pppox(PX_PROTO_OE, struct.pack("!H", session) +
+              bytes(int(x, 16) for x in mac.split(":")) + dev.encode().ljust(16, b"\0")))
+    return sock
+
+
+def pppoe(a):
+    unit = new_unit()
+    c = Channel(pppoe_socket(a.dev, a.mac, a.session), unit)
+    up(a, unit)
     for line in sys.stdin:
         words = line.split()
-        s.close()
-        s = Session(a.dev, words[1] if len(words) > 1 else a.mac, int(words[0]), unit)
+        c.close()
+        c = Channel(pppoe_socket(a.dev, words[1] if len(words) > 1 else a.mac, int(words[0])), unit)
+
+
+def l2tp(a):
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind((a.local, 1701))
+    udp.connect((a.remote, 1701))
+
+    def l2tp_socket(session):
+        """struct sockaddr_pppol2tp; session 0 is the tunnel's own"""
+        sock = socket.socket(AF_PPPOX, socket.SOCK_DGRAM, PX_PROTO_OL2TP)
+        peer = struct.pack("=H", socket.AF_INET) + struct.pack("!H", 1701) + socket.inet_aton(a.remote) + bytes(8)
+        libc_call("connect", sock, struct.pack("=HIii", AF_PPPOX, PX_PROTO_OL2TP, 0, udp.fileno()) + peer +
+                  struct.pack("=HHHH", 1, session, 1, session))
+        return sock
+    tunnel = l2tp_socket(0)
+    unit = new_unit()
+    c = Channel(l2tp_socket(1), unit)
+    up(a, unit)
+    sys.stdin.read()
+    c.close()
+    tunnel.close()
+
+
+def pptp(a):
+    def addr(ip):
+        # call numbers are the machine's, not the namespace's
+        return pppox(PX_PROTO_PPTP, struct.pack("=HH", int(ip.split(".")[3]), 0) + socket.inet_aton(ip))
+    sock = socket.socket(AF_PPPOX, socket.SOCK_STREAM, PX_PROTO_PPTP)
+    libc_call("bind", sock, addr(a.local))
+    libc_call("connect", sock, addr(a.remote))
+    unit = new_unit()
+    c = Channel(sock, unit)
+    up(a, unit)
+    sys.stdin.read()
+    c.close()
 
 
 # ------------------------------------------------------------------ WireGuard
@@ -162,6 +217,13 @@ def main():
     q.add_argument("--name", default="ppp0")
     q.add_argument("--mtu", type=int, default=1492)
     q.add_argument("--ready", required=True)
+    for kind in "l2tp", "pptp":
+        q = sub.add_parser(kind)
+        q.add_argument("local")
+        q.add_argument("remote")
+        q.add_argument("--name", default="ppp0")
+        q.add_argument("--mtu", type=int, default=1400)
+        q.add_argument("--ready", required=True)
     q = sub.add_parser("wireguard")
     q.add_argument("dev")
     q.add_argument("me")

@@ -395,7 +395,10 @@ pub(crate) unsafe fn down<F: Family>(
         // Where the driver below looks for the station by its address.
         let unknown = match station {
             Station::Neigh(neigh) => {
-                (!c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr())).then_some(neigh)
+                let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
+
+                // Not every link has addresses.
+                (!known && (*dev).addr_len == 6).then_some(neigh)
             }
             Station::Sender(mac) => {
                 ctx.daddr[..mac.len()].copy_from_slice(&mac);
