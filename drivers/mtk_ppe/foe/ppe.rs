@@ -160,7 +160,8 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
 
     /// Slots in use by us, and all that could be.
     pub fn capacity(&self) -> (usize, usize) {
-        let reserved = (0..ENTRIES).filter(|&n| self.soc.is_reserved(n)).count();
+        // The pattern of what must not be used repeats.
+        let reserved = (0..128).filter(|&n| self.soc.is_reserved(n)).count() * (ENTRIES / 128);
         (self.used, ENTRIES - reserved)
     }
 
