@@ -30,8 +30,7 @@ reg() { printf '%08x' "$(busybox devmem $((ENGINE + $1)) 32)"; }
 setup() {
 	lan_wan && serve "$sv" || return
 	at "$rt" ip link set lan address 02:11:22:33:44:54 &&
-	at "$rt" ip link set wan address 02:11:22:33:44:55 || return
-	addr "$cl" eth0 10.0.1.2/24 fd00:1::2/64 10.0.1.1 fd00:1::1
+	at "$rt" ip link set wan address 02:11:22:33:44:55
 }
 
 probed() {
