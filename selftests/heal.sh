@@ -146,8 +146,8 @@ nexthop() { # a next hop object that routes refer to is changed
 	finish
 	ipn "$rt" nexthop del id 7
 }
-tcase "IPv4, a next hop object is changed"      nexthop $FAR4
-tcase "IPv6, a next hop object is changed"      nexthop $FAR6
+tcase -x "IPv4, a next hop object is changed"      nexthop $FAR4
+tcase -x "IPv6, a next hop object is changed"      nexthop $FAR6
 
 # ---- gateway failover: two default routes, the better one is lost
 
@@ -174,8 +174,8 @@ router_link() { ipn "$rt" link set "$@"; }
 tcase "IPv4, the gateway's link goes down"      failover $FAR4 router_link wan down -- router_link wan up
 tcase "IPv6, the gateway's link goes down"      failover $FAR6 router_link wan down -- router_link wan up
 gateway_route() { local f=-4 a=default; [ "$1" = 4 ] || f=-6 a=::/0; ipn "$rt" $f route "$2" $a "${@:3}"; }
-tcase "IPv4, the gateway's route is withdrawn"  failover $FAR4 gateway_route 4 del metric 10 -- true
-tcase "IPv6, the gateway's route is withdrawn"  failover $FAR6 gateway_route 6 del metric 10 -- true
+tcase -x "IPv4, the gateway's route is withdrawn"  failover $FAR4 gateway_route 4 del metric 10 -- true
+tcase -x "IPv6, the gateway's route is withdrawn"  failover $FAR6 gateway_route 6 del metric 10 -- true
 
 # ---- the way of the answers
 
@@ -192,8 +192,8 @@ route_back() { # the answers take another next hop; the packets come as before
 	fast_now
 	finish
 }
-tcase "IPv4, the answers take another next hop, and back" route_back $FAR4
-tcase "IPv6, the answers take another next hop, and back" route_back $FAR6
+tcase -x "IPv4, the answers take another next hop, and back" route_back $FAR4
+tcase -x "IPv6, the answers take another next hop, and back" route_back $FAR6
 
 other_side() { # the client comes by its other interface, and the answers go there
 	local a=$1 n=$NEAR4 g1=10.0.1 g2=10.0.5 f=-4
@@ -245,7 +245,7 @@ upper_mtu() { # upper_mtu ADDRESS: the MTU of the WAN's VLAN device changes, not
 	reset
 }
 tcase "IPv4, the MTU of a VLAN device changes"  upper_mtu $FAR4
-tcase "IPv6, the MTU of a VLAN device changes"  upper_mtu $FAR6
+tcase -x "IPv6, the MTU of a VLAN device changes"  upper_mtu $FAR6
 
 routes() { setup && reset; }
 SETUP=routes
