@@ -166,5 +166,33 @@ active() { ipn "$rt" -d -j link show bond9 | jq -r '.[0].linkinfo.info_data.acti
 tcase "a bond fails over"                       bond "bond9, wan"
 
 
+# ---- a switch
+
+dsa() { # a port of dsa_loop's switch, which sends and never receives; only in the first namespace
+	local c9='' s9='' cl sv rt=first-$RANDOM
+	[ ! -e /sys/class/net/eth0 ] || { skip "there is an eth0, which would become the switch's conduit"; return; }
+	modprobe -qn dsa_loop || { skip "no dsa_loop in this kernel"; return; }
+	ns_add c9 s9; cl=$c9 sv=$s9
+	ip netns attach "$rt" $$ && NS+=("$rt") || return
+	ip link add dlan type veth peer name eth0 netns "$cl"
+	ip link add eth0 type veth peer name eth0 netns "$sv"
+	modprobe -qa dsa_loop_bdinfo dsa_loop
+	busywait $((3000 * SLOW)) test -e /sys/class/net/lan1 || { skip "dsa_loop makes no ports"; ip link del eth0; return; }
+	sysctl -qw net.ipv4.ip_forward=1
+	addr_lines eth0 10.0.1.2/24 fd00:1::2/64 10.0.1.1 fd00:1::1 | batch "$cl"
+	addr_lines eth0 10.0.3.2/24 fd00:3::2/64 10.0.3.1 fd00:3::1 | batch "$sv"
+	{ echo "link set eth0 up"; addr_lines dlan 10.0.1.1/24 fd00:1::1/64; addr_lines lan1 10.0.3.1/24 fd00:3::1/64
+	echo "neigh replace 10.0.3.2 lladdr $(mac "$sv" eth0) dev lan1 nud permanent"; } | batch "$rt"
+	busywait $((5000 * SLOW)) lan1_up || fail "no link at the port"
+	rules DEVS="dlan, lan1" WATCH="dlan" && stream_start 10.0.3.2 && { fast_now; stream_end 3000; }
+	nft flush ruleset
+	sysctl -qw net.ipv4.ip_forward=0
+	rmmod dsa_loop
+	ip link del eth0; ip link del dlan
+	ip netns del "$rt"
+}
+lan1_up() { [ "$(cat /sys/class/net/lan1/carrier)" = 1 ]; }
+tcase "out by a port of a switch (DSA)"         dsa
+
 SETUP=setup
 run_cases "$@"
