@@ -13,6 +13,8 @@ from slowpath import aton, csum
 MAC = {"cl": "020000000102", "lan": "020000000101", "wan": "020000000201", "sv": "020000000202"}
 MAC = {name: bytes.fromhex(a) for name, a in MAC.items()}
 FIRST_PORT, PORTS = 10000, 1024
+# stands behind a received frame whose checksum is to be completed
+UNFINISHED = b" checksum to be completed"
 # destination port on the LAN side: what the ruleset does with it
 KINDS = {"routed": 7100, "SNAT": 7200, "masquerade": 7300, "DNAT": 7400}
 
@@ -82,6 +84,8 @@ class Flow:
 
     def sum_right(self, frame, back):
         """Is the transport checksum of an ordinary frame of the flow right?"""
+        if frame.vnet:
+            return True
         ip = frame[14 + 4 * len(self.tags["sv" if back else "cl"]):]
         size = 20 if self.v4 else 40
         seg = ip[size:struct.unpack_from("!H", ip, 2)[0] if self.v4 else 40 + struct.unpack_from("!H", ip, 4)[0]]
@@ -149,16 +153,19 @@ class Flow:
         c = size + (6 if self.proto == "udp" else 16)
         check = struct.unpack_from("!H", p, c)[0]
         if (check or self.proto == "tcp") and (old, ports[0]) != (new, ports[1]):
-            was, now = (struct.unpack(f"!{len(b) // 2}H", b) for b in (old + ports[0], new + ports[1]))
+            partial = bool(getattr(frame, "vnet", b""))  # the sum of the pseudo header, as it is
+            was, now = (struct.unpack(f"!{len(b) // 2}H", b) for b in
+                        ((new, old) if partial else (old + ports[0], new + ports[1])))
             s = (~check & 0xffff) + sum(~w & 0xffff for w in was) + sum(now)
             while s >> 16:
                 s = (s & 0xffff) + (s >> 16)
             check = ~s & 0xffff
-            if self.proto == "udp":
+            if self.proto == "udp" and not partial:
                 check = check or 0xffff
             struct.pack_into("!H", p, c, check)
         far, dev = ("cl", "lan") if back else ("sv", "wan")
-        return MAC[far] + MAC[dev] + b"".join(struct.pack("!HH", *t) for t in self.tags[far]) + kind + bytes(p)
+        tags = b"".join(struct.pack("!HH", *t) for t in self.tags[far])
+        return MAC[far] + MAC[dev] + tags + kind + bytes(p) + (UNFINISHED if getattr(frame, "vnet", b"") else b"")
 
 
 # ------------------------------------------------------------------ frames
@@ -172,6 +179,11 @@ def scapy():
     import scapy.layers.inet as v4
     import scapy.layers.inet6 as v6
     return v4, v6
+
+
+class Frame(bytes):
+    """With what a sender leaves to the device: a struct virtio_net_hdr."""
+    vnet = b""
 
 
 class Packet:
@@ -198,6 +210,7 @@ class Packet:
         self.later = []     # what is done to the bytes of the IP packet
         self.outside = []   # what is done to the frame
         self.split = None
+        self.device = None  # what is left to the device: the size of segments, 0 for the checksum alone
         self.n = n
 
     def ident(self, n):
@@ -229,8 +242,18 @@ class Packet:
             for g in self.outside:
                 f = g(f) or f
             # shorter than an Ethernet header cannot be sent
-            out.append(bytes(f.ljust(14, b"\0")))
+            f = Frame(f.ljust(14, b"\0"))
+            # nobody leaves the checksum of a fragment to a device
+            if self.device is not None and not self.split:
+                f.vnet = self.vnet()
+            out.append(f)
         return out
+
+    def vnet(self):
+        udp = self.flow.proto == "udp"
+        start = 14 + 4 * len(self.tags) + (len(bytes(self.ip)) if self.flow.v4 else 40 + sum(1 + len(d) for _, d in self.ext))
+        kind = 0 if not self.device else 5 if udp else 1 if self.flow.v4 else 4
+        return struct.pack("=BBHHHH", 1, kind, start + (8 if udp else 20), self.device, start, 6 if udp else 16)
 
 
 def fragments(b, v4, n, order, seed):
@@ -520,6 +543,20 @@ def _(p, v):
         "sack": [("SAck", (9000, 9100))], "wscale": [("WScale", 14)], "md5": [(19, b"m" * 16)],
         "full": [("NOP", None)] * 40, "bad": [(30, b"x" * 30)],
     }[v]
+
+
+@way("device", one(0, 100, 536, 1440, 1441, 1460, 1461, 1472, 1473))
+def _(p, v):
+    """Checksum, and with a size segmentation, are left to the device, as local senders and GRO do."""
+    p.device = v
+    if v:
+        p.body = p.body.ljust(v + 1, b"=")
+
+    def f(b):
+        at, size = offset(p, b, 6, 16), 20 if p.flow.v4 else 40
+        src, dst = p.flow.way(p.back)[:2]
+        word(b, at, ~csum(raw.pseudo(src, dst, 17 if p.flow.proto == "udp" else 6, max(0, len(b) - size))))
+    later(p, f)
 
 
 # ---- the frame
