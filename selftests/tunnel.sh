@@ -94,6 +94,28 @@ nothing_listed() { # the tunnel cannot be followed and is not listed: slow, but 
 }
 tcase "6in4, only the ports are listed: it passes" nothing_listed
 
+segments() { # large packets, which the server's tunnel leaves to others to cut up
+	local before after dropped
+	tun 2 "$@" || return
+	offloads "$sv" tun tso on gso on
+	rules DEVS="lan, tun" WATCH="lan, tun" || return
+	before=$(retransmitted) dropped=$(not_sent)
+	talk x "$cl" tcp $V6 || return
+	say_ok x echo 3000000
+	offloaded_line tcp 5000 || fail "the flow is not offloaded"
+	hush x
+	after=$(retransmitted)
+	want_le "segments that the server had to send again" $((after - before)) 15
+	want_eq "packets that the router's LAN device did not send" $(($(not_sent) - dropped)) 0
+}
+retransmitted() { at "$sv" awk '/^Tcp: [0-9]/ { print $13 }' /proc/net/snmp; }
+not_sent() { ipn "$rt" -j -s link show lan | jq '.[0].stats64.tx.dropped'; }
+# shellcheck disable=SC2086
+{
+tcase -x "6in4, large packets of a sender that leaves segmentation to devices" segments sit $V4OUT
+tcase "GRE, large packets of a sender that leaves segmentation to devices" segments gre $V4OUT
+}
+
 # ---- what the tunnel does to the header inside
 
 ttl() { # ttl KIND ADDRESS...: one hop less, and not more, whichever way
