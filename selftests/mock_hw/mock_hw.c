@@ -444,9 +444,11 @@ static int mock_replace(struct mock_port *port, struct flow_cls_offload *f)
 		err = -ENOSPC;
 		goto free;
 	}
-	if (mock_find(&r->key)) {
+	rcu_read_lock();
+	err = mock_find(&r->key) ? -EEXIST : 0;
+	rcu_read_unlock();
+	if (err) {
 		mock_dup++;
-		err = -EEXIST;
 		goto free;
 	}
 	r->cookie = f->cookie;
