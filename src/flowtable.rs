@@ -43,6 +43,11 @@ use crate::{
         Shape, //
     },
     stats,
+    traffic::{
+        self,
+        Totals,
+        Traffic, //
+    },
     walk::Input, //
 };
 use core::{
@@ -140,6 +145,8 @@ pub(crate) struct Flowtable {
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     shaped: AtomicUsize,
     nf: NonNull<c::nf_flowtable>,
+    /// What the fast path has forwarded.
+    pub(crate) traffic: Traffic,
     /// Flows that were killed and not yet taken out.
     dead: AtomicPtr<Cold>,
     /// The worker was asked to run and has not begun.
@@ -166,6 +173,8 @@ pub(crate) struct Inner {
     pub(crate) shapes_wrapped: bool,
     wheel: Wheel,
     closing: bool,
+    /// Traffic that the network namespace's statistics have.
+    told: Totals,
 }
 
 // SAFETY: The pointer to the C object is used under the rules of nf_tables: it outlives ours.
@@ -212,7 +221,9 @@ impl Flowtable {
             shapes_wrapped: false,
             wheel: Wheel::new(tick()),
             closing: false,
+            told: traffic::NONE,
         };
+        let traffic = Traffic::new()?;
         let init = pin_init!(Self {
             seed: Seed::new(random),
             v4,
@@ -222,6 +233,7 @@ impl Flowtable {
             rulesets,
             shaped: AtomicUsize::new(0),
             nf,
+            traffic,
             dead: AtomicPtr::new(ptr::null_mut()),
             kicked: AtomicBool::new(false),
             alerted: AtomicBool::new(false),
@@ -362,6 +374,20 @@ impl Flowtable {
                 [inner.w4.buckets(), inner.w6.buckets()],
             )
         })
+    }
+
+    /// Adds the latest traffic to the statistics of the network namespace. Returns how many packets
+    /// and bytes there were, ever.
+    fn tell_traffic(&self) -> (u64, u64) {
+        let now = self.traffic.totals();
+
+        // SAFETY: The namespace outlives its flowtables.
+        self.locked(|inner| unsafe { traffic::tell(self.net(), &now, &mut inner.told) });
+        let [v4, v6] = now.family;
+        (
+            v4.packets.wrapping_add(v6.packets),
+            v4.bytes.wrapping_add(v6.bytes),
+        )
     }
 
     fn locked<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
@@ -531,6 +557,8 @@ impl Flowtable {
         if let Some(i) = list.iter().position(|r| ptr::eq(r.0.as_ptr(), this)) {
             let _ = list.remove(i);
         }
+        let gone = self.tell_traffic();
+        stats::gone(gone.0, gone.1);
         drop(list);
 
         self.locked(|inner| inner.closing = true);

@@ -117,10 +117,11 @@ fn miss(reason: MissReason) -> c_uint {
 
 /// Where an IP packet starts, and what stands for the way that it came.
 #[derive(Clone, Copy)]
-struct Place {
+struct Place<'a> {
     port: PortId,
     offset: usize,
     tunnel: bool,
+    shape: Option<&'a Shape>,
 }
 
 /// A packet without anything around it. One copy of the fast path per family, whichever hook it is
@@ -134,6 +135,7 @@ fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
         port,
         offset: 0,
         tunnel: false,
+        shape: None,
     };
 
     match forward::<F, true>(ft, skb, place) {
@@ -200,6 +202,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         },
         offset: peeled.offset,
         tunnel: false,
+        shape,
     };
 
     dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
@@ -214,7 +217,7 @@ fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {
 fn dispatch(
     ft: &Flowtable,
     skb: Skb,
-    place: Place,
+    place: Place<'_>,
     ethertype: u16,
     serves: Serves,
 ) -> Result<(), MissReason> {
@@ -235,7 +238,7 @@ fn dispatch(
 fn tunnelled(
     ft: &Flowtable,
     skb: Skb,
-    place: Place,
+    place: Place<'_>,
     ethertype: u16,
     serves: Serves,
 ) -> Result<(), MissReason> {
@@ -251,6 +254,7 @@ fn tunnelled(
         port: shape.port,
         offset: place.offset.wrapping_add(outer.size),
         tunnel: true,
+        shape: Some(shape),
     };
 
     dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
@@ -262,7 +266,7 @@ fn tunnelled(
 fn forward<F: Family, const PLAIN: bool>(
     ft: &Flowtable,
     skb: Skb,
-    place: Place,
+    place: Place<'_>,
 ) -> Result<(), MissReason> {
     let offset = if PLAIN { 0 } else { place.offset };
     // Ends: each pull makes the linear part longer, up to the whole packet.
@@ -334,6 +338,12 @@ fn forward<F: Family, const PLAIN: bool>(
     let now = ffi::jiffies32();
     if entry.is_special() {
         special(entry, skb, now)?;
+        if PLAIN && entry.is_bridged() {
+            entry
+                .flow()
+                .cold
+                .count_rx(entry.dir(), skb.ifindex(), pkt.len);
+        }
     }
 
     let out = match xmit::Way::of(entry) {
@@ -385,7 +395,13 @@ fn forward<F: Family, const PLAIN: bool>(
     if ft.measures() {
         measure(ft, entry, skb, now);
     }
-    stats::fast(skb.len());
+    ft.traffic.count::<F>(skb.len());
+    if !PLAIN {
+        if let Some(shape) = place.shape {
+            // SAFETY: The devices that packets pass are in the flowtable's namespace.
+            unsafe { shape.count_rx(ft.net(), skb.ifindex(), skb.len()) };
+        }
+    }
     // SAFETY: Headroom and writability were seen to.
     unsafe { out.send::<F>(skb, entry.dst.as_ptr(), pkt.thoff.into()) };
     Ok(())

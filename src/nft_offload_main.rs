@@ -21,6 +21,7 @@
 //! | `tcp`       | connections that open, close, or seem to                           |
 //! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
 //! | `heal`      | devices that change                                                |
+//! | `traffic`   | packets and bytes of a flowtable                                   |
 //! | `stats`     | counters, one per reason                                           |
 //! | `debugfs`   | where they are read                                                |
 //! | `netlink`   | what can be asked at run time                                      |
@@ -52,6 +53,7 @@ mod route;
 mod shape;
 mod stats;
 mod tcp;
+mod traffic;
 mod walk;
 mod xmit;
 

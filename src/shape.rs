@@ -65,6 +65,8 @@ pub(crate) struct Shape {
     pub(crate) mac: [u8; 6],
     /// Indices of the devices between the wire and the route, 0 for none.
     pub(crate) devices: [u32; MAX_DEVICES],
+    /// How many bytes their receive counters see around the IP packet.
+    around: [u8; MAX_DEVICES],
     /// Bridges that the packets pass.
     gates: [Option<Gate>; MAX_GATES],
     /// The bridges take them. Assumed of a new shape, until the worker has asked.
@@ -98,6 +100,26 @@ unsafe impl Item for Shape {
 }
 
 impl Shape {
+    /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which it
+    /// does not pass, count it as received.
+    ///
+    /// # Safety
+    ///
+    /// `net` is the namespace of the devices; called by the hook.
+    pub(crate) unsafe fn count_rx(&self, net: *mut c::net, ifindex: u32, len: u32) {
+        // SAFETY: By the contract of this function; both arrays have this length.
+        unsafe {
+            c::nfo_count_rx(
+                net,
+                self.devices.as_ptr(),
+                self.around.as_ptr(),
+                MAX_DEVICES as u32,
+                ifindex,
+                len,
+            );
+        }
+    }
+
     /// Is it the shape of packets that come in by `input`?
     pub(crate) fn is_of(&self, input: &Input<'_>) -> bool {
         let frame = input.layer.encaps.shape(input.ifindex);
@@ -217,6 +239,7 @@ impl Reserve {
                 port: input.ifindex,
                 mac: input.layer.mac,
                 devices,
+                around: input.layer.around,
                 gates: input.layer.gates,
                 open: AtomicBool::new(true),
                 asked: AtomicBool::new(!input.is_bridged()),

@@ -5,7 +5,10 @@
 //! Per CPU and never reset; summed when they are read. The names are stable: tools and tests use
 //! them.
 
-use crate::ffi::c;
+use crate::{
+    ffi::c,
+    traffic, //
+};
 use kernel::fmt;
 use nft_flow::reason::{
     MissReason,
@@ -65,26 +68,10 @@ pub(crate) fn teardown(reason: TeardownReason) {
     add(TEARDOWN + reason.index());
 }
 
-/// Counts a packet of `len` bytes (from the network header on) that the fast path forwarded.
-#[inline(always)]
-pub(crate) fn fast(len: u32) {
-    #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
-    // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data.
-    // `packets` and `bytes` are the first two members of `nfo_stats`.
-    unsafe {
-        core::arch::asm!(
-            "inc qword ptr gs:[rip + {stats}]",
-            "add qword ptr gs:[rip + {stats} + 8], {len}",
-            stats = sym c::nfo_stats,
-            len = in(reg) u64::from(len),
-            options(nostack),
-        );
-    }
-    #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
-    // SAFETY: Called with softirqs off, as the hook runs.
-    unsafe {
-        c::nfo_stat_fast(len);
-    }
+/// Counts what a flowtable that is going away has forwarded.
+pub(crate) fn gone(packets: u64, bytes: u64) {
+    // SAFETY: Per-CPU data may be touched in any context.
+    unsafe { c::nfo_stat_gone(packets, bytes) };
 }
 
 /// All counters, one `name value` a line.
@@ -95,8 +82,9 @@ impl fmt::Display for Stats {
         let added = sum(Counter::FlowsAdded as usize);
         let freed = sum(Counter::FlowsFreed as usize);
 
-        writeln!(f, "packets_fast {}", sum(NFO_STATS))?;
-        writeln!(f, "bytes_fast {}", sum(NFO_STATS + 1))?;
+        let (packets, bytes) = traffic::all();
+        writeln!(f, "packets_fast {}", sum(NFO_STATS).wrapping_add(packets))?;
+        writeln!(f, "bytes_fast {}", sum(NFO_STATS + 1).wrapping_add(bytes))?;
         writeln!(f, "flows_added {added}")?;
         writeln!(f, "flows_freed {freed}")?;
         writeln!(f, "flows {}", added.wrapping_sub(freed))?;

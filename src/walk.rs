@@ -123,6 +123,8 @@ pub(crate) struct Layer {
     pub(crate) peer: Option<[u8; 6]>,
     /// The devices that they pass from there up to the route, in the other order; 0 for none.
     pub(crate) devices: [u32; MAX_DEVICES],
+    /// How many bytes their receive counters see around the IP packet.
+    pub(crate) around: [u8; MAX_DEVICES],
     /// The bridges among these.
     pub(crate) gates: [Option<Gate>; MAX_GATES],
     depth: usize,
@@ -181,6 +183,7 @@ impl Walk {
             mac: [0; 6],
             peer: None,
             devices: [0; MAX_DEVICES],
+            around: [0; MAX_DEVICES],
             gates: [None; MAX_GATES],
             depth: 0,
             outside: 0,
@@ -226,6 +229,14 @@ impl Walk {
         if let Some(place) = self.here.devices.get_mut(self.here.depth) {
             // SAFETY: A device of the walk, and RCU is held.
             *place = unsafe { (*dev).ifindex as u32 };
+            if let Some(around) = self.here.around.get_mut(self.here.depth) {
+                let tunnel = match self.here.tunnel {
+                    Some((_, _, IPPROTO_IPIP)) => 20,
+                    Some(_) => 40,
+                    None => 0,
+                };
+                *around = self.here.encaps.size().wrapping_add(tunnel) as u8;
+            }
             self.here.depth += 1;
         }
         // SAFETY: As above. The address of an Ethernet device has six bytes.

@@ -30,16 +30,13 @@ void nfo_stat_add(u32 idx, u64 n)
 		this_cpu_add(nfo_stats.n[idx], n);
 }
 
-/* The only one that is called for each forwarded packet. */
-void nfo_stat_fast(u32 bytes)
+void nfo_stat_gone(u64 packets, u64 bytes)
 {
-	struct nfo_stats *s = this_cpu_ptr(&nfo_stats);
-
-	s->packets++;
-	s->bytes += bytes;
+	this_cpu_add(nfo_stats.packets, packets);
+	this_cpu_add(nfo_stats.bytes, bytes);
 }
 
-/* idx NFO_STATS and NFO_STATS + 1 are the fast path's packets and bytes. */
+/* idx NFO_STATS and NFO_STATS + 1 are packets and bytes of flowtables that are gone. */
 u64 nfo_stat_sum(u32 idx)
 {
 	u64 sum = 0;

@@ -14,7 +14,7 @@
 
 #define NFO_STATS	128
 
-/* Rust adds to the first two without a call where it can. */
+/* The first two are those of flowtables that are gone. */
 struct nfo_stats {
 	u64	packets;
 	u64	bytes;
@@ -24,8 +24,25 @@ struct nfo_stats {
 DECLARE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
 
 void nfo_stat_add(u32 idx, u64 n);
-void nfo_stat_fast(u32 bytes);
+void nfo_stat_gone(u64 packets, u64 bytes);
 u64 nfo_stat_sum(u32 idx);
+
+struct nfo_sum {
+	u64	packets;
+	u64	bytes;
+};
+
+/* IPv4 and IPv6. Rust adds to them without a call where it can. */
+struct nfo_traffic {
+	struct nfo_sum	family[2];
+};
+
+struct nfo_traffic __percpu *nfo_traffic_alloc(void);
+void nfo_traffic_free(struct nfo_traffic __percpu *traffic);
+void nfo_traffic_add(struct nfo_traffic __percpu *traffic, bool v6, u32 bytes);
+void nfo_traffic_sum(const struct nfo_traffic __percpu *traffic, struct nfo_traffic *sum);
+void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes);
+void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes);
 
 void nfo_bh_disable(void);
 void nfo_bh_enable(void);

@@ -83,6 +83,18 @@ pub struct Encaps {
 }
 
 impl Encaps {
+    /// Their size, in bytes.
+    pub fn size(&self) -> usize {
+        self.list
+            .iter()
+            .take(self.len)
+            .map(|encap| match encap.ethertype() {
+                ethertype::PPPOE => 8,
+                _ => 4,
+            })
+            .sum()
+    }
+
     /// Adds one inside of all others. False if there is no room.
     #[inline]
     pub fn push_inner(&mut self, encap: Encap) -> bool {

@@ -50,6 +50,7 @@ impl Flowtable {
         self.kicked.store(false, Ordering::Relaxed);
         self.alerted.store(false, Ordering::Relaxed);
         self.reap();
+        self.tell_traffic();
         self.look_at_bridges();
         self.age();
         self.reap();

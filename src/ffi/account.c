@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Traffic of a flowtable, and the kernel's counters that it belongs into. */
+#include <linux/if_vlan.h>
+#include <linux/percpu.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+
+#include "helpers.h"
+
+struct nfo_traffic __percpu *nfo_traffic_alloc(void)
+{
+	return alloc_percpu_gfp(struct nfo_traffic, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+}
+
+void nfo_traffic_free(struct nfo_traffic __percpu *traffic)
+{
+	free_percpu(traffic);
+}
+
+/* For each forwarded packet, where Rust has no access to per-CPU data. */
+void nfo_traffic_add(struct nfo_traffic __percpu *traffic, bool v6, u32 bytes)
+{
+	struct nfo_traffic *t = this_cpu_ptr(traffic);
+
+	t->family[v6].packets++;
+	t->family[v6].bytes += bytes;
+}
+
+void nfo_traffic_sum(const struct nfo_traffic __percpu *traffic, struct nfo_traffic *sum)
+{
+	int cpu, i;
+
+	memset(sum, 0, sizeof(*sum));
+	for_each_possible_cpu(cpu) {
+		const struct nfo_traffic *t = per_cpu_ptr(traffic, cpu);
+
+		for (i = 0; i < ARRAY_SIZE(sum->family); i++) {
+			sum->family[i].packets += t->family[i].packets;
+			sum->family[i].bytes += t->family[i].bytes;
+		}
+	}
+}
+
+/* What ip_rcv(), ip_forward() and ip_output() count of a forwarded packet. */
+void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
+{
+	if (!v6) {
+		IP_ADD_STATS(net, IPSTATS_MIB_INPKTS, packets);
+		IP_ADD_STATS(net, IPSTATS_MIB_INOCTETS, bytes);
+		IP_ADD_STATS(net, IPSTATS_MIB_OUTFORWDATAGRAMS, packets);
+		IP_ADD_STATS(net, IPSTATS_MIB_OUTPKTS, packets);
+		IP_ADD_STATS(net, IPSTATS_MIB_OUTOCTETS, bytes);
+	} else if (net->mib.ipv6_statistics) { /* not with ipv6.disable=1 */
+		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_INPKTS, packets);
+		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_INOCTETS, bytes);
+		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_OUTFORWDATAGRAMS, packets);
+		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_OUTPKTS, packets);
+		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_OUTOCTETS, bytes);
+	}
+}
+
+static void count_rx_vlan(struct net_device *dev, u32 bytes)
+{
+#if IS_ENABLED(CONFIG_VLAN_8021Q)
+	struct vlan_pcpu_stats *stats = this_cpu_ptr(vlan_dev_priv(dev)->vlan_pcpu_stats);
+
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_inc(&stats->rx_packets);
+	u64_stats_add(&stats->rx_bytes, bytes);
+	u64_stats_update_end(&stats->syncp);
+#endif
+}
+
+/* A packet of so many bytes has come up through the first of n devices; the last one, where the
+ * list ends or the packet was picked up, has counted it. PPP devices keep their counters to
+ * themselves. In softirq context, under RCU.
+ */
+void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes)
+{
+	struct net_device *dev;
+	u32 i;
+
+	for (i = 0; i < n && devices[i] && devices[i] != last; i++) {
+		dev = dev_get_by_index_rcu(net, devices[i]);
+		if (!dev)
+			continue;
+		if (is_vlan_dev(dev))
+			count_rx_vlan(dev, bytes + around[i]);
+		else if (dev->pcpu_stat_type == NETDEV_PCPU_STAT_TSTATS)
+			dev_sw_netstats_rx_add(dev, bytes + around[i]);
+	}
+}
