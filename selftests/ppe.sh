@@ -41,7 +41,7 @@ probed() {
 }
 
 flow() { # a heavy flow is in the table, in the words of the description, and leaves it with conntrack
-	rules FLAGS="counter; flags offload;" NAT="chain post { type nat hook postrouting priority 100; oifname wan snat to 10.0.2.1:7777; };" || return
+	rules FLAGS="counter; flags offload;" NAT="chain post { type nat hook postrouting priority 100; oifname wan snat ip to 10.0.2.1:7777; };" || return
 	talk x "$cl" udp $V4 5000 || return
 	say_ok x echo 200 1000
 	busywait $((10000 * SLOW)) in_hw -p udp || { fail "not in the table: $(cat $DEBUGFS/hardware)"; hush x; return; }
