@@ -104,6 +104,10 @@ number of cases and, unless the row bears the name of its only case, the pattern
                 total[who, "fail"] += r.count("no")
                 total[who, "skip"] += len(r) - r.count("yes") - r.count("no")
         print()
+    with open(f"{HERE}/Makefile") as f:
+        programs = re.search(r"^TEST_PROGS :=(.*?)^#", f.read(), re.M | re.S)[1].split()
+    if missing := [t for t in programs if t != "\\" and not (t in ours and t in intree)]:
+        print(f"Not in both runs, so not in this table: {', '.join(missing)}.\n")
     print("## Sum\n\n| | cases that pass | that fail | not run |\n|---|---|---|---|")
     for who in ("in-tree", "ours"):
         print(f"| {who} | {total[who, 'pass']} | {total[who, 'fail']} | {total[who, 'skip']} |")
