@@ -291,7 +291,9 @@ class Router:
                 run(["ip", "netns", "del", n])
         self.traffic.terminate()
         try:
-            fails, count = json.loads(self.traffic.communicate(timeout=60)[0])
+            said = self.traffic.communicate(timeout=60)[0]
+            # one that had not even begun says nothing
+            fails, count = json.loads(said) if said or self.traffic.returncode != -signal.SIGTERM else ([], {})
             for f in fails:
                 bad(f)
             COUNT.update(count)
