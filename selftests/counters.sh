@@ -67,10 +67,10 @@ ip_mibs() { # ip_mibs ADDRESS HEADER PREFIX NAME PREFIX NAME...: packets, then o
 	done
 	fast_echo
 	for ((i = 1; i <= $#; i += 2)); do
-		local j=$((i + 1)) want=$((2 * N))
-		[[ ${!j} != *Octets ]] || want=$((2 * N * (SIZE + 8 + hdr)))
-		busywait 4000 mib_is "${!i}" "${!j}" "${before[(i - 1) / 2]}" $want
-		SLACK=$((want / 10 + 20)) near "${!i}${!j}" $(($(mib "${!i}" "${!j}") - before[(i - 1) / 2])) $want
+		local j=$((i + 1)) due=$((2 * N))
+		[[ ${!j} != *Octets ]] || due=$((2 * N * (SIZE + 8 + hdr)))
+		busywait 4000 mib_is "${!i}" "${!j}" "${before[(i - 1) / 2]}" $due
+		SLACK=$((due / 10 + 20)) near "${!i}${!j}" $(($(mib "${!i}" "${!j}") - before[(i - 1) / 2])) $due
 	done
 	hush x
 }
