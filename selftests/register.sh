@@ -272,5 +272,22 @@ given_back() { # when ours goes, the in-tree modules serve again
 }
 tcase -o "in-tree modules work again when ours is unloaded" given_back
 
+work() { at "$1" cat /proc/net/stat/nft_offload | tr -s ' \n' ' '; }
+work_counters() { # of each namespace, and not in the way of the in-tree module's
+	only_ours
+	clean
+	want_eq "work that waits" "$(work "$rt")" "wq_add wq_del wq_stats 0 0 0 "
+	want_eq "work that waits, elsewhere" "$(work "$cl")" "wq_add wq_del wq_stats 0 0 0 "
+	if have_intree; then
+		want_ok "in-tree modules beside ours" load_intree
+		want_ok "unload the in-tree modules" unload_intree
+	fi
+	RET=${RET/4/0}
+	want_ok "unload" unload_ours
+	! at "$rt" test -e /proc/net/stat/nft_offload || fail "still there without the module"
+	want_ok "load" load_ours
+}
+tcase -o "counters of work for hardware" work_counters
+
 SETUP=setup
 run_cases "$@"

@@ -206,16 +206,20 @@ impl Cold {
         }
     }
 
-    /// Is it time for a packet of direction `dir` to take the slow path? Notes that it does.
-    #[inline(never)]
-    pub(crate) fn refresh(&self, dir: Direction, now: u32) -> bool {
+    /// Is it time for a packet of direction `dir` to take the slow path?
+    pub(crate) fn refresh_due(&self, dir: Direction, now: u32) -> bool {
         const INTERVAL: u32 = 15 * ffi::HZ;
 
-        let last = &self.refreshed[dir as usize];
-        let due = now.wrapping_sub(last.load(Ordering::Relaxed)) > INTERVAL;
+        now.wrapping_sub(self.refreshed[dir as usize].load(Ordering::Relaxed)) > INTERVAL
+    }
+
+    /// [`Cold::refresh_due`], and notes that it does.
+    #[inline(never)]
+    pub(crate) fn refresh(&self, dir: Direction, now: u32) -> bool {
+        let due = self.refresh_due(dir, now);
 
         if due {
-            last.store(now, Ordering::Relaxed);
+            self.refreshed[dir as usize].store(now, Ordering::Relaxed);
             self.expect(now);
         }
         due

@@ -17,7 +17,10 @@ mod nft;
 mod tables;
 mod worker;
 
-pub(crate) use nft::Registration;
+pub(crate) use nft::{
+    of_hook,
+    Registration, //
+};
 
 use crate::{
     cold::Cold,

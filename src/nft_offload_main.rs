@@ -14,6 +14,7 @@
 //! | `cold`      | what is done with a flow beside forwarding                         |
 //! | `hook`      | the fast path at the ingress hook                                  |
 //! | `xmit`      | transmit through a neighbour                                       |
+//! | `xdp`       | flows for XDP programs                                             |
 //! | `offload`   | which flows go into hardware, and what happens to them there         |
 //! | `drivers`   | flow engines: that hardware                                        |
 //! | `ct`        | what conntrack hands over and gets back                            |
@@ -24,6 +25,7 @@
 //! | `traffic`   | packets and bytes of a flowtable                                   |
 //! | `stats`     | counters, one per reason                                           |
 //! | `debugfs`   | where they are read                                                |
+//! | `proc`      | work that waits for hardware, in `/proc/net/stat`                  |
 //! | `netlink`   | what can be asked at run time                                      |
 //! | `ffi`       | everything that knows C layouts                                    |
 //!
@@ -48,6 +50,7 @@ mod hook;
 mod netlink;
 mod offload;
 mod path;
+mod proc;
 mod qos;
 mod route;
 mod shape;
@@ -55,6 +58,7 @@ mod stats;
 mod tcp;
 mod traffic;
 mod walk;
+mod xdp;
 mod xmit;
 
 use entry::Flow;
@@ -103,6 +107,7 @@ struct NftOffload {
     _heal: heal::Registration,
     #[pin]
     _debugfs: debugfs::Files,
+    _proc: proc::Registration,
     _caches: [ffi::cache::CacheGuard; 2],
 }
 
@@ -113,12 +118,14 @@ impl kernel::InPlaceModule for NftOffload {
             flowtable::FLOWTABLES.init();
             drivers::NATIVE.init();
         }
+        xdp::register();
 
         try_pin_init!(Self {
             _caches: [
                 V4::cache().create(c"nft_offload_flow4", size_of::<Flow<V4>>())?,
                 V6::cache().create(c"nft_offload_flow6", size_of::<Flow<V6>>())?,
             ],
+            _proc: proc::Registration::new()?,
             _debugfs <- debugfs::Files::new(),
             _heal: heal::Registration::new()?,
             _types: flowtable::Registration::new(module),

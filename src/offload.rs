@@ -282,6 +282,11 @@ impl Tier {
         }
     }
 
+    /// How many flows wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.lock().waiting.len()
+    }
+
     /// One run of the worker. Returns in how many jiffies it wants the next one.
     pub(crate) fn run(&self, ft: &Flowtable) -> u32 {
         let mut inner = self.inner.lock();

@@ -35,7 +35,10 @@ use core::{
 };
 use kernel::prelude::*;
 use nft_flow::{
-    encap,
+    encap::{
+        self,
+        Encaps, //
+    },
     key::{
         Key,
         Key6,
@@ -141,6 +144,18 @@ impl Shape {
                     && parent.is_some() == input.has_frame_shape()
                     && self.key == encap::tunnel_shape(saddr, daddr, proto, port)
             }
+        }
+    }
+
+    /// Interface and encapsulations of the frames, and is there a tunnel in them?
+    pub(crate) fn frame(&self) -> (PortId, Encaps, bool) {
+        if self.key.ports == 0 {
+            return (self.key.port.port(), Encaps::of_shape(&self.key), false);
+        }
+        // SAFETY: A shape holds a use of its parent.
+        match self.parent.map(|p| unsafe { p.as_ref() }) {
+            Some(p) => (p.key.port.port(), Encaps::of_shape(&p.key), true),
+            None => (self.key.port.port(), Encaps::default(), true),
         }
     }
 

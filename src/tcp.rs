@@ -73,7 +73,9 @@ impl Control {
 
     /// From now on packets may pass that the packet path does not see.
     pub(crate) fn lose_sight(&self) {
-        self.unseen.store(true, Ordering::Relaxed);
+        if !self.is_unseen() {
+            self.unseen.store(true, Ordering::Relaxed);
+        }
     }
 
     fn is_unseen(&self) -> bool {

@@ -118,6 +118,60 @@ void *nfo_table_alloc(size_t size);
 void nfo_table_free(void *p);
 void nfo_table_free_rcu(void *p, size_t size);
 
+/* What an XDP program says of a packet, in network byte order but for the interface. */
+struct nfo_xdp_key {
+	u32	ifindex;
+	u8	family;		/* NFPROTO_* */
+	u8	l4proto;
+	__be16	sport;
+	__be16	dport;
+	__be16	vlan_proto;
+	__be16	vlan_tci;
+	u32	saddr[4];
+	u32	daddr[4];
+};
+
+struct nfo_xdp_encap {
+	u16	id;
+	__be16	proto;
+};
+
+/* One direction of a flow. */
+struct nfo_xdp_way {
+	u32			in_ifindex;
+	u32			out_ifindex;
+	u8			h_source[ETH_ALEN];
+	u8			h_dest[ETH_ALEN];
+	struct nfo_xdp_encap	encap[NF_FLOW_TABLE_ENCAP_MAX];
+	u8			encap_num;
+	u8			tun_num;
+	u8			xmit_type;	/* enum flow_offload_xmit_type */
+	u16			mtu;
+	u32			cookie;
+	struct dst_entry	*dst;
+};
+
+struct nfo_xdp_flow {
+	struct nf_conn		*ct;
+	struct nfo_xdp_way	way[2];
+};
+
+/* In Rust. The direction, or an errno. */
+int nfo_xdp_lookup(const struct net_device *dev, const struct nfo_xdp_key *key,
+		   struct nfo_xdp_flow *flow);
+int nfo_bpf_register(void);
+
+struct nfo_work {
+	u32	add;
+	u32	del;
+	u32	stats;
+};
+
+/* In Rust. */
+void nfo_work_pending(const struct net *net, struct nfo_work *work);
+int nfo_proc_register(void);
+void nfo_proc_unregister(void);
+
 struct genl_info;
 struct net *nfo_genl_net(const struct genl_info *info);
 struct sk_buff *nfo_genl_new(size_t payload);

@@ -138,6 +138,17 @@ impl Encaps {
         self.len == 0
     }
 
+    /// What is around frames of which `key` is the [`Encaps::shape`].
+    pub fn of_shape(key: &Key6) -> Self {
+        let [ab, c] = key.saddr;
+        let list = [ab as u32, (ab >> 32) as u32, c as u32].map(Encap);
+
+        Self {
+            list,
+            len: list.iter().filter(|&&encap| encap != Encap::NONE).count(),
+        }
+    }
+
     /// The key of frames with these encapsulations that enter by the interface `ifindex`.
     #[inline]
     pub fn shape(&self, ifindex: PortId) -> Key6 {

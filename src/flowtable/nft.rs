@@ -188,6 +188,26 @@ pub(super) static TYPES: [Type; 3] = [
     flowtable_type(c::NFPROTO_IPV6, Some(hook::ingress::<false, true>)),
 ];
 
+/// The flowtable behind a hook of a device, if it is one of ours, and whether it serves IPv4 and IPv6.
+///
+/// # Safety
+///
+/// `hook` is one of the ingress hooks of a device, and RCU is held as long as the flowtable is used.
+pub(crate) unsafe fn of_hook<'a>(hook: &c::nf_hook_entry) -> Option<(&'a Flowtable, [bool; 2])> {
+    let code = hook.hook? as usize;
+    let ty = TYPES
+        .iter()
+        // SAFETY: Types are not changed while they are registered, apart from their links.
+        .map(|t| unsafe { &*t.0.get() })
+        .find(|t| t.hook.is_some_and(|hook| hook as usize == code))?;
+    let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
+        .map(|family| [family as c_int, c::NFPROTO_INET as c_int].contains(&ty.family));
+
+    // SAFETY: The private pointer of such a hook is the flowtable. It is freed a grace period after
+    // its hooks have been removed.
+    Some((unsafe { Flowtable::from_hook(hook.priv_) }, serves))
+}
+
 /// Keeps the types registered.
 pub(crate) struct Registration(());
 

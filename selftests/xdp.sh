@@ -1,0 +1,218 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# bpf_xdp_nft_flow_lookup() tells XDP programs of offloaded flows: what the kernel's
+# own selftest bpf/xdp_flowtable asks, and NAT, VLAN, and what is not to be told.
+#
+#      cl                       rt                        sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
+#      fd00:1::2          fd00:1::1     fd00:2::1         fd00:2::2
+#                                 wan.7 10.0.7.1 ---- eth0.7 10.0.7.2
+#
+# The program is attached to lan or wan.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.0.2.2 V6=fd00:2::2 TAGGED=10.0.7.2
+BPF=$TMP/bpf
+
+setup() {
+	clang -O2 -g -target bpf -I"/usr/include/$(uname -m)-linux-gnu" -c "$HERE/xdp_flow.bpf.c" -o "$TMP/xdp.o" || return
+	mkdir "$BPF" && mount -t bpf bpf "$BPF" || return
+
+	lan_wan || return
+	ipn "$rt" link add link wan name wan.7 type vlan id 7
+	ipn "$sv" link add link eth0 name eth0.7 type vlan id 7
+	addr "$rt" wan.7 10.0.7.1/24 fd00:7::1/64
+	addr "$sv" eth0.7 $TAGGED/24 fd00:7::2/64
+	ipn "$sv" route add 10.0.1.0/24 via 10.0.7.1 table 7
+	ipn "$sv" rule add from $TAGGED table 7
+	# Tags have to be in the frames for a program to see them.
+	offloads "$sv" eth0 txvlan off
+	busywait 5000 at "$cl" ping -c1 -W1 -q $TAGGED || { fail "no way over the VLAN"; return; }
+	serve "$sv"
+	CL_MAC=$(mac "$cl" eth0) SV_MAC=$(mac "$sv" eth0) LAN_MAC=$(mac "$rt" lan) WAN_MAC=$(mac "$rt" wan)
+	LAN=$(ipn "$rt" -j link show lan | jq -r '.[0].ifindex') WAN=$(ipn "$rt" -j link show wan | jq -r '.[0].ifindex')
+}
+
+# attach DEVICE [MODE]: a fresh copy of the program
+attach() {
+	[ "$FT" != ours ] || [ -e /sys/kernel/btf/nft_offload ] || { skip "the module was built without BTF"; return; }
+	rm -rf "$BPF/prog" "$BPF/maps"
+	mkdir "$BPF/maps"
+	want_ok "program does not load" bpftool prog load "$TMP/xdp.o" "$BPF/prog" type xdp pinmaps "$BPF/maps" || return
+	want_ok "program does not attach" at "$rt" bpftool net attach "${2:-xdpgeneric}" pinned "$BPF/prog" dev "$1" overwrite
+}
+detach() {
+	at "$rt" bpftool net detach "${2:-xdpgeneric}" dev "$1"
+	rm -rf "$BPF/prog" "$BPF/maps"
+}
+told() { bpftool -j map lookup pinned "$BPF/maps/told" key 0 0 0 0 | jq -c ".formatted.value | $1"; }
+told_zero() { bpftool -j map lookup pinned "$BPF/maps/told" key 0 0 0 0 >"$TMP/told"
+	bpftool map update pinned "$BPF/maps/told" key 0 0 0 0 value $(jq -r '.value[] | "0x00"' "$TMP/told") any; }
+# want WHAT FILTER EXPECTED
+want() { want_eq "$1" "$(told "$2")" "$3"; }
+bytes() { local a; for a in ${1//[:.]/ }; do case $1 in *:*) printf '%d,' "0x$a" ;; *) printf '%d,' "$a" ;; esac; done | sed 's/,$//; s/.*/[&]/'; }
+# an IPv4 address as the word that it is in memory
+word() { local IFS=.; set -- $1; echo $(($1 | $2 << 8 | $3 << 16 | $4 << 24)); }
+port_word() { echo $((($1 & 255) << 8 | $1 >> 8)); }
+
+talked() { # talked ADDRESS: a conversation that is offloaded
+	talk x "$cl" udp "$1" || return
+	say_ok x echo 20 200
+	offloaded_line udp $PORT || fail "not offloaded"
+}
+
+stream() { # 8 of 10, as the kernel's own selftest has it
+	rules || return
+	attach lan xdpdrv || return
+	bg "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
+	at "$cl" python3 -c '
+import socket, sys, time
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(10):
+	s.sendto(b"\xaa\xbb\xcc", (sys.argv[1], 6000))
+	time.sleep(.05)
+' "$1"
+	want_eq "packets that the program has seen" "$(told .seen)" 10
+	want_ge "of 10 packets, found" "$(told .hits)" 8
+	detach lan xdpdrv
+	rm -f "$TMP/sink.ready"
+}
+tcase "IPv4: eight of ten packets of a new stream are found" stream $V4
+tcase "IPv6: eight of ten packets of a new stream are found" stream $V6
+
+plain() { # ADDRESS
+	rules || return
+	talked "$1" || return
+	attach lan || return
+	say_ok x echo 5 200
+	want_ge "found at lan" "$(told .hits)" 5
+	want "direction" .dir 0
+	want "way out" .ifidx "$WAN"
+	want "addresses translated" '[.snat, .dnat]' '[0,0]'
+	if [ "$FT" = ours ]; then
+		want "source on the way out" .h_source "$(bytes "$WAN_MAC")"
+		want "destination on the way out" .h_dest "$(bytes "$SV_MAC")"
+	fi
+	detach lan
+	attach wan || return
+	say_ok x echo 5 200
+	want_ge "found at wan" "$(told .hits)" 5
+	want "direction" .dir 1
+	want "way out" .ifidx "$LAN"
+	if [ "$FT" = ours ]; then
+		want "source on the way out" .h_source "$(bytes "$LAN_MAC")"
+		want "destination on the way out" .h_dest "$(bytes "$CL_MAC")"
+	fi
+	detach wan
+	hush x
+}
+tcase "IPv4: both directions, and what to send them with" plain $V4
+tcase "IPv6: both directions, and what to send them with" plain $V6
+
+nat() {
+	rules "NAT=chain pre { type nat hook prerouting priority -100; ip daddr 10.0.1.1 udp dport 7000 dnat to $V4:$PORT; }
+		chain post { type nat hook postrouting priority 100; oifname wan masquerade; }" || return
+	talk x "$cl" udp 10.0.1.1 7000 || return
+	say_ok x echo 20 200
+	attach lan || return
+	say_ok x echo 5 200
+	want_ge "found at lan" "$(told .hits)" 5
+	want "addresses translated" '[.snat, .dnat]' '[1,1]'
+	# packets of the other direction go from the server to the router
+	want "new destination" '[.other_src[0], .other_sport]' "[$(word $V4),$(port_word $PORT)]"
+	want "new source" '.other_dst[0]' "$(word 10.0.2.1)"
+	detach lan
+	attach wan || return
+	say_ok x echo 5 200
+	want_ge "found at wan" "$(told .hits)" 5
+	want "new destination and source" '[.other_src[0], .other_dst[0], .other_dport]' \
+		"[$(word 10.0.1.2),$(word 10.0.1.1),$(port_word 7000)]"
+	detach wan
+	hush x
+}
+tcase "source and destination NAT" nat
+
+vlan() {
+	rules "DEVS=lan, wan" "WATCH=lan" || return
+	talked $TAGGED || return
+	attach lan || return
+	say_ok x echo 5 200
+	want_ge "found at lan" "$(told .hits)" 5
+	want "way out: directly to the device below the VLAN, with a tag" '[.xmit_type, .ifidx, .encaps, .encap]' "[3,$WAN,1,7]"
+	want "source on the way out" .h_source "$(bytes "$WAN_MAC")"
+	want "destination on the way out" .h_dest "$(bytes "$SV_MAC")"
+	detach lan
+	attach wan || return
+	say_ok x echo 5 200
+	want_ge "found at wan, in tagged frames" "$(told .hits)" 5
+	want "way out" '[.ifidx, .encaps]' "[$LAN,0]"
+	detach wan
+	hush x
+}
+tcase -x "VLAN: tagged frames are found, and those that are to be tagged" vlan
+
+not_told() {
+	rules || return
+	attach lan || return
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 1 200
+	want "size of the options" .wrong_size -22
+	want "no flow yet" .error -2
+	say_ok x echo 10 200
+	want_ge "found" "$(told .hits)" 1
+	told_zero
+	want_ok "change of the ruleset" nft_rt add table inet other
+	say_ok x echo 1 200
+	want "found before the new ruleset has agreed" .hits 0
+	say_ok x echo 10 200
+	want_ge "found afterwards" "$(told .hits)" 5
+	told_zero
+	want_ok "drop rule" nft_rt insert rule inet t forward udp dport $PORT drop
+	say x echo 1 200 >/dev/null
+	want "found though the ruleset drops it" .hits 0
+	detach lan
+	hush x
+}
+tcase -x "what the hook would not forward is not found" not_told
+
+forwards() { # the program forwards the packets, past the hook
+	rules || return
+	attach lan || return
+	stream_start $V4 || return
+	bpftool map update pinned "$BPF/maps/forward" key 0 0 0 0 value 1 0 0 0 any
+	sleep 0.3
+	told_zero
+	local fast
+	fast=$(stat_get packets_fast)
+	sleep 2
+	want_ge "forwarded by the program" "$(told .forwarded)" $((RATE / 2))
+	want_le "seen by the hook" $(($(stat_get packets_fast) - fast)) 10
+	streaming || fail "not offloaded any more"
+	stream_end 3000 2
+	detach lan
+}
+tcase -o "a program forwards by what it is told" forwards
+
+held() { # the module stays as long as a program needs it
+	nft_rt flush ruleset
+	attach lan || return
+	! rmmod nft_offload 2>/dev/null || fail "the module is gone"
+	detach lan
+	want_ok "unload" unload_ours
+	want_ok "load" load_ours
+	FLOWS_BEFORE=0
+	attach lan || return
+	detach lan
+}
+tcase -o "the module stays as long as a program needs it" held
+
+[ -e /proc/sys/net/core/bpf_jit_enable ] || skip_all "the kernel has no BPF JIT, which kernel functions need"
+[ "$(cat /proc/sys/net/core/bpf_jit_enable)" != 0 ] || sysctl -qw net.core.bpf_jit_enable=1
+for i in bpftool clang; do command -v $i >/dev/null || skip_all "needs $i"; done
+[ -e /usr/include/bpf/bpf_helpers.h ] || skip_all "needs libbpf's headers"
+
+SETUP=setup
+run_cases "$@"

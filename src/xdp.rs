@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Flows for XDP programs: the inside of `bpf_xdp_nft_flow_lookup()`, see `ffi/bpf.c`.
+//!
+//! A program that is told of a flow may forward the packet itself, past the hook. It is told only of
+//! flows whose next packet the hook would forward at this moment.
+
+use crate::{
+    entry::{
+        flag,
+        Entry, //
+    },
+    family::{
+        Family,
+        V4,
+        V6, //
+    },
+    ffi::{
+        self,
+        c, //
+    },
+    flowtable::{
+        self,
+        Flowtable, //
+    },
+    shape::Shape, //
+};
+use core::{
+    mem::MaybeUninit,
+    ptr,
+    slice, //
+};
+use kernel::{
+    error::{
+        code::*,
+        Error,
+        Result, //
+    },
+    ffi::c_int, //
+};
+use nft_flow::{
+    encap::{
+        Encap,
+        Encaps, //
+    },
+    key::{
+        Key,
+        L4Proto,
+        PortId, //
+    },
+    state::Direction, //
+};
+
+/// Finds the flow of a packet that has come to `dev`, and describes it. The direction of the packet,
+/// or an errno.
+///
+/// # Safety
+///
+/// Called by the kfunc only: RCU is held, the arguments are valid.
+#[no_mangle]
+unsafe extern "C" fn nfo_xdp_lookup(
+    dev: *const c::net_device,
+    key: *const c::nfo_xdp_key,
+    flow: *mut c::nfo_xdp_flow,
+) -> c_int {
+    // SAFETY: By the contract of this function.
+    let found = unsafe { hooks(dev) }.iter().find_map(|hook| {
+        // SAFETY: It is a hook of the device, and RCU is held.
+        unsafe {
+            let (ft, [v4, v6]) = flowtable::of_hook(hook)?;
+
+            match (*key).family {
+                V4::NFPROTO if v4 => lookup::<V4>(ft, &*key, flow),
+                V6::NFPROTO if v6 => lookup::<V6>(ft, &*key, flow),
+                _ => None,
+            }
+        }
+    });
+
+    match found.unwrap_or(Err(ENOENT)) {
+        Ok(dir) => dir as c_int,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// The ingress hooks of a device.
+///
+/// # Safety
+///
+/// `dev` is valid, and RCU is held as long as the hooks are used.
+unsafe fn hooks<'a>(dev: *const c::net_device) -> &'a [c::nf_hook_entry] {
+    // SAFETY: An RCU pointer, to as many hooks as the structure says.
+    unsafe {
+        let hooks = (&raw const (*dev).nf_hooks_ingress).read_volatile();
+
+        if hooks.is_null() {
+            return &[];
+        }
+        slice::from_raw_parts(
+            (&raw const (*hooks).hooks).cast(),
+            (*hooks).num_hook_entries.into(),
+        )
+    }
+}
+
+/// Finds a flow in one flowtable.
+///
+/// # Safety
+///
+/// As for [`nfo_xdp_lookup`].
+unsafe fn lookup<F: Family>(
+    ft: &Flowtable,
+    key: &c::nfo_xdp_key,
+    flow: *mut c::nfo_xdp_flow,
+) -> Option<Result<Direction>> {
+    // With others there is more in a key than ports.
+    let proto = L4Proto::from_number(key.l4proto)
+        .filter(|proto| matches!(proto, L4Proto::Tcp | L4Proto::Udp))?;
+    let port = PortId::from_ifindex(key.ifindex)?;
+    let mut encaps = Encaps::default();
+
+    // VLAN 0 is none.
+    if key.vlan_tci & 0x0fff_u16.to_be() != 0 {
+        encaps.push_inner(Encap::vlan(
+            u16::from_be(key.vlan_proto),
+            u16::from_be(key.vlan_tci),
+        ));
+    }
+    // SAFETY: RCU is held. All zeroes is a valid tuple.
+    unsafe {
+        let shape = encaps.shape(port);
+        let shape = ft.shapes.lookup(shape.hash(&ft.seed), &shape);
+        let port = match shape {
+            Some(shape) => shape.port,
+            None if encaps.is_empty() => port,
+            None => return None,
+        };
+        let mut tuple = MaybeUninit::<c::nf_conntrack_tuple>::zeroed().assume_init();
+
+        tuple.src.u3.all = key.saddr;
+        tuple.dst.u3.all = key.daddr;
+        tuple.src.u.all = key.sport;
+        tuple.dst.u.all = key.dport;
+
+        let key = F::key(&tuple, proto, port);
+        let entry = F::table(ft).lookup(key.hash(&ft.seed), &key)?;
+
+        Some(describe(ft, entry, flow))
+    }
+}
+
+/// Describes the flow of `entry`, if its next packet would be forwarded.
+///
+/// # Safety
+///
+/// As for [`nfo_xdp_lookup`].
+unsafe fn describe<F: Family>(
+    ft: &Flowtable,
+    entry: &Entry<F>,
+    out: *mut c::nfo_xdp_flow,
+) -> Result<Direction> {
+    let now = ffi::jiffies32();
+    let dir = entry.dir();
+    let flow = entry.flow();
+
+    // The hook finds out itself why, and does what is to be done.
+    if !entry.is_live()
+        || entry.ct.is_dying()
+        || !F::dst_valid(entry)
+        || !entry.agrees(ft.generation())
+        || entry.needs_secpath()
+        || entry.has_flag(flag::ASKED)
+        || (entry.is_bridged() && (!flow.cold.may_enter(dir) || flow.cold.refresh_due(dir, now)))
+    {
+        return Err(EAGAIN);
+    }
+    // SAFETY: RCU is held, and the caller gives us the memory.
+    unsafe {
+        let shapes = &flow.cold.shapes;
+        let [orig, reply] = &flow.entries;
+        let answer = c::nfo_xdp_flow {
+            ct: entry.ct.as_ptr(),
+            way: [
+                way(
+                    orig,
+                    reply,
+                    shapes.each_ref().map(|s| s.map(|s| s.as_ref())),
+                    entry,
+                )?,
+                way(
+                    reply,
+                    orig,
+                    [shapes[1], shapes[0]].map(|s| s.map(|s| s.as_ref())),
+                    entry,
+                )?,
+            ],
+        };
+
+        out.write(answer);
+    }
+    flow.cold.tcp.lose_sight();
+    entry.saw(now);
+    Ok(dir)
+}
+
+/// One direction. `shapes`: what packets of this one, and of the other one, come in with. `asked`:
+/// the direction that has to be complete.
+///
+/// # Safety
+///
+/// RCU is held.
+unsafe fn way<F: Family>(
+    entry: &Entry<F>,
+    answers: &Entry<F>,
+    [input, output]: [Option<&Shape>; 2],
+    asked: &Entry<F>,
+) -> Result<c::nfo_xdp_way> {
+    let plain = |entry: &Entry<F>| (entry.key_port(), Encaps::default(), false);
+    let (in_port, in_encaps, in_tunnel) = input.map_or_else(|| plain(entry), Shape::frame);
+    let (out_port, out_encaps, out_tunnel) = output.map_or_else(|| plain(answers), Shape::frame);
+    let must = ptr::eq(entry, asked);
+    let route = entry.dst.dev();
+    let mut h_dest = [0; 6];
+    // SAFETY: RCU is held: route, device and neighbour are valid.
+    let mut way = unsafe {
+        c::nfo_xdp_way {
+            in_ifindex: in_port.raw(),
+            out_ifindex: (*route).ifindex as u32,
+            h_source: [0; 6],
+            h_dest,
+            encap: [c::nfo_xdp_encap { id: 0, proto: 0 }; 2],
+            encap_num: 0,
+            tun_num: in_tunnel.into(),
+            xmit_type: c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_NEIGH as u8,
+            mtu: entry.mtu,
+            cookie: entry.cookie,
+            dst: entry.dst.as_ptr(),
+        }
+    };
+
+    for encap in in_encaps.as_slice() {
+        // The structure has no room for QinQ and PPPoE together.
+        let Some(place) = way.encap.get_mut(usize::from(way.encap_num)) else {
+            return Err(EOPNOTSUPP);
+        };
+        *place = c::nfo_xdp_encap {
+            id: encap.id(),
+            proto: encap.ethertype().to_be(),
+        };
+        way.encap_num += 1;
+    }
+    if entry.is_xfrm() {
+        way.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_XFRM as u8;
+        return Ok(way);
+    }
+    if out_tunnel {
+        // To the tunnel's device.
+        return Ok(way);
+    }
+
+    let neigh = entry.neigh();
+    let connected = |neigh: *mut c::neighbour| {
+        // SAFETY: RCU is held; both fields are single words.
+        unsafe {
+            let state = (&raw const (*neigh).nud_state).read_volatile();
+            let dead = (&raw const (*neigh).dead).read_volatile();
+
+            dead == 0 && u32::from(state) & c::NUD_CONNECTED != 0
+        }
+    };
+    // SAFETY: As above.
+    let mut address = |neigh| unsafe { c::nfo_neigh_ha(neigh, h_dest.as_mut_ptr()) };
+    if (neigh.is_null() || !connected(neigh) || !address(neigh)) && must {
+        return Err(EAGAIN);
+    }
+    way.h_dest = h_dest;
+    match output {
+        // Down to where the answers come in.
+        Some(shape) => {
+            if !out_encaps.is_empty() || out_port.raw() != way.out_ifindex {
+                way.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_DIRECT as u8;
+                way.out_ifindex = out_port.raw();
+            }
+            way.h_source = shape.mac;
+        }
+        // SAFETY: As above; an Ethernet device's address has six bytes.
+        None => unsafe {
+            if (*route).addr_len == 6 {
+                way.h_source = (*route).dev_addr.cast::<[u8; 6]>().read();
+            }
+        },
+    }
+    Ok(way)
+}
+
+/// Makes `bpf_xdp_nft_flow_lookup()` known. It goes with the module, which stays as long as a program
+/// that calls it is loaded.
+pub(crate) fn register() {
+    // SAFETY: Once, by the module's init. Without BTF there is no such function, and that is fine.
+    let err = unsafe { c::nfo_bpf_register() };
+
+    if err != 0 {
+        kernel::pr_warn!(
+            "no bpf_xdp_nft_flow_lookup for XDP programs: {:?}\n",
+            Error::from_errno(err)
+        );
+    }
+}
