@@ -380,7 +380,7 @@ proptest! {
 
     #[test]
     fn dscp(
-        (version, packet) in version().prop_flat_map(|v| (Just(v), packet(v))),
+        (version, packet) in version().prop_flat_map(|v| (Just(v), packet(v, true))),
         before in any::<u8>(),
         dscp in any::<u8>(),
     ) {
