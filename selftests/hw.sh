@@ -82,7 +82,6 @@ forwards() { # forwards PROFILE PROTO ADDRESS NAT
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 	want_eq "duplicate rules" "$(mock_get duplicates)" 0
 }
-DNAT4="chain pre { type nat hook prerouting priority -100; meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.2.2:5000; };"
 tcase "mlx5: IPv4 udp routed"     forwards mlx5 udp $V4 ""
 tcase "mlx5: IPv4 udp masquerade" forwards mlx5 udp $V4 "$(masq)"
 tcase "mlx5: IPv6 udp masquerade" forwards mlx5 udp $V6 "$(masq)"

@@ -49,6 +49,7 @@ detach() {
 }
 told() { bpftool -j map lookup pinned "$BPF/maps/told" key 0 0 0 0 | jq -c ".formatted.value | $1"; }
 told_zero() { bpftool -j map lookup pinned "$BPF/maps/told" key 0 0 0 0 >"$TMP/told"
+	# shellcheck disable=SC2046 # a word for each byte
 	bpftool map update pinned "$BPF/maps/told" key 0 0 0 0 value $(jq -r '.value[] | "0x00"' "$TMP/told") any; }
 # want WHAT FILTER EXPECTED
 want() { want_eq "$1" "$(told "$2")" "$3"; }

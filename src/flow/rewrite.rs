@@ -387,8 +387,8 @@ pub fn set_dscp6(hdr: &mut [u8], dscp: u8) {
         return;
     };
 
-    *a = *a & 0xf0 | dscp >> 4;
-    *b = *b & 0x3f | (dscp & 0x0c) << 4;
+    *a = *a & 0xf0 | (dscp >> 4);
+    *b = *b & 0x3f | ((dscp & 0x0c) << 4);
 }
 
 /// Writes ports and checksum of a header of TCP or UDP.

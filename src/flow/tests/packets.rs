@@ -392,8 +392,8 @@ proptest! {
                 let check = naive::checksum(&[&packet[..20]]);
                 packet[10..12].copy_from_slice(&check.to_be_bytes());
             } else {
-                packet[0] = 0x60 | field >> 4;
-                packet[1] = packet[1] & 0x0f | field << 4;
+                packet[0] = 0x60 | (field >> 4);
+                packet[1] = packet[1] & 0x0f | (field << 4);
             }
         };
         let (mut got, mut expected) = (packet.clone(), packet);
