@@ -7,7 +7,8 @@
 #   T=kernel:NAME    a test of the kernel's own tools/testing/selftests/net, unmodified
 #   ARGS='...'       arguments for it
 #   FT=intree        with the kernel's C modules instead of ours
-#   KSFT_QUICK=1     on the slow lanes (all but uml) the choice of selftests/vm/quick only, as CI does
+#   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of selftests/vm/quick only, on
+#                    uml every test, but of those that are named there the given cases
 #   KSFT_TIMEOUT=S   seconds per test (default: timeout= in settings; x5 with the debug kernel)
 here=$(cd "$(dirname "$0")" && pwd)
 kernel_tests=${KSELFTEST:-/opt/kselftest}/net
@@ -171,15 +172,17 @@ check() {
 	fi
 }
 
-# quick: what CI runs on a slow lane: lines of lane, test and patterns of its cases.
-quick() { sed -n "s/^${LANE}[[:space:]]\+//p" "$here/vm/quick"; }
+# quick [TEST]: what CI runs on this lane: lines of test and pattern of its cases; those of TEST.
+quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/vm/quick"; }
 
 tests=() args=()
 case $T in
 '')	if [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
 		while read -r t pattern; do tests+=("$here/$t") args+=("$pattern"); done < <(quick)
 	else
-		while read -r t; do tests+=("$here/$t") args+=("$ARGS"); done < <(list_tests)
+		while read -r t; do
+			tests+=("$here/$t") args+=("${ARGS:-${KSFT_QUICK:+$(quick "$t")}}")
+		done < <(list_tests)
 	fi
 	# The kernel's own test of flowtables, unmodified, with sizes that bound its time.
 	t=$kernel_tests/netfilter/nft_flowtable.sh
