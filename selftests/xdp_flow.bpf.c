@@ -108,7 +108,7 @@ int xdp_flow(struct xdp_md *ctx)
 	struct bpf_fib_lookup tuple = { .ifindex = ctx->ingress_ifindex };
 	struct bpf_flowtable_opts___local opts = {};
 	struct flow_offload_tuple_rhash *th;
-	struct flow_offload_tuple *other;
+	struct flow_offload_tuple *this, *other;
 	struct ethhdr *eth = data;
 	struct flow_offload *flow;
 	struct iphdr *iph = NULL;
@@ -171,8 +171,9 @@ int xdp_flow(struct xdp_md *ctx)
 		return XDP_PASS;
 	__sync_fetch_and_add(&t->hits, 1);
 
-	t->dir = BPF_CORE_READ_BITFIELD_PROBED(&th->tuple, dir);
-	t->xmit_type = BPF_CORE_READ_BITFIELD_PROBED(&th->tuple, xmit_type);
+	this = (void *)th + bpf_core_field_offset(struct flow_offload_tuple_rhash, tuple);
+	t->dir = BPF_CORE_READ_BITFIELD_PROBED(this, dir);
+	t->xmit_type = BPF_CORE_READ_BITFIELD_PROBED(this, xmit_type);
 	t->ifidx = BPF_CORE_READ(th, tuple.out.ifidx);
 	BPF_CORE_READ_INTO(&t->h_source, th, tuple.out.h_source);
 	BPF_CORE_READ_INTO(&t->h_dest, th, tuple.out.h_dest);

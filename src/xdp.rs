@@ -259,18 +259,21 @@ unsafe fn way<F: Family>(
     }
 
     let neigh = entry.neigh();
-    let connected = |neigh: *mut c::neighbour| {
-        // SAFETY: RCU is held; both fields are single words.
+    // What sending to it would do: a neighbour that was silent for a while is asked, and used
+    // meanwhile.
+    let mut address = |neigh: *mut c::neighbour| {
+        // SAFETY: RCU is held: the neighbour is valid. Both fields are single words.
         unsafe {
-            let state = (&raw const (*neigh).nud_state).read_volatile();
-            let dead = (&raw const (*neigh).dead).read_volatile();
-
-            dead == 0 && u32::from(state) & c::NUD_CONNECTED != 0
+            if (&raw const (*neigh).dead).read_volatile() != 0 {
+                return false;
+            }
+            if u32::from((&raw const (*neigh).nud_state).read_volatile()) & c::NUD_CONNECTED == 0 {
+                c::nfo_neigh_resolve(neigh);
+            }
+            c::nfo_neigh_ha(neigh, h_dest.as_mut_ptr())
         }
     };
-    // SAFETY: As above.
-    let mut address = |neigh| unsafe { c::nfo_neigh_ha(neigh, h_dest.as_mut_ptr()) };
-    if (neigh.is_null() || !connected(neigh) || !address(neigh)) && must {
+    if must && (neigh.is_null() || !address(neigh)) {
         return Err(EAGAIN);
     }
     way.h_dest = h_dest;

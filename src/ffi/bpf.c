@@ -10,7 +10,7 @@
  *  - A tag in fib_tuple->h_vlan_proto and h_vlan_TCI is part of what is looked for.
  *  - out.h_source and out.h_dest are filled in as well where xmit_type is NEIGH.
  *  - No flow is found for a packet that the flowtable itself would not forward at this moment: the
- *    ruleset or a route has changed, the neighbour has to be asked, the link is to be kept alive.
+ *    ruleset or a route has changed, the neighbour is not known, a bridge is to see its station.
  */
 #include <linux/bpf.h>
 #include <linux/btf.h>
