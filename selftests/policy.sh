@@ -47,7 +47,7 @@ kept() { # an unrelated change
 	done
 	fast_now
 	ct_offloaded -p udp --orig-port-dst 6000 || fail "not offloaded any more"
-	stream_end 300 0
+	stream_end 1000 0
 }
 tcase "IPv4: unrelated changes lose nothing" kept $V4
 tcase "IPv6: unrelated changes lose nothing" kept $V6
@@ -105,7 +105,7 @@ disowned() { # no rule adds it any more
 	fast_now
 	want_ok "delete the flow rule" nft_rt flush chain inet t forward
 	busywait $((5000 * SLOW)) ct_back -p udp --orig-port-dst 6000 || fail "still offloaded"
-	stream_end 300 0
+	stream_end 1000 0
 }
 tcase -x "without the rule the flow goes back to conntrack, nothing lost" disowned
 
