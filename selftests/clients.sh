@@ -19,7 +19,8 @@ c1='' c2='' c3=''
 
 setup() {
 	lan_wan && ns_add c1 c2 || return
-	{ echo "link add podman0 type bridge forward_delay 0 mcast_snooping 0"
+	# with an address of its own, or it would have another one when a container comes
+	{ echo "link add podman0 address 02:88:00:00:00:01 type bridge forward_delay 0 mcast_snooping 0"
 	addr_lines podman0 10.88.0.1/16 fd00:88::1/64; } | batch "$rt"
 	container c1 2 && container c2 3 && serve "$sv" && serve "$cl"
 }
