@@ -81,6 +81,8 @@ class Server(threading.Thread):
                 s.bind(("::", 5000))
                 s.setblocking(False)
             tcp.listen(50)
+        except FileNotFoundError:
+            return  # gone before it began
         except OSError as e:
             bad(f"server in {self.ns}: {e}")
             return
@@ -135,6 +137,8 @@ class Client(threading.Thread):
     def run(self):
         try:
             enter(self.ns)
+        except FileNotFoundError:
+            return
         except OSError as e:
             bad(f"client in {self.ns}: {e}")
             return
