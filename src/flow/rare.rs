@@ -333,7 +333,7 @@ fn has_control_chunk(
         // Chunks are padded to words.
         at = at.wrapping_add(size.wrapping_add(3) & !3);
     }
-    Ok(true)
+    Ok(at < len)
 }
 
 /// Writes the ports of SCTP, whose checksum does not cover the addresses; `len` is the length of
