@@ -151,7 +151,10 @@ class Port(raw.Port):
 
 
 def chatter(f):
-    """What the router says of itself: ARP requests, multicast listener reports, solicitations."""
+    """What the router says of itself: ARP requests, multicast listener reports, solicitations. Those of
+    its VLAN devices have tags."""
+    while f[12:14] in (b"\x81\x00", b"\x88\xa8"):
+        f = f[:12] + f[16:]
     return f[12:14] == b"\x08\x06" and f[20:22] == b"\x00\x01" or raw.chatter(f) and f[12:14] == b"\x86\xdd"
 
 
