@@ -9,7 +9,7 @@ VM := selftests/vm
 DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
-.PHONY: all modules modules_install install uninstall demo test check-host check-uml check-stock check-arm64 check-debug \
+.PHONY: all modules modules_install install uninstall demo test check-host check-uml check-stock check-arm64 check-vfio check-debug \
 	vm uml fuzz fmt clippy doctor clean distclean help
 
 all: modules
@@ -30,10 +30,11 @@ test:
 ## check-uml          kselftests in User Mode Linux (fast)
 ## check-stock        kselftests in the unmodified Debian kernel
 ## check-arm64        kselftests in the unmodified Debian kernel for arm64, emulated (not part of test)
+## check-vfio         the native PPE engine against a model of the PPE outside of the guest
 ## check-debug        kselftests on two debug kernels: KASAN and kmemleak, then lockdep
 ##                      T=name one test, T=kernel:name one of the kernel's own net selftests,
 ##                      ARGS='...' its arguments, FT=intree the kernel's C modules instead of ours
-check-host check-uml check-stock check-arm64: check-%:
+check-host check-uml check-stock check-arm64 check-vfio: check-%:
 	@$(VM)/check $*
 
 check-debug:

@@ -277,6 +277,10 @@ lan_wan() {
 	ns_add cl rt sv || return 1
 	ip link add lan netns "$rt" type veth peer name eth0 netns "$cl" &&
 	ip link add wan netns "$rt" type veth peer name eth0 netns "$sv" || { fail "veth"; return 1; }
+	wired
+}
+# wired: addresses and routes for the three, whose devices are there
+wired() {
 	router_on "$rt"
 	# a slow machine must not see flows go idle between two steps of a test
 	modprobe -q nf_conntrack

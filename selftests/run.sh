@@ -177,7 +177,9 @@ quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/vm/qui
 
 tests=() args=()
 case $T in
-'')	if [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
+'')	if [ "$LANE" = vfio ]; then
+		tests=("$here/ppe_device.sh") args=("$ARGS") # the only one that has a use for this lane
+	elif [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
 		while read -r t pattern; do tests+=("$here/$t") args+=("$pattern"); done < <(quick)
 	else
 		while read -r t; do
@@ -186,7 +188,7 @@ case $T in
 	fi
 	# The kernel's own test of flowtables, unmodified, with sizes that bound its time.
 	t=$kernel_tests/netfilter/nft_flowtable.sh
-	if [ -e "$t" ] && [ "$LANE" != lockdep ]; then
+	if [ -e "$t" ] && [ "$LANE" != lockdep ] && [ "$LANE" != vfio ]; then
 		tests+=("$t") args+=("-o 8000 -l 1500 -r 2000 -s 2097152")
 	fi ;;
 kernel:*)

@@ -227,30 +227,70 @@ const ROUTE4: u32 = 1;
 const ROUTE6_3: u32 = 4;
 const ROUTE6_5: u32 = 5;
 
-/// One entry, in memory.
-struct Entry<'a>(&'a mut [u8]);
+/// The table, in memory that the driver reads and writes as well: each word may change at any time.
+pub trait Memory {
+    /// Reads a word.
+    fn load(&self, word: usize) -> u32;
 
-impl Entry<'_> {
+    /// Writes a word.
+    fn store(&mut self, word: usize, value: u32);
+
+    /// Writes a word if it still is what it was. False if it is not.
+    fn replace(&mut self, word: usize, was: u32, value: u32) -> bool;
+}
+
+/// Memory that nobody else writes at the same time.
+impl Memory for [u8] {
+    fn load(&self, word: usize) -> u32 {
+        u32::from_le_bytes(self[4 * word..][..4].try_into().unwrap())
+    }
+
+    fn store(&mut self, word: usize, value: u32) {
+        self[4 * word..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn replace(&mut self, word: usize, was: u32, value: u32) -> bool {
+        let same = self.load(word) == was;
+        if same {
+            self.store(word, value);
+        }
+        same
+    }
+}
+
+/// One entry, in memory.
+struct Entry<'a, M: Memory + ?Sized> {
+    memory: &'a mut M,
+    first: usize,
+}
+
+impl<M: Memory + ?Sized> Entry<'_, M> {
     fn word(&self, at: usize) -> u32 {
-        u32::from_le_bytes(self.0[at..at + 4].try_into().unwrap())
+        self.memory.load(self.first + at / 4)
     }
 
     fn half(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.0[at..at + 2].try_into().unwrap())
+        (self.word(at) >> (8 * (at & 2))) as u16
     }
 
     fn set(&mut self, at: usize, word: u32) {
-        self.0[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        self.memory.store(self.first + at / 4, word);
     }
 
     fn ib1(&self) -> u32 {
         self.word(0)
     }
+
+    /// A new first word, unless the driver has written one meanwhile.
+    fn set_ib1(&mut self, was: u32, ib1: u32) -> bool {
+        self.memory.replace(self.first, was, ib1)
+    }
 }
 
 /// An engine.
 pub struct Engine {
-    config: Config,
+    /// What registers say. The generation and the number of slots stay.
+    pub config: Config,
     /// The clock.
     pub now: u32,
     counts: Vec<Count>,
@@ -326,6 +366,24 @@ impl Engine {
         self.config.entries * bits(self.config.generation).size
     }
 
+    /// Reads a counter.
+    pub fn count(&self, slot: u16) -> Count {
+        self.counts[usize::from(slot)]
+    }
+
+    /// Entries in force.
+    ///
+    /// # Panics
+    ///
+    /// If the table is smaller than [`Self::table_size`].
+    pub fn bound(&self, table: &(impl Memory + ?Sized)) -> usize {
+        let words = bits(self.config.generation).size / 4;
+
+        (0..self.config.entries)
+            .filter(|slot| state(table.load(slot * words)) == BIND)
+            .count()
+    }
+
     /// Reads a counter, and clears it.
     pub fn take_count(&mut self, slot: u16) -> Count {
         std::mem::take(&mut self.counts[usize::from(slot)])
@@ -336,7 +394,7 @@ impl Engine {
     /// # Panics
     ///
     /// If the table is smaller than [`Self::table_size`].
-    pub fn receive(&mut self, table: &mut [u8], frame: &[u8]) -> Verdict {
+    pub fn receive(&mut self, table: &mut (impl Memory + ?Sized), frame: &[u8]) -> Verdict {
         let cpu = |reason, slot| Verdict::Cpu { reason, slot };
         let p = match frame::parse(frame) {
             Ok(p) => p,
@@ -348,7 +406,10 @@ impl Engine {
         let mut free = None;
 
         for slot in bucket..bucket + b.ways {
-            let mut e = Entry(&mut table[slot * b.size..][..b.size]);
+            let mut e = Entry {
+                memory: table,
+                first: slot * b.size / 4,
+            };
             let ib1 = e.ib1();
             if bit(ib1, 31) {
                 continue;
@@ -365,31 +426,39 @@ impl Engine {
                 return self.hit(&mut e, slot as u16, &p, frame);
             }
             if free.is_none() && matches!(state(ib1), INVALID | FIN) {
-                free = Some(slot);
+                free = Some((slot, ib1));
             }
         }
         if p.tcp_end {
             return cpu(Reason::TcpFlags, None);
         }
-        let Some(slot) = free else {
+        let Some((slot, was)) = free else {
             return cpu(Reason::Miss, None);
         };
 
         // It is remembered.
-        let mut e = Entry(&mut table[slot * b.size..][..b.size]);
-        e.0.fill(0);
-        for (n, word) in key.words.iter().enumerate() {
-            e.set(4 + 4 * n, *word);
-        }
+        let mut e = Entry {
+            memory: table,
+            first: slot * b.size / 4,
+        };
         let seen = (1 << 8) | self.now & 0xff;
-        e.set(
-            0,
-            (UNBIND << 28) | (key.kind << b.kind.0) | (u32::from(key.udp) << 30) | seen,
-        );
+        let ib1 = (UNBIND << 28) | (key.kind << b.kind.0) | (u32::from(key.udp) << 30) | seen;
+        if !e.set_ib1(was, ib1) {
+            return cpu(Reason::Miss, None);
+        }
+        for at in (4..b.size).step_by(4) {
+            e.set(at, key.words.get(at / 4 - 1).copied().unwrap_or(0));
+        }
         cpu(Reason::Unbound, Some(slot as u16))
     }
 
-    fn hit(&mut self, e: &mut Entry<'_>, slot: u16, p: &Parsed, frame: &[u8]) -> Verdict {
+    fn hit<M: Memory + ?Sized>(
+        &mut self,
+        e: &mut Entry<'_, M>,
+        slot: u16,
+        p: &Parsed,
+        frame: &[u8],
+    ) -> Verdict {
         let b = bits(self.config.generation);
         let ib1 = e.ib1();
         let cpu = |reason| Verdict::Cpu {
@@ -400,7 +469,7 @@ impl Engine {
         match state(ib1) {
             UNBIND => {
                 let seen = ((ib1 >> 8) & 0xffff).saturating_add(1).min(0xffff);
-                e.set(0, ib1 & 0xff00_0000 | (seen << 8) | self.now & 0xff);
+                e.set_ib1(ib1, ib1 & 0xff00_0000 | (seen << 8) | self.now & 0xff);
                 return cpu(match seen >= self.config.bind_rate.into() {
                     true => Reason::UnboundRate,
                     false => Reason::Unbound,
@@ -410,7 +479,7 @@ impl Engine {
             _ => return cpu(Reason::Unbound),
         }
         if p.tcp_end {
-            e.set(0, ib1 & !(3 << 28) | (FIN << 28));
+            e.set_ib1(ib1, ib1 & !(3 << 28) | (FIN << 28));
             return cpu(Reason::BoundFin);
         }
         if bit(ib1, b.ttl) && p.ttl <= 1 {
@@ -429,12 +498,10 @@ impl Engine {
 
         // Around the packet.
         let mut out = Vec::with_capacity(frame.len() + 16);
-        let mac = |out: &mut Vec<u8>, hi: usize, lo: usize| {
+        for (hi, lo) in [(4, 10), (12, 18)] {
             out.extend(e.word(l2 + hi).to_be_bytes());
             out.extend(e.half(l2 + lo).to_be_bytes());
-        };
-        mac(&mut out, 4, 10);
-        mac(&mut out, 12, 18);
+        }
         for n in 0..tags {
             // A switch's special tag stands where the EtherType of the first one would.
             let tpid = match n == 0 && !bit(ib1, b.tagged) {
@@ -468,7 +535,7 @@ impl Engine {
         }
         out.extend(packet);
 
-        e.set(0, ib1 & !b.time | self.now & b.time);
+        e.set_ib1(ib1, ib1 & !b.time | self.now & b.time);
         if bit(ib2, b.count) {
             let count = &mut self.counts[usize::from(slot)];
             count.packets += 1;
@@ -514,12 +581,15 @@ impl Engine {
     /// # Panics
     ///
     /// If the table is smaller than [`Self::table_size`].
-    pub fn scan(&mut self, table: &mut [u8]) {
+    pub fn scan(&mut self, table: &mut (impl Memory + ?Sized)) {
         let b = bits(self.config.generation);
         let ages = self.config.ages;
 
         for slot in 0..self.config.entries {
-            let mut e = Entry(&mut table[slot * b.size..][..b.size]);
+            let mut e = Entry {
+                memory: table,
+                first: slot * b.size / 4,
+            };
             let ib1 = e.ib1();
             let (mask, limit) = match state(ib1) {
                 UNBIND => (0xff, ages.unbound),
@@ -530,7 +600,7 @@ impl Engine {
             };
             let idle = self.now.wrapping_sub(ib1 & mask) & mask;
             if idle > limit.into() {
-                e.set(0, ib1 & !(3 << 28));
+                e.set_ib1(ib1, ib1 & !(3 << 28));
             }
         }
     }

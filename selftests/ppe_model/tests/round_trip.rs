@@ -92,13 +92,14 @@ fn world(soc: &'static Soc) -> World {
 
 impl World {
     fn receive(&mut self, frame: &[u8]) -> Verdict {
-        self.model.receive(&mut self.table.0.borrow_mut(), frame)
+        self.model
+            .receive(&mut self.table.0.borrow_mut()[..], frame)
     }
 
     fn tick(&mut self, now: u32) {
         self.clock.set(now);
         self.model.now = now;
-        self.model.scan(&mut self.table.0.borrow_mut());
+        self.model.scan(&mut self.table.0.borrow_mut()[..]);
     }
 }
 

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's memory, as far as QEMU has given it to the device.
+
+use ppe_model::Memory;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{
+    self,
+    NonNull, //
+};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+
+/// A range of guest memory.
+///
+/// # Invariants
+///
+/// `at` is the start of a shared mapping of `size` bytes, which is ours until this is dropped.
+struct Map {
+    address: u64,
+    size: u64,
+    at: NonNull<libc::c_void>,
+}
+
+// SAFETY: A mapping belongs to the process, not to a thread.
+unsafe impl Send for Map {}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: By the invariants of `Map`.
+        unsafe { libc::munmap(self.at.as_ptr(), self.size as usize) };
+    }
+}
+
+/// All ranges.
+#[derive(Default)]
+pub(crate) struct Maps(Vec<Map>);
+
+impl Maps {
+    /// Adds a range: `size` bytes of a file from `offset` on.
+    pub(crate) fn add(
+        &mut self,
+        address: u64,
+        size: u64,
+        offset: u64,
+        file: &File,
+        writable: bool,
+    ) -> io::Result<()> {
+        let mut prot = libc::PROT_READ;
+        if writable {
+            prot |= libc::PROT_WRITE;
+        } else {
+            // Ours is written, and nothing that is read only can be a table.
+            return Ok(());
+        }
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        // SAFETY: A new mapping, at a place that the kernel chooses.
+        let at = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size as usize,
+                prot,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                offset,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = NonNull::new(at).ok_or_else(|| io::Error::other("mapped at zero"))?;
+        // INVARIANT: Just mapped.
+        self.0.push(Map { address, size, at });
+        Ok(())
+    }
+
+    /// Takes the ranges within `size` bytes from `address` on away.
+    pub(crate) fn remove(&mut self, address: u64, size: u64) {
+        self.0
+            .retain(|m| m.address < address || m.address + m.size > address + size);
+    }
+
+    /// A table of `size` bytes at `address`, if all of it is there.
+    pub(crate) fn table(&self, address: u64, size: usize) -> Option<Table<'_>> {
+        let map = self.0.iter().find(|m| {
+            address >= m.address && address + size as u64 <= m.address.saturating_add(m.size)
+        })?;
+        if address % 4 != 0 {
+            return None;
+        }
+        // SAFETY: Within the mapping, as was just checked. It is written by others at the same
+        // time: hence atomics. It lives as long as `self` is borrowed, by the invariants of `Map`.
+        let words = unsafe {
+            let first = map
+                .at
+                .as_ptr()
+                .cast::<AtomicU32>()
+                .byte_add((address - map.address) as usize);
+            std::slice::from_raw_parts(first, size / 4)
+        };
+        Some(Table(words))
+    }
+}
+
+/// A table in the guest's memory.
+pub(crate) struct Table<'a>(&'a [AtomicU32]);
+
+impl Memory for Table<'_> {
+    fn load(&self, word: usize) -> u32 {
+        u32::from_le(self.0[word].load(Ordering::SeqCst))
+    }
+
+    fn store(&mut self, word: usize, value: u32) {
+        self.0[word].store(value.to_le(), Ordering::SeqCst);
+    }
+
+    fn replace(&mut self, word: usize, was: u32, value: u32) -> bool {
+        self.0[word]
+            .compare_exchange(
+                was.to_le(),
+                value.to_le(),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            )
+            .is_ok()
+    }
+}
