@@ -50,8 +50,7 @@ use nft_flow::{
     },
     parse::{
         tcp,
-        Miss,
-        Packet, //
+        Miss, //
     },
     reason::{
         MissReason,
@@ -311,10 +310,11 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     if pkt.proto == L4Proto::Tcp {
         if !tcp::is_data(pkt.tcp_flags) {
-            return Err(control(entry, &pkt));
+            return Err(control(entry, pkt.tcp_flags, pkt.seq));
         }
         if !entry.sent.note(pkt.seq_end(), entry.reach) {
-            out_of_reach(entry, &pkt, skb, offset)?;
+            let thoff = offset.wrapping_add(pkt.thoff.into());
+            out_of_reach(entry, pkt.seq_end(), skb, thoff)?;
         }
     }
     let generation = ft.generation();
@@ -476,31 +476,30 @@ fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) ->
     reason
 }
 
-/// A SYN, FIN or RST, or a segment without ACK, is for conntrack to judge.
+/// A SYN, FIN or RST, or a segment without ACK, is for conntrack to judge. The packet's fields come one by
+/// one: a reference would keep the packet in memory, on the fast path too.
 #[cold]
-fn control<F: Family>(entry: &Entry<F>, pkt: &Packet<F::Key>) -> MissReason {
-    if pkt.tcp_flags & tcp::CONTROL != 0 {
-        entry.flow().ask(entry.dir(), pkt.tcp_flags, pkt.seq);
+fn control<F: Family>(entry: &Entry<F>, flags: u8, seq: u32) -> MissReason {
+    if flags & tcp::CONTROL != 0 {
+        entry.flow().ask(entry.dir(), flags, seq);
     }
     MissReason::TcpFlags
 }
 
-/// A TCP packet is further ahead or behind than it can be, as far as we know.
+/// A TCP packet, with its header at `thoff`, is further ahead or behind than it can be, as far as we know.
 #[cold]
 fn out_of_reach<F: Family>(
     entry: &Entry<F>,
-    pkt: &Packet<F::Key>,
+    seq_end: u32,
     skb: Skb,
-    offset: usize,
+    thoff: usize,
 ) -> Result<(), MissReason> {
-    let thoff = offset.wrapping_add(pkt.thoff.into());
+    // Data, so the flag ACK is set.
     let ack = skb
         .head()
         .get(thoff..)
-        .and_then(|l4| l4.get(8..12))
-        .and_then(|ack| ack.try_into().ok())
-        .filter(|_| pkt.tcp_flags & tcp::ACK != 0)
-        .map(u32::from_be_bytes);
+        .and_then(<[u8]>::first_chunk::<12>)
+        .map(|&[.., a, b, c, d]| u32::from_be_bytes([a, b, c, d]));
 
-    crate::tcp::out_of_reach(entry, pkt.seq_end(), ack)
+    crate::tcp::out_of_reach(entry, seq_end, ack)
 }
