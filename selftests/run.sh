@@ -9,6 +9,7 @@
 #   FT=intree        with the kernel's C modules instead of ours
 #   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of selftests/vm/quick only, on
 #                    uml every test, but of those that are named there the given cases
+#   KSFT_SHARD=.K-N  of all tests, those that fall to guest K of N
 #   KSFT_TIMEOUT=S   seconds per test (default: timeout= in settings; x5 with the debug kernel)
 here=$(cd "$(dirname "$0")" && pwd)
 kernel_tests=${KSELFTEST:-/opt/kselftest}/net
@@ -205,6 +206,12 @@ kernel:*)
 	# one that is run by hand only (TEST_PROGS_EXTENDED)
 	if [ "${#tests[@]}" = 0 ] && [ -e "$here/${T%.sh}.sh" ]; then tests=("$here/${T%.sh}.sh") args=("$ARGS"); fi ;;
 esac
+if [[ ${KSFT_SHARD:-} =~ ^\.([0-9]+)-([0-9]+)$ ]]; then
+	for i in "${!tests[@]}"; do
+		[ $((i % BASH_REMATCH[2] + 1)) = "${BASH_REMATCH[1]}" ] || unset "tests[i]" "args[i]"
+	done
+	tests=("${tests[@]}") args=("${args[@]}")
+fi
 [ "${#tests[@]}" -gt 0 ] || { echo "Bail out! no test ${T:+matches T=$T}"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 [ "$LANE" = uml ] || export KSFT_MACHINE_SLOW=yes
