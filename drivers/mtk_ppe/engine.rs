@@ -20,9 +20,12 @@ use crate::{
     },
     ffi, //
 };
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering, //
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
+    }, //
 };
 use kernel::{
     debugfs::Scope,
@@ -94,6 +97,8 @@ struct Inner {
     /// None any more when the device is gone.
     ppes: KVec<OnePpe>,
     board: Board,
+    /// Flowtables that a MAC is bound for: a new ruleset is there before the old one goes.
+    users: [u32; 3],
     /// Counters, which only the engines look at.
     _counters: KVec<Coherent<[u32]>>,
 }
@@ -143,6 +148,7 @@ impl Engines {
                     Inner {
                         ppes,
                         board,
+                        users: [0; 3],
                         _counters: counters,
                     },
                     "nft_offload::mtk_ppe"
@@ -233,24 +239,31 @@ impl FlowEngine for Engines {
 
     fn bind(&self, port: Port) -> Result<(), BindError> {
         // SAFETY: The device is registered, by the invariants of `Port`; an address of six bytes
-        // can be read.
-        let mac = unsafe {
+        // can be read, and so can the heads of its lists.
+        let (mac, stacked) = unsafe {
             let dev = &*port.dev;
             if dev.addr_len != 6 {
                 return Err(BindError::NoHardware);
             }
-            dev.dev_addr.cast::<Mac>().read()
+            let below = &raw const dev.adj_list.lower;
+            let mac = dev.dev_addr.cast::<Mac>().read();
+            (mac, !ptr::eq((*below).next, below))
         };
-        let mut inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
 
-        if inner.ppes.is_empty() || mac == [0; 6] {
+        // A VLAN device, or a bridge, has the address of what is below it.
+        if inner.ppes.is_empty() || mac == [0; 6] || stacked {
             return Err(BindError::NoHardware);
         }
-        let n = self.macs.iter().position(|m| *m == mac);
-        let place = n.and_then(|n| inner.board.macs.get_mut(n));
-        match place {
-            Some(place) => {
+        let macs = inner.board.macs.iter_mut().zip(&mut inner.users);
+        match macs.zip(&self.macs).find(|(_, m)| **m == mac) {
+            // Another device with that address has it.
+            Some(((place, users), _)) if *users != 0 && *place != port.ifindex => {
+                Err(BindError::NoHardware)
+            }
+            Some(((place, users), _)) => {
                 *place = port.ifindex;
+                *users += 1;
                 Ok(())
             }
             None => Err(BindError::NoHardware),
@@ -258,11 +271,14 @@ impl FlowEngine for Engines {
     }
 
     fn unbind(&self, port: Port) {
-        let mut inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
 
-        for mac in &mut inner.board.macs {
+        for (mac, users) in inner.board.macs.iter_mut().zip(&mut inner.users) {
             if *mac == port.ifindex {
-                *mac = 0;
+                *users = users.saturating_sub(1);
+                if *users == 0 {
+                    *mac = 0;
+                }
             }
         }
     }
