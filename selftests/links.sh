@@ -87,6 +87,28 @@ link() { # link KIND OPTION...: LOCAL and REMOTE in the options stand for the ou
 tcase "VXLAN is listed"                         link vxlan id 7 local LOCAL remote REMOTE dstport 4789
 tcase "Geneve is listed"                        link geneve id 7 remote REMOTE
 
+summed() { # the stack sums up what a tunnel brings: the hop limit is part of the sum
+	unlink
+	# nobody but the stack computes and checks sums
+	printf '%s\n' "link add tun mtu 1400 type vxlan id 7 local 10.0.2.1 remote 10.0.2.2 dstport 4789 udpcsum" | batch "$rt"
+	printf '%s\n' "link add tun mtu 1400 type vxlan id 7 local 10.0.2.2 remote 10.0.2.1 dstport 4789 udpcsum" | batch "$sv"
+	offloads "$sv" eth0 tx off gso off; offloads "$sv" tun tx off gso off
+	offloads "$rt" wan gro off; offloads "$rt" tun gro off
+	ends || return
+	rules DEVS="lan, tun" WATCH="lan, tun" || return
+	talk x "$cl" udp $V6 5000 --timeout 5 || return
+	say_ok x echo 5 400
+	busywait 2000 offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp)"
+	counters_zero
+	say_ok x echo 50 400
+	counters
+	want_le "packets in the forward chain" "$FORWARDED" 4
+	hush x
+	offloads "$sv" eth0 tx on gso on
+	unlink
+}
+tcase -x "IPv6 over VXLAN, checksums by the stack" summed
+
 l2tp_eth() { # an Ethernet pseudowire of L2TP version 3
 	local n l r
 	unlink

@@ -102,6 +102,29 @@ full_size() { # the largest packet that fits, one that does not, an odd one
 }
 tcase "PPPoE, packets of the largest size"      full_size
 
+sqm() { # what shapes the line: a discipline on the PPP device, though the flowtable lists the port
+	local a
+	modprobe -qa sch_fq_codel sch_cake 2>/dev/null
+	session "$1" "$2" 88 || return
+	at "$rt" tc qdisc add dev ppp0 root "${@:3}" 2>"$TMP/out" || { hangup; skip "no qdisc $3: $(tail -n1 "$TMP/out")"; return; }
+	rules NAT="$MASQ" || return
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 5
+	busywait 2000 offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp)"
+	say_ok x echo 3
+	counters_zero
+	a=$(in_qdisc)
+	say_ok x echo 100 300
+	counters
+	want_le "packets in the forward chain" "$FORWARDED" 4
+	want_ge "of 100 packets, seen by $3 on ppp0" $(($(in_qdisc) - a)) 100
+	hush x
+	hangup
+}
+in_qdisc() { at "$rt" tc -s qdisc show dev ppp0 | awk '$1 == "Sent" { print $4; exit }'; }
+tcase -x "fq_codel on the PPP device sees every packet" sqm wan eth0 fq_codel
+tcase -x "cake on the PPP device over a VLAN sees every packet" sqm wan.7 eth0.7 cake bandwidth 1gbit
+
 # the provider's end is the sender of streams, and back
 swap() { local a=$cl; cl=$sv; sv=$a; }
 foreign() { # one end has moved to another session, the other one does not know
