@@ -157,7 +157,16 @@ tcase -x "a port leaves the bridge"             cut_off ip link set p1 nomaster 
 tcase -x "a port is disabled in the bridge"     cut_off bridge link set dev p1 state 0 -- bridge link set dev p1 state 3
 tcase -x "a VLAN is taken from a port"          cut_off bridge vlan del dev p1 vid 10 -- bridge vlan add dev p1 vid 10 pvid untagged
 tcase -x "the bridge leaves a VLAN"             cut_off bridge vlan del dev br0 vid 10 self -- bridge vlan add dev br0 vid 10 pvid untagged self
-tcase -x "the bridge goes down, the ports stay" cut_off ip link set br0 down -- ip link set br0 up
+tcase "the bridge goes down, the ports stay" cut_off ip link set br0 down -- ip link set br0 up
+# wan_bridge CMD...: the same with a bridge on either side
+wan_bridge() {
+	printf '%s\n' "link add br1 type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan" "link set wan master br1" | batch "$rt"
+	addr "$rt" br1 10.0.2.1/24 fd00:2::1/64
+	"$@"
+	ipn "$rt" link del br1
+	addr "$rt" wan 10.0.2.1/24 fd00:2::1/64
+}
+tcase -x "the bridge goes down, WAN is a bridge as well" wan_bridge cut_off ip link set br0 down -- ip link set br0 up
 
 # undisturbed CHANGE... -- BACK...: traffic goes on, the fast way
 undisturbed() {
@@ -242,11 +251,12 @@ at_new() {
 	station "$c2" eth0 9
 	at "$c2" arping -q -c 1 -w 1 -U -I eth0 10.0.1.9
 }
-tcase -x "IPv4, a station roams to the other port"   roam 10.0.1.9
+tcase "IPv4, a station roams to the other port"   roam 10.0.1.9
 tcase -x "IPv6, a station roams to the other port"   roam fd00:1::9
 roam_listed() { local ROAM_DEVS=$1; roam "${@:2}"; }
 tcase -x "IPv4, the same, the bridge is listed"      roam_listed "br0, wan" 10.0.1.9
-tcase -x "IPv4, the same, the bridge has a MAC of its own" own_mac_roam
+tcase "IPv4, the same, the bridge has a MAC of its own" own_mac_roam
+tcase -x "IPv4, the same, WAN is a bridge as well"   wan_bridge roam 10.0.1.9
 own_mac_roam() { local MAC=$BRMAC; roam 10.0.1.9; }
 
 roam_back() { # the same connection continues after the move, in both directions, fast

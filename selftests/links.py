@@ -8,13 +8,17 @@ pppoe       a PPP device over a PPPoE session that both ends have agreed upon: t
 l2tp, pptp  the same over L2TP (version 2) and PPTP, between two addresses.
 wireguard   keys and a peer for a WireGuard device.
 flowtable   adds all devices of a prefix to a flowtable, those of the future included.
+timeouts    a "ct timeout" object for protocols that nft does not offer it for.
+updown      takes a device down and up again, and prints how long going down took, in microseconds.
 """
 import argparse
 import fcntl
 import os
 import socket
+import statistics
 import struct
 import sys
+import time
 
 AF_PPPOX, PX_PROTO_OE, PX_PROTO_OL2TP, PX_PROTO_PPTP = 24, 0, 1, 2
 PPPIOCGCHAN, PPPIOCATTCHAN, PPPIOCNEWUNIT = 0x80047437, 0x40047438, 0xc004743e
@@ -188,23 +192,50 @@ def wireguard(a):
 
 # ------------------------------------------------------------------ nf_tables
 
-def flowtable(a):
-    """NFT_MSG_NEWFLOWTABLE with NFTA_DEVICE_PREFIX, which nft learns after 1.1.3."""
+def nftables(kind, a, attrs):
+    """A transaction with one message about the object a.name in a.table."""
     def message(kind, family, resource, attrs=b"", flags=0):
         return struct.pack("=IHHII", 20 + len(attrs), kind, 1 | flags, 1, 0) + \
             struct.pack("=BB", family, 0) + struct.pack("!H", resource) + attrs
-    hook = attr(1, struct.pack("!I", 0)) + attr(2, struct.pack("!i", a.priority)) + \
-        attr(3, attr(2, a.prefix.encode() + b"\0"), True)
     family = {"inet": 1, "ip": 2, "ip6": 10}[a.family]
     s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
     s.bind((0, 0))
     s.send(message(16, 0, 10) +
-           message(10 << 8 | 22, family, 0, attr(1, a.table.encode() + b"\0") +
-                   attr(2, a.name.encode() + b"\0") + attr(3, hook, True), 4 | 0x400) +
+           message(10 << 8 | kind, family, 0, attr(1, a.table.encode() + b"\0") +
+                   attr(2, a.name.encode() + b"\0") + attrs, 4 | 0x400) +
            message(17, 0, 10))
     error, = struct.unpack_from("=i", s.recv(65535), 16)
     if error:
         raise OSError(-error, os.strerror(-error))
+
+
+def flowtable(a):
+    """NFT_MSG_NEWFLOWTABLE with NFTA_DEVICE_PREFIX, which nft learns after 1.1.3."""
+    hook = attr(1, struct.pack("!I", 0)) + attr(2, struct.pack("!i", a.priority)) + \
+        attr(3, attr(2, a.prefix.encode() + b"\0"), True)
+    nftables(22, a, attr(3, hook, True))
+
+
+def timeouts(a):
+    """NFT_MSG_NEWOBJ of type NFT_OBJECT_CT_TIMEOUT; the states are CTA_TIMEOUT_GRE_REPLIED and the like."""
+    policy = b"".join(attr(int(k), struct.pack("!I", int(v))) for k, v in (x.split("=") for x in a.timeout))
+    l3 = {"ip": 2, "ip6": 10}[a.family]
+    nftables(18, a, attr(3, struct.pack("!I", 7)) +
+             attr(4, attr(1, struct.pack("!H", l3)) + attr(2, struct.pack("B", a.proto)) + attr(3, policy, True), True))
+
+
+# ------------------------------------------------------------------ devices
+
+def updown(a):
+    """SIOCSIFFLAGS"""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    took = []
+    for _ in range(a.times):
+        fcntl.ioctl(s, 0x8914, struct.pack("16sH22x", a.dev.encode(), 1))
+        start = time.perf_counter()
+        fcntl.ioctl(s, 0x8914, struct.pack("16sH22x", a.dev.encode(), 0))
+        took.append(time.perf_counter() - start)
+    print(int(statistics.median(took) * 1e6))
 
 
 def main():
@@ -229,12 +260,20 @@ def main():
     q.add_argument("me")
     q.add_argument("peer")
     q.add_argument("endpoint", help="ADDRESS@PORT of the peer; our own port is the same")
-    q = sub.add_parser("flowtable")
-    q.add_argument("family")
-    q.add_argument("table")
-    q.add_argument("name")
-    q.add_argument("prefix")
-    q.add_argument("--priority", type=int, default=0)
+    for kind in "flowtable", "timeouts":
+        q = sub.add_parser(kind)
+        q.add_argument("family")
+        q.add_argument("table")
+        q.add_argument("name")
+        if kind == "flowtable":
+            q.add_argument("prefix")
+            q.add_argument("--priority", type=int, default=0)
+        else:
+            q.add_argument("proto", type=int)
+            q.add_argument("timeout", nargs="+", metavar="STATE=SECONDS")
+    q = sub.add_parser("updown")
+    q.add_argument("dev")
+    q.add_argument("times", type=int)
     a = p.parse_args()
     globals()[a.what](a)
 

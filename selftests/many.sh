@@ -11,6 +11,7 @@
 . "$(dirname "$0")/lib.sh"
 
 FLOWS=${FLOWS:-20000}
+aside=''
 MAX=$(sysctl -n net.netfilter.nf_conntrack_max 2>/dev/null)
 BUCKETS=$(sysctl -n net.netfilter.nf_conntrack_buckets 2>/dev/null)
 
@@ -22,6 +23,7 @@ setup() {
 	ipn "$rt" -6 route add fd00:11::/64 via fd00:1::2
 	at "$sv" nft 'table netdev far { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 counter name got drop; }; }'
 	ping_all
+	ns_add aside && ipn "$aside" link add d0 type dummy && DOWN=$(down)
 }
 # The only traffic is one-way, so nobody but the router keeps neighbours alive.
 ping_all() { at "$rt" ping -q -c1 10.0.2.2; at "$rt" ping -q -c1 10.0.1.2; at "$rt" ping -q -c1 fd00:2::2; at "$rt" ping -q -c1 fd00:1::2; } >/dev/null
@@ -70,6 +72,17 @@ expire() { # idle flows leave, the entries are handed back, with the same flows 
 	fast_wave 9
 }
 tcase "all expire when idle and come back with traffic" expire
+
+# how long it takes a device of another namespace to go down, in microseconds
+down() { at "$aside" python3 "$HERE/links.py" updown d0 30; }
+elsewhere() { # nobody looks through all flows for it
+	local t
+	want_ge "flows" "$(offloaded)" "$FLOWS"
+	t=$(down)
+	note "a device of another namespace goes down in $DOWN us without flows, in $t us with $FLOWS"
+	want_le "microseconds, $DOWN without flows" "$t" $((2 * DOWN + 1000))
+}
+tcase -x "a device of another namespace goes down as fast as ever" elsewhere
 
 flush_entries() {
 	fill || return

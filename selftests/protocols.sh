@@ -77,6 +77,17 @@ sctp_idle() { # the timeout of an established association; then it goes on
 }
 tcase -x "SCTP, idle: keeps the timeout of an association" sctp_idle
 
+sctp_policy() { # established
+	have_sctp || return
+	rules FAM=ip L4=sctp && timeout_policy 132 4=70 || return
+	talk x "$cl" sctp $V4 5000 --bind $C4 || return
+	say_ok x echo 50000
+	ct_of_offloaded 132 || fail "not offloaded: $(ct_of 132)"
+	ct_left 132 50 70
+	hush x
+}
+tcase -x "SCTP, idle: keeps the timeout of a policy" sctp_policy
+
 # Both ends have two addresses. When the path that is in use stops to work, data goes
 # the other one, which only heartbeats have gone so far.
 sctp_multihomed() {
@@ -150,6 +161,14 @@ echo_idle() {
 }
 tcase -x "ICMP echo, IPv4, idle: keeps its timeout" echo_idle 1 "" $V4
 tcase -x "ICMP echo, IPv6, idle: keeps its timeout" echo_idle 58 v6 $V6
+
+echo_policy() {
+	rules FAM=ip L4=icmp && timeout_policy 1 1=80 || return
+	at "$cl" ping -q -c 20 -i 0.01 -W 5 $V4 >/dev/null || fail "ping"
+	ct_of_offloaded 1 || fail "not offloaded: $(ct_of 1)"
+	ct_left 1 60 80
+}
+tcase -x "ICMP echo, IPv4, idle: keeps the timeout of a policy" echo_policy
 
 echo_only() { # other messages of the protocol never go the fast way
 	local before

@@ -9,7 +9,7 @@ judge CLASSIC OFFLOAD    write DIR/NAME.bad for each probe that differs
 
 A probe is one or more frames sent into a flow that is already offloaded. Flags:
 f  must go the fast way       r  only where nothing is translated
-x  known defect of the in-tree code
+x  known defect of the in-tree code   m  the same, only where something is translated
 """
 import argparse
 import json
@@ -205,8 +205,8 @@ for fam in (4, 6):
     tprobe("tcp_doff4" + t, f"IPv{fam} TCP data offset below 5", "r", doff=4, fam=fam)
     tprobe("tcp_doff15" + t, f"IPv{fam} TCP data offset beyond the segment", "r", doff=15, body=b"z" * 8, fam=fam)
     tprobe("tcp_cut" + t, f"IPv{fam} TCP header cut short", "r", "truncated", keep=12, fam=fam)
-tprobe("tcp_null", "IPv4 TCP segment without any flag", "x", "tcp_flags", fl=0)
-tprobe("tcp_null6", "IPv6 TCP segment without any flag", "x", "tcp_flags", fam=6, fl=0)
+tprobe("tcp_null", "IPv4 TCP segment without any flag", "m", "tcp_flags", fl=0)
+tprobe("tcp_null6", "IPv6 TCP segment without any flag", "m", "tcp_flags", fam=6, fl=0)
 tprobe("tcp_ttl1", "IPv4 TCP TTL 1: time exceeded", "", "ttl_expiring", ttl=1)
 tprobe("tcp_long", "IPv4 TCP total length beyond the frame", "x", "truncated", tot=400)
 

@@ -54,6 +54,7 @@ probes() {
 	while IFS=$'\t' read -r name flags desc; do
 		x=(); [[ $flags != *x* ]] || x=(-x)
 		tcase "${x[@]}" "$desc" judged routed "$name"
+		[[ $flags != *m* ]] || x=(-x)
 		[[ $flags = *r* ]] || tcase "${x[@]}" "$desc, masquerade" judged masq "$name"
 	done < <(python3 "$HERE/slowpath.py" list)
 }
