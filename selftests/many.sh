@@ -77,6 +77,7 @@ tcase "all expire when idle and come back with traffic" expire
 down() { at "$aside" python3 "$HERE/links.py" updown d0 30; }
 elsewhere() { # nobody looks through all flows for it
 	local t
+	[ -z "${KSFT_QUICK:-}" ] || { skip "a matter of time, which CI's machine has no idea of"; return; }
 	want_ge "flows" "$(offloaded)" "$FLOWS"
 	t=$(down)
 	note "a device of another namespace goes down in $DOWN us without flows, in $t us with $FLOWS"
