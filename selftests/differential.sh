@@ -111,8 +111,7 @@ compare() { # compare LANE KNOWN [ARG...]
 setup() {
 	router none || return
 	# A flowtable stays with the module that it was made with.
-	if [ "$FT" != none ] && have_intree; then
-		if [ "$FT" = ours ]; then unload_ours && load_intree || return; fi
+	if [ "$FT" = intree ] || { [ "$FT" = ours ] && have_intree && unload_ours && load_intree 2>/dev/null; }; then
 		router intree || return
 	fi
 	if [ "$FT" = ours ]; then load_ours && router ours || return; fi
