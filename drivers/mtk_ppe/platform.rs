@@ -14,10 +14,15 @@ use super::{
         SIZE, //
     }, //
 };
+use crate::ffi::c;
 use kernel::{
     debugfs::Scope,
     device::Core,
-    io::mem::DevresExclusiveIoMem,
+    io::{
+        mem::DevresIoMem,
+        PhysAddr,
+        ResourceSize, //
+    },
     of,
     platform,
     prelude::*,
@@ -29,7 +34,7 @@ use mtk_foe::soc::{
 };
 use nft_flow::desc::Mac;
 
-registers!(DevresExclusiveIoMem<SIZE>);
+registers!(DevresIoMem<SIZE>);
 
 /// The driver.
 pub(super) struct Driver;
@@ -39,6 +44,36 @@ pub(super) struct Device {
     // Before the engines: it looks at them.
     _debugfs: KVec<Pin<KBox<Scope<Text>>>>,
     engines: Arc<Engines>,
+    _region: Region,
+}
+
+/// The registers are ours alone. What [`kernel::io::mem::ExclusiveIoMem`] claims is part of the
+/// device's own resource: of a device in a device tree nobody else looks at that.
+///
+/// # Invariants
+///
+/// The range was claimed in the map of all memory, and not released since.
+struct Region {
+    start: PhysAddr,
+    size: ResourceSize,
+}
+
+impl Region {
+    fn claim(start: PhysAddr, size: ResourceSize) -> Result<Self> {
+        // SAFETY: May be called with any range.
+        match unsafe { c::nfo_region_claim(start, size) } {
+            // INVARIANT: It is ours now.
+            true => Ok(Self { start, size }),
+            false => Err(EBUSY),
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: Claimed, by the invariants.
+        unsafe { c::nfo_region_release(self.start, self.size) }
+    }
 }
 
 kernel::of_device_table!(
@@ -65,16 +100,16 @@ impl platform::Driver for Driver {
         let soc: &'static Soc = info.ok_or(ENODEV)?;
         let dev = pdev.as_ref();
 
-        let request = pdev.io_request_by_index(0).ok_or(ENODEV)?;
-        let io = request.iomap_exclusive_sized::<SIZE>().inspect_err(|e| {
-            if *e == EBUSY {
-                dev_err!(
-                    pdev,
-                    "the frame engine belongs to another driver (mtk_eth): flowtables with 'flags \
-                     offload' use that one, and this node is not needed\n"
-                );
-            }
+        let all = pdev.resource_by_index(0).ok_or(ENODEV)?;
+        let region = Region::claim(all.start(), all.size()).inspect_err(|_| {
+            dev_err!(
+                pdev,
+                "the frame engine belongs to another driver (mtk_eth): flowtables with 'flags \
+                 offload' use that one, and this node is not needed\n"
+            );
         })?;
+        let request = pdev.io_request_by_index(0).ok_or(ENODEV)?;
+        let io = request.iomap_sized::<SIZE>()?;
         let io: Arc<dyn Registers> = Arc::new(io.into_devres()?, GFP_KERNEL)?;
 
         let mut macs = [[0; 6]; 3];
@@ -92,6 +127,7 @@ impl platform::Driver for Driver {
         Ok(Device {
             _debugfs: debugfs,
             engines,
+            _region: region,
         })
     }
 

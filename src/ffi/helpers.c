@@ -4,6 +4,7 @@
  */
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/if_arp.h>
+#include <linux/ioport.h>
 #include <linux/tcp.h>
 #include <net/gso.h>
 #include <net/ip.h>
@@ -558,4 +559,16 @@ void nfo_list_to_front(struct list_head *entry)
 		list_add_rcu(entry, head);
 	}
 	nfnl_unlock(NFNL_SUBSYS_NFTABLES);
+}
+
+/* Physical addresses */
+
+bool nfo_region_claim(phys_addr_t start, resource_size_t size)
+{
+	return request_mem_region(start, size, KBUILD_MODNAME);
+}
+
+void nfo_region_release(phys_addr_t start, resource_size_t size)
+{
+	release_mem_region(start, size);
 }

@@ -182,4 +182,7 @@ bool nfo_dev_exists(struct net *net, u32 ifindex);
 
 void nfo_list_to_front(struct list_head *entry);
 
+bool nfo_region_claim(phys_addr_t start, resource_size_t size);
+void nfo_region_release(phys_addr_t start, resource_size_t size);
+
 #endif
