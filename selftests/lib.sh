@@ -531,7 +531,7 @@ offloaded_line() { ct_list -p "$1" | grep "dport=$2 " | grep -q '\[OFFLOAD\]'; }
 bypass_numbers() {
 	want_ge "packets that arrived" "$1" "${MIN_ARRIVED:-30}"
 	want_le "of $1 packets, seen by the forward chain" "$2" "${MAX_SLOW:-$(($1 / 8 + 8))}"
-	[ "$FT" != ours ] || want_ge "of $1 packets, counted as packets_fast" "$3" $(($1 - $2 - ${SLACK:-4}))
+	[ "$FT" != ours ] || want_ge "of $1 packets, counted as packets_fast" "$3" $(($1 - $2 - ${SLACK:-$((4 * SLOW))}))
 	[ "$FT" != ours ] || want_le "of $1 packets, counted as packets_fast" "$3" "$1"
 }
 
