@@ -3,8 +3,11 @@
 //! What differs between the generations of the engine ("netsys" 1, 2 and 3).
 
 use crate::entry::{
+    ib1,
+    Field,
     Foe,
-    PacketType, //
+    PacketType,
+    State, //
 };
 use crate::mib::Counters;
 use nft_flow::desc::{
@@ -49,6 +52,17 @@ pub struct Out {
     pub wdma: Option<Wdma>,
 }
 
+/// Where the fields of `ib1` are that differ.
+pub struct Ib1 {
+    timestamp: Field,
+    vlan_layer: Field,
+    pppoe: Field,
+    vlan_tag: Field,
+    cache: Field,
+    ttl: Field,
+    packet_type: Field,
+}
+
 /// One generation.
 pub trait Hal: Sync {
     /// Its number.
@@ -57,20 +71,48 @@ pub trait Hal: Sync {
     /// Bytes of an entry.
     fn entry_size(&self) -> usize;
 
+    /// The fields of `ib1`.
+    fn ib1(&self) -> &'static Ib1;
+
     /// Bits of the clock that a bound entry keeps.
-    fn timestamp_mask(&self) -> u32;
+    fn timestamp_mask(&self) -> u32 {
+        self.ib1().timestamp.mask()
+    }
 
     /// `ib1` of an entry in force, with timestamp 0.
-    fn bind(&self, bind: Bind) -> u32;
+    fn bind(&self, bind: Bind) -> u32 {
+        let at = self.ib1();
+
+        State::Bind.bits()
+            | at.packet_type.put(bind.packet_type as u32)
+            | ib1::UDP.put(u32::from(bind.udp))
+            | at.cache.mask()
+            | at.ttl.mask()
+            | at.vlan_layer.put(bind.vlan_layers)
+            | at.vlan_tag.put(u32::from(bind.vlan_tag))
+            | at.pppoe.put(u32::from(bind.pppoe))
+    }
 
     /// The number in the type field of `ib1`.
-    fn type_number(&self, ib1: u32) -> u32;
+    fn type_number(&self, ib1: u32) -> u32 {
+        self.ib1().packet_type.get(ib1)
+    }
 
     /// The bits of `ib1` that hold the type.
-    fn type_mask(&self) -> u32;
+    fn type_mask(&self) -> u32 {
+        self.ib1().packet_type.mask()
+    }
 
     /// The number of tags in `ib1`, whether the first is an 802.1Q tag, and whether PPPoE is added.
-    fn layers(&self, ib1: u32) -> (u32, bool, bool);
+    fn layers(&self, ib1: u32) -> (u32, bool, bool) {
+        let at = self.ib1();
+
+        (
+            at.vlan_layer.get(ib1),
+            at.vlan_tag.get(ib1) != 0,
+            at.pppoe.get(ib1) != 0,
+        )
+    }
 
     /// `ib2`, as far as it says where packets go.
     fn ib2(&self, out: &Out, port_mg: u32) -> u32;

@@ -3,17 +3,15 @@
 //! The first generation: entries of 80 bytes, a 15-bit clock.
 
 use super::{
-    Bind,
     Hal,
+    Ib1,
     Out, //
 };
 use crate::entry::{
-    ib1,
     l2,
     Field,
     Foe,
-    PacketType,
-    State, //
+    PacketType, //
 };
 use crate::mib::{
     self,
@@ -25,13 +23,15 @@ use nft_flow::desc::{
     Wdma, //
 };
 
-const TIMESTAMP: Field = Field::new(14, 0);
-const VLAN_LAYER: Field = Field::new(18, 16);
-const PPPOE: Field = Field::bit(19);
-const VLAN_TAG: Field = Field::bit(20);
-const CACHE: Field = Field::bit(22);
-const TTL: Field = Field::bit(24);
-const PACKET_TYPE: Field = Field::new(27, 25);
+static IB1: Ib1 = Ib1 {
+    timestamp: Field::new(14, 0),
+    vlan_layer: Field::new(18, 16),
+    pppoe: Field::bit(19),
+    vlan_tag: Field::bit(20),
+    cache: Field::bit(22),
+    ttl: Field::bit(24),
+    packet_type: Field::new(27, 25),
+};
 
 const QID: Field = Field::new(3, 0);
 const PSE_QOS: Field = Field::bit(4);
@@ -60,35 +60,8 @@ impl Hal for V1 {
         80
     }
 
-    fn timestamp_mask(&self) -> u32 {
-        TIMESTAMP.mask()
-    }
-
-    fn bind(&self, bind: Bind) -> u32 {
-        State::Bind.bits()
-            | PACKET_TYPE.put(bind.packet_type as u32)
-            | ib1::UDP.put(u32::from(bind.udp))
-            | CACHE.mask()
-            | TTL.mask()
-            | VLAN_LAYER.put(bind.vlan_layers)
-            | VLAN_TAG.put(u32::from(bind.vlan_tag))
-            | PPPOE.put(u32::from(bind.pppoe))
-    }
-
-    fn type_number(&self, ib1: u32) -> u32 {
-        PACKET_TYPE.get(ib1)
-    }
-
-    fn type_mask(&self) -> u32 {
-        PACKET_TYPE.mask()
-    }
-
-    fn layers(&self, ib1: u32) -> (u32, bool, bool) {
-        (
-            VLAN_LAYER.get(ib1),
-            VLAN_TAG.get(ib1) != 0,
-            PPPOE.get(ib1) != 0,
-        )
+    fn ib1(&self) -> &'static Ib1 {
+        &IB1
     }
 
     fn ib2(&self, out: &Out, port_mg: u32) -> u32 {

@@ -3,17 +3,15 @@
 //! The second generation: entries of 96 bytes, an 8-bit clock, three radios.
 
 use super::{
-    Bind,
     Hal,
+    Ib1,
     Out, //
 };
 use crate::entry::{
-    ib1,
     l2,
     Field,
     Foe,
-    PacketType,
-    State, //
+    PacketType, //
 };
 use crate::mib::{
     self,
@@ -29,13 +27,15 @@ use nft_flow::desc::{
     Wdma, //
 };
 
-const TIMESTAMP: Field = Field::new(7, 0);
-const VLAN_LAYER: Field = Field::new(16, 14);
-const PPPOE: Field = Field::bit(17);
-const VLAN_TAG: Field = Field::bit(18);
-const CACHE: Field = Field::bit(20);
-const TTL: Field = Field::bit(22);
-const PACKET_TYPE: Field = Field::new(27, 23);
+pub(super) static IB1: Ib1 = Ib1 {
+    timestamp: Field::new(7, 0),
+    vlan_layer: Field::new(16, 14),
+    pppoe: Field::bit(17),
+    vlan_tag: Field::bit(18),
+    cache: Field::bit(20),
+    ttl: Field::bit(22),
+    packet_type: Field::new(27, 23),
+};
 
 const QID: Field = Field::new(6, 0);
 const PSE_QOS: Field = Field::bit(8);
@@ -58,29 +58,6 @@ pub(super) const START: &[(u32, u32)] = &[
     (regs::SBW_CTRL, 0x7f),
 ];
 
-pub(super) fn bind(bind: Bind) -> u32 {
-    State::Bind.bits()
-        | PACKET_TYPE.put(bind.packet_type as u32)
-        | ib1::UDP.put(u32::from(bind.udp))
-        | CACHE.mask()
-        | TTL.mask()
-        | VLAN_LAYER.put(bind.vlan_layers)
-        | VLAN_TAG.put(u32::from(bind.vlan_tag))
-        | PPPOE.put(u32::from(bind.pppoe))
-}
-
-pub(super) fn type_number(ib1: u32) -> u32 {
-    PACKET_TYPE.get(ib1)
-}
-
-pub(super) fn layers(ib1: u32) -> (u32, bool, bool) {
-    (
-        VLAN_LAYER.get(ib1),
-        VLAN_TAG.get(ib1) != 0,
-        PPPOE.get(ib1) != 0,
-    )
-}
-
 pub(super) fn ib2(out: &Out) -> u32 {
     let mut ib2 = DEST_PORT.put(out.pse_port) | PORT_AG.put(0xf);
 
@@ -101,8 +78,6 @@ pub(super) fn wdma_port(wdma: &Wdma, fits: bool) -> Result<u32, Unsupported> {
         .ok_or(Unsupported::PortNumber)
 }
 
-pub(super) const TYPE_MASK: u32 = PACKET_TYPE.mask();
-pub(super) const TIMESTAMP_MASK: u32 = TIMESTAMP.mask();
 pub(super) const COUNTED: u32 = MIB_CNT.mask();
 pub(super) const FLOW_CFG: u32 =
     flow_cfg::COMMON | flow_cfg::BYPASS_REASONS | flow_cfg::IP4_GRE_KEY;
@@ -118,24 +93,8 @@ impl Hal for V2 {
         96
     }
 
-    fn timestamp_mask(&self) -> u32 {
-        TIMESTAMP_MASK
-    }
-
-    fn bind(&self, how: Bind) -> u32 {
-        bind(how)
-    }
-
-    fn type_number(&self, ib1: u32) -> u32 {
-        type_number(ib1)
-    }
-
-    fn type_mask(&self) -> u32 {
-        TYPE_MASK
-    }
-
-    fn layers(&self, ib1: u32) -> (u32, bool, bool) {
-        layers(ib1)
+    fn ib1(&self) -> &'static Ib1 {
+        &IB1
     }
 
     fn ib2(&self, out: &Out, _port_mg: u32) -> u32 {

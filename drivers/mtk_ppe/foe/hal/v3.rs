@@ -5,8 +5,8 @@
 
 use super::{
     v2,
-    Bind,
     Hal,
+    Ib1,
     Out, //
 };
 use crate::entry::{
@@ -40,24 +40,8 @@ impl Hal for V3 {
         128
     }
 
-    fn timestamp_mask(&self) -> u32 {
-        v2::TIMESTAMP_MASK
-    }
-
-    fn bind(&self, how: Bind) -> u32 {
-        v2::bind(how)
-    }
-
-    fn type_number(&self, ib1: u32) -> u32 {
-        v2::type_number(ib1)
-    }
-
-    fn type_mask(&self) -> u32 {
-        v2::TYPE_MASK
-    }
-
-    fn layers(&self, ib1: u32) -> (u32, bool, bool) {
-        v2::layers(ib1)
+    fn ib1(&self) -> &'static Ib1 {
+        &v2::IB1
     }
 
     fn ib2(&self, out: &Out, _port_mg: u32) -> u32 {
