@@ -121,6 +121,11 @@ pub(crate) trait FlowEngine: Send + Sync {
     fn generation(&self) -> u32 {
         0
     }
+
+    /// Its device is gone, with all rules. When that comes back there is another engine.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 global_lock! {

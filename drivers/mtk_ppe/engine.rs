@@ -328,6 +328,10 @@ impl FlowEngine for Engines {
     fn generation(&self) -> u32 {
         self.generation.load(Ordering::Relaxed)
     }
+
+    fn is_gone(&self) -> bool {
+        self.inner.lock().ppes.is_empty()
+    }
 }
 
 /// One engine's table as text.

@@ -40,8 +40,9 @@ pub(super) struct Device {
     pub(super) engine: Option<Arc<dyn FlowEngine>>,
     /// The engine's generation when it was last looked at.
     generation: u32,
-    /// The hardware belongs to another flowtable still, since it was last asked at this time.
-    busy: Option<u32>,
+    /// The hardware belongs to another flowtable still, or is away, since it was last asked at this
+    /// time.
+    pub(super) busy: Option<u32>,
 }
 
 /// Where a device is in the list of a flowtable.
@@ -158,8 +159,8 @@ impl Inner {
         }
     }
 
-    /// Looks after the devices: those whose hardware was busy, and those whose engine has lost all
-    /// its rules.
+    /// Looks after the devices: those whose hardware was busy or away, and those whose engine has
+    /// lost all its rules.
     pub(super) fn tend(&mut self, tier: &Tier) {
         let now = super::now();
 
@@ -171,6 +172,10 @@ impl Inner {
                 let ifindex = device.ifindex;
 
                 device.generation = generation;
+                let gone = device.engine.take_if(|e| e.is_gone());
+                if gone.is_some() {
+                    device.busy = Some(now);
+                }
                 self.demote_device(ifindex, || Next::Waiting);
             }
         }
@@ -182,6 +187,7 @@ impl Inner {
             {
                 match tier.engine_for(device.port) {
                     Ok(engine) => {
+                        device.generation = engine.generation();
                         device.engine = Some(engine);
                         device.busy = None;
                     }

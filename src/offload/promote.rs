@@ -9,6 +9,7 @@ use super::{
     },
     now,
     now_ms,
+    Device,
     Inner,
     Next,
     Resident,
@@ -272,9 +273,17 @@ impl Inner {
     }
 
     fn add(&mut self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError> {
-        let engine = self
-            .engine(flow.ingress.port.ifindex)
-            .ok_or(AddError::Unsupported(Unsupported::IngressPort))?;
+        let ifindex = flow.ingress.port.ifindex;
+        let device = self.devices.iter().find(|d| d.ifindex == ifindex);
+        let engine = match device {
+            Some(Device {
+                engine: Some(engine),
+                ..
+            }) => engine.clone(),
+            // For the time being.
+            Some(Device { busy: Some(_), .. }) => return Err(AddError::Gone),
+            _ => return Err(AddError::Unsupported(Unsupported::IngressPort)),
+        };
         let rule = engine.add(flow, cookie)?;
 
         self.rules += 1;
