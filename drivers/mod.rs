@@ -65,11 +65,11 @@ pub(crate) struct Cookie(pub(crate) usize);
 /// A rule in an engine. Deleting takes it by value, so that nothing can be asked about it later.
 #[derive(Debug)]
 pub(crate) struct Rule {
+    #[allow(dead_code)] // for engines that do not number their rules
     pub(crate) cookie: Cookie,
     /// The interface that packets come in by.
     pub(crate) ifindex: u32,
     /// Of the engine's own.
-    #[allow(dead_code)] // for engines that number their rules
     pub(crate) private: u64,
 }
 
@@ -117,8 +117,8 @@ pub(crate) trait FlowEngine: Send + Sync {
     /// What was forwarded by a rule since the last question.
     fn stats(&self, rule: &Rule) -> Result<Delta, Lost>;
 
-    /// Changes when the engine has lost all its rules.
-    fn generation(&self) -> u32 {
+    /// Changes when the engine has lost all rules for packets that come in by this interface.
+    fn generation(&self, _ifindex: u32) -> u32 {
         0
     }
 

@@ -23,6 +23,7 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
+    error::to_result,
     new_mutex,
     prelude::*,
     str::CStr,
@@ -179,13 +180,41 @@ impl Quirks {
 ///
 /// # Invariants
 ///
-/// `port` was made by `nfo_port_new()` and is freed when the value is taken out.
+/// `port` was bound by `nfo_port_bind()` and is unbound when the value is taken out.
 struct Bound {
     ifindex: u32,
     port: NonNull<c::nfo_port>,
     quirks: &'static Quirks,
     /// Whether it takes rules with a TTL action, once that is known.
     ttl: Option<bool>,
+    /// That of the port when the driver was looked at.
+    generation: u32,
+}
+
+impl Bound {
+    fn generation(&self) -> u32 {
+        // SAFETY: Bound by the type invariant.
+        unsafe { c::nfo_port_generation(self.port.as_ptr()) }
+    }
+
+    /// Looks who the driver is. There may be none now.
+    fn identify(&mut self) {
+        let mut name = [0u8; 64];
+
+        self.generation = self.generation();
+        // SAFETY: Bound by the type invariant; the buffer is as long as is said.
+        unsafe { c::nfo_port_driver(self.port.as_ptr(), name.as_mut_ptr().cast(), 64) };
+        let [.., other] = &QUIRKS;
+        self.quirks = QUIRKS
+            .iter()
+            .find(|q| name.starts_with(q.prefix.as_bytes()))
+            .unwrap_or(other);
+        self.ttl = None;
+        if name[0] == 0 {
+            // Look again.
+            self.generation = self.generation.wrapping_sub(1);
+        }
+    }
 }
 
 /// What a driver said last when it refused a rule.
@@ -236,14 +265,10 @@ unsafe impl Sync for TcFt {}
 ///
 /// # Safety
 ///
-/// Called by the clean-up of a port only, without locks.
+/// Called by the clean-up of a port that is bound only, under its lock.
 unsafe extern "C" fn gone(port: *mut c::nfo_port) {
-    // SAFETY: The port is bound, hence its device registered and its flowtable alive.
-    unsafe {
-        let ft = Flowtable::from_hook((*port).ft.cast());
-
-        ft.port_gone((*(*port).dev).ifindex as u32);
-    }
+    // SAFETY: The port is bound, hence its flowtable alive. The worker will see its generation.
+    unsafe { Flowtable::from_hook((*port).ft.cast()) }.kick();
 }
 
 impl TcFt {
@@ -272,13 +297,6 @@ impl TcFt {
     pub(crate) fn driver(&self, ifindex: u32) -> Option<&'static str> {
         self.state.lock().find(ifindex).map(|b| b.quirks.name)
     }
-
-    /// The driver behind the device may be another one from now on.
-    pub(crate) fn forget_driver(&self, ifindex: u32) {
-        if let Some(bound) = self.state.lock().find(ifindex) {
-            bound.ttl = None;
-        }
-    }
 }
 
 impl State {
@@ -286,47 +304,46 @@ impl State {
         self.bound.iter_mut().find(|b| b.ifindex == ifindex)
     }
 
-    /// Gives the rule in the buffer, or none for other commands, to the driver.
-    fn call(
-        &mut self,
-        port: NonNull<c::nfo_port>,
-        command: u32,
-        cookie: Cookie,
-    ) -> Result<(), i32> {
+    /// Gives the rule in the buffer to the driver.
+    fn offer(&mut self, port: NonNull<c::nfo_port>, cookie: Cookie) -> Result<u32, i32> {
+        let mut slot = 0;
         // SAFETY: Both are ours, and the driver keeps nothing of the rule.
-        let err = unsafe { c::nfo_port_call(port.as_ptr(), self.rule.as_ptr(), command, cookie.0) };
+        let err =
+            unsafe { c::nfo_port_add(port.as_ptr(), self.rule.as_ptr(), cookie.0, &mut slot) };
 
         if err == 0 {
-            return Ok(());
+            return Ok(slot);
         }
-        if command == c::flow_cls_command_FLOW_CLS_REPLACE {
-            // SAFETY: What a driver has to say is a string.
-            let text = unsafe {
-                let msg = (*self.rule.as_ptr()).extack._msg;
-                match msg.is_null() {
-                    true => &[],
-                    false => CStr::from_char_ptr(msg.cast()).to_bytes(),
-                }
-            };
-            let mut said = Said {
-                errno: err,
-                text: [0; 80],
-                len: text.len().min(80),
-            };
-            for (to, from) in said.text.iter_mut().zip(text) {
-                *to = *from;
+        // SAFETY: What a driver has to say is a string.
+        let text = unsafe {
+            let msg = (*self.rule.as_ptr()).extack._msg;
+            match msg.is_null() {
+                true => &[],
+                false => CStr::from_char_ptr(msg.cast()).to_bytes(),
             }
-            self.said = Some(said);
+        };
+        let mut said = Said {
+            errno: err,
+            text: [0; 80],
+            len: text.len().min(80),
+        };
+        for (to, from) in said.text.iter_mut().zip(text) {
+            *to = *from;
         }
+        self.said = Some(said);
         Err(err)
     }
 
-    fn add(&mut self, flow: &FlowDesc, cookie: Cookie, net: *mut c::net) -> Result<(), AddError> {
+    /// Adds a rule, and says in which slot of the port it is.
+    fn add(&mut self, flow: &FlowDesc, cookie: Cookie, net: *mut c::net) -> Result<u32, AddError> {
         let ifindex = flow.ingress.port.ifindex;
         let rule = self.rule;
         let bound = self
             .find(ifindex)
             .ok_or(AddError::Unsupported(Unsupported::IngressPort))?;
+        if bound.generation != bound.generation() {
+            bound.identify();
+        }
         let (port, quirks) = (bound.port, bound.quirks);
         let mut ttl = match quirks.caps.ttl {
             Ttl::Engine => false,
@@ -337,25 +354,25 @@ impl State {
 
         quirks.check(flow).map_err(AddError::Unsupported)?;
         let out = rule::OutDev::get(net, flow.egress.port.ifindex)?;
-        loop {
+        let slot = loop {
             // SAFETY: The buffer is ours.
             unsafe { rule::render(rule, flow, &out, ttl, quirks.outermost_first) }
                 .ok_or(AddError::Unsupported(Unsupported::VlanDepth))?;
-            match self.call(port, c::flow_cls_command_FLOW_CLS_REPLACE, cookie) {
-                Ok(()) => break,
+            match self.offer(port, cookie) {
+                Ok(slot) => break slot,
                 Err(err) => match AddError::from_errno(err) {
                     AddError::Unsupported(_) if learn && ttl => ttl = false,
                     e => return Err(e),
                 },
             }
-        }
+        };
         if learn {
             learn = ttl;
             if let Some(bound) = self.find(ifindex) {
                 bound.ttl = Some(learn);
             }
         }
-        Ok(())
+        Ok(slot)
     }
 }
 
@@ -380,20 +397,11 @@ impl FlowEngine for TcFt {
             .map_err(|_| BindError::Failed(ENOMEM.to_errno()))?;
         drop(state);
         // SAFETY: The device is registered by the type invariant of `Port`.
-        let new = unsafe {
-            c::nfo_port_new(
-                port.dev,
-                self.nf.as_ptr(),
-                core::ptr::from_ref(self).cast_mut().cast(),
-                Some(gone),
-            )
-        };
+        let new = unsafe { c::nfo_port_new(port.dev, self.nf.as_ptr(), Some(gone)) };
         let new = NonNull::new(new).ok_or(BindError::Failed(ENOMEM.to_errno()))?;
         // SAFETY: Just made, and the device is registered.
         let err = unsafe { c::nfo_port_bind(new.as_ptr()) };
         if err != 0 {
-            // SAFETY: The driver does not know it.
-            unsafe { c::nfo_port_free(new.as_ptr()) };
             return Err(match err {
                 _ if err == EOPNOTSUPP.to_errno() => BindError::NoHardware,
                 _ if err == EBUSY.to_errno() => BindError::Busy,
@@ -401,27 +409,19 @@ impl FlowEngine for TcFt {
             });
         }
 
-        let mut name = [0u8; 64];
-        // SAFETY: The buffer is as long as is said.
-        unsafe { c::nfo_port_driver(new.as_ptr(), name.as_mut_ptr().cast(), 64) };
         let [.., other] = &QUIRKS;
-        let quirks = QUIRKS
-            .iter()
-            .find(|q| name.starts_with(q.prefix.as_bytes()))
-            .unwrap_or(other);
-        // INVARIANT: Made above.
-        let bound = Bound {
+        // INVARIANT: Bound above.
+        let mut bound = Bound {
             ifindex: port.ifindex,
             port: new,
-            quirks,
+            quirks: other,
             ttl: None,
+            generation: 0,
         };
+        bound.identify();
         if self.state.lock().bound.push(bound, GFP_KERNEL).is_err() {
-            // SAFETY: As above; the driver gives it back first.
-            unsafe {
-                c::nfo_port_unbind(new.as_ptr());
-                c::nfo_port_free(new.as_ptr());
-            }
+            // SAFETY: As above, and nobody else's.
+            unsafe { c::nfo_port_unbind(new.as_ptr()) };
             return Err(BindError::Failed(ENOMEM.to_errno()));
         }
         Ok(())
@@ -437,10 +437,7 @@ impl FlowEngine for TcFt {
         drop(state);
         if let Ok(bound) = bound {
             // SAFETY: By the type invariant; taken out, it is used by nobody else.
-            unsafe {
-                c::nfo_port_unbind(bound.port.as_ptr());
-                c::nfo_port_free(bound.port.as_ptr());
-            }
+            unsafe { c::nfo_port_unbind(bound.port.as_ptr()) };
         }
     }
 
@@ -448,11 +445,11 @@ impl FlowEngine for TcFt {
         // SAFETY: The C object outlives ours.
         let net = unsafe { c::nfo_ft_net(self.nf.as_ptr()) };
 
-        self.state.lock().add(flow, cookie, net)?;
+        let slot = self.state.lock().add(flow, cookie, net)?;
         Ok(Rule {
             cookie,
             ifindex: flow.ingress.port.ifindex,
-            private: 0,
+            private: slot.into(),
         })
     }
 
@@ -460,16 +457,21 @@ impl FlowEngine for TcFt {
         let mut state = self.state.lock();
 
         if let Some(port) = state.find(rule.ifindex).map(|b| b.port) {
-            // What drivers say to this does not matter: they forget the rule.
-            let _ = state.call(port, c::flow_cls_command_FLOW_CLS_DESTROY, rule.cookie);
+            // SAFETY: Bound, by the invariants of `Bound`; the buffer is ours.
+            unsafe {
+                c::nfo_port_del(port.as_ptr(), state.rule.as_ptr(), rule.private as u32);
+            }
         }
     }
 
     fn stats(&self, rule: &Rule) -> Result<Delta, Lost> {
         let mut state = self.state.lock();
         let port = state.find(rule.ifindex).ok_or(Lost)?.port;
+        // SAFETY: As in `del`.
+        let err =
+            unsafe { c::nfo_port_stats(port.as_ptr(), state.rule.as_ptr(), rule.private as u32) };
 
-        match state.call(port, c::flow_cls_command_FLOW_CLS_STATS, rule.cookie) {
+        match to_result(err).map_err(|e| e.to_errno()) {
             Ok(()) => {
                 // SAFETY: The buffer is ours, and the driver has filled it in.
                 let stats = unsafe { &(*state.rule.as_ptr()).cls.stats };
@@ -488,5 +490,12 @@ impl FlowEngine for TcFt {
             // Another time, maybe.
             Err(_) => Ok(Delta::default()),
         }
+    }
+
+    fn generation(&self, ifindex: u32) -> u32 {
+        self.state
+            .lock()
+            .find(ifindex)
+            .map_or(0, |b| b.generation())
     }
 }

@@ -12,64 +12,8 @@
 
 # The in-tree flowtable is there as a reference only: cases load it themselves.
 [ "$FT" = ours ] || skip_all "about our module; rules are compared with those of the in-tree one"
-V4=10.0.2.2 V6=fd00:2::2
-MOCK=/sys/kernel/debug/mock_hw
-PARAM=/sys/module/mock_hw/parameters
-HW=$DEBUGFS/hardware
-masq() { echo "chain post { type nat hook postrouting priority 100; oifname wan masquerade; };"; }
-
-# mock [PARAMETER=VALUE...]: loads the NIC anew
-mock() {
-	loaded mock_hw && clean
-	no_mock || { fail "mock_hw does not go"; return 1; }
-	want_ok "insmod mock_hw" insmod "$NFT_OFFLOAD_MOCK" "$@"
-}
-no_mock() { ! loaded mock_hw || busywait 5000 rmmod mock_hw; }
-mock_get() { awk -v n="$1" '$1 == n { print $2 }' $MOCK/stats; }
-mock_set() { echo "$2" >"$PARAM/$1"; }
-mock_rules() { wc -l <$MOCK/rules; }
-rules_is() { [ "$(mock_rules)" = "$1" ]; }
-rules_ge() { [ "$(mock_rules)" -ge "$1" ]; }
-hw_get() { [ ! -r "$HW" ] || awk -v n="$1" '$1 == n { print $2 }' "$HW"; }
-hw_is() { [ "$(hw_get "$1")" = "$2" ]; }
-hw_ge() { [ "$(hw_get "$1")" -ge "$2" ]; }
-in_hw() { ct_list "$@" | grep -q '\[HW_OFFLOAD\]'; }
-not_in_hw() { ! in_hw "$@"; }
-hw_rules() { rules FLAGS="${FLAGS-counter;} flags offload;" NAT="${NAT-}" FAM="${FAM:-inet}"; }
-clean() { nft_rt flush ruleset; busywait 3000 rules_is 0 || fail "rules left: $(cat $MOCK/rules)"; }
-
-setup() {
-	[ -n "${NFT_OFFLOAD_MOCK:-}" ] || { echo "# no mock_hw.ko"; return 1; }
-	lan_wan && serve "$sv" || return
-	local d
-	# The NIC takes single frames only.
-	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
-		offloads $d tx off rx off tso off gso off gro off
-	done
-}
-
-
-# heavy ID PROTO ADDRESS [PORT] [OPTION...]: a conversation that is in hardware with both directions
-heavy() {
-	local id=$1 proto=$2
-	talk "$id" "$cl" "${@:2}" || return
-	busywait 15000 heavier "$id" "$proto" || { fail "not in hardware: $(ct_list -p "$proto" | head -n1) $(grep -E "^(flows|decline|driver)" "$HW" | tr '\n' ' ')"; return 1; }
-}
-heavier() { say "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
-
-# by_hardware ID N: of the packets of N more answers nearly none comes to software
-by_hardware() {
-	local before n
-	before=$(mock_get forwarded)
-	counters_zero
-	say_ok "$1" echo "$2" 1000
-	n=$(($(mock_get forwarded) - before))
-	counters
-	want_ge "packets that hardware forwarded" "$n" $((2 * $2))
-	want_le "packets seen by the forward chain" "$FORWARDED" 0
-	want_le "packets in the fast path" "$(fast)" 0
-	want_le "packets that came to our hook" "$ARRIVED" 0
-}
+# shellcheck source=hwlib.sh
+. "$HERE/hwlib.sh"
 
 forwards() { # forwards PROFILE PROTO ADDRESS NAT
 	mock ports=lan,wan profile="$1" || return
@@ -381,7 +325,7 @@ driver_gone() {
 	heavy x udp $V4 || { hush x; return 1; }
 	want_ok "rmmod" no_mock
 	say_ok x echo 50 1000
-	not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without a driver"
+	busywait 3000 not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without a driver"
 	want_ok "insmod" insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan
 	busywait 20000 heavier x udp || fail "the driver is back, and the flow not in hardware: $(cat "$HW")"
 	hush x

@@ -334,13 +334,6 @@ impl Flowtable {
         self.flags() & NF_FLOWTABLE_COUNTER != 0
     }
 
-    /// A driver behind a device of the flowtable goes away.
-    pub(crate) fn port_gone(&self, ifindex: u32) {
-        if let Some(tier) = &self.hw {
-            tier.port_gone(ifindex);
-        }
-    }
-
     /// A number that changes with the ruleset: its sequence number, which is raised first, and the
     /// bit that says which of two generations is in force (`nf_tables_commit()`,
     /// net/netfilter/nf_tables_api.c).

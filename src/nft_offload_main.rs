@@ -117,6 +117,7 @@ impl kernel::InPlaceModule for NftOffload {
         unsafe {
             flowtable::FLOWTABLES.init();
             drivers::NATIVE.init();
+            offload::SERVED.init();
         }
         xdp::register();
 

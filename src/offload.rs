@@ -15,8 +15,10 @@
 //! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
-//! Lock order: [`FLOWTABLES`](crate::flowtable::FLOWTABLES), [`Tier::inner`], then those of engines and drivers. The flowtable's own lock is not
-//! held around any of them.
+//! Lock order: RTNL or nf_tables' lock, [`FLOWTABLES`](crate::flowtable::FLOWTABLES) (to show what
+//! there is), [`Tier::inner`], then those of engines, then those of drivers. The flowtable's own lock
+//! is not held around any of them. A driver that goes away by itself takes none of these but its
+//! port's, which is an engine's: see `nfo_port_cleanup()`.
 
 mod bind;
 mod flow;
@@ -73,11 +75,16 @@ use nft_flow::{
     reason::Unsupported, //
 };
 
-pub(crate) use bind::place;
+pub(crate) use bind::{
+    place,
+    SERVED, //
+};
 pub(crate) use flow::Hw;
 
 /// Flows that may change places in one run of the worker.
-const MOVES: usize = 256;
+const MOVES: usize = 8192;
+/// And how long that may take, about. The tier is locked as long.
+const MOVING: u32 = HZ.div_ceil(50);
 /// Between two runs of the worker while there is something in hardware, or waiting for it.
 const ROUND: u32 = HZ / 10;
 /// Between two questions to engines about what they have forwarded.

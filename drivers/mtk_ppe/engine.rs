@@ -325,7 +325,7 @@ impl FlowEngine for Engines {
         Ok(delta(stats.delta, Some(used)))
     }
 
-    fn generation(&self) -> u32 {
+    fn generation(&self, _ifindex: u32) -> u32 {
         self.generation.load(Ordering::Relaxed)
     }
 

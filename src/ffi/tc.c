@@ -6,38 +6,107 @@
 #include "helpers.h"
 #include "tc.h"
 
-/* A driver unregisters itself: called without any lock of the flow_indr code. */
-static void nfo_port_cleanup(struct flow_block_cb *block_cb)
-{
-	struct nfo_port *port = block_cb->indr.data;
+/* A port ends when it is unbound and no callback refers to it any more. Where a driver unregisters
+ * itself, flow_indr takes its callbacks off its own list first and gives them to nfo_port_cleanup()
+ * later, without a lock: a port that is unbound between the two stays until then. Taken before a port's
+ * own lock; the last one that a callback's clean-up touches.
+ */
+static DEFINE_MUTEX(nfo_ports);
 
-	port->gone(port);
-	down_write(&port->lock);
-	list_del(&block_cb->list);
-	list_del(&block_cb->driver_list);
-	flow_block_cb_free(block_cb);
-	up_write(&port->lock);
+/* For callbacks whose driver is on the way out. */
+static int nfo_port_nobody(enum tc_setup_type type, void *type_data, void *cb_priv)
+{
+	return -ENODEV;
 }
 
-struct nfo_port *nfo_port_new(struct net_device *dev, struct nf_flowtable *ft, void *engine,
-			      void (*gone)(struct nfo_port *port))
+struct nfo_port *nfo_port_new(struct net_device *dev, struct nf_flowtable *ft, void (*gone)(struct nfo_port *port))
 {
 	struct nfo_port *port = kzalloc(sizeof(*port), GFP_KERNEL);
 
 	if (!port)
 		return NULL;
 	flow_block_init(&port->block);
-	init_rwsem(&port->lock);
+	mutex_init(&port->lock);
 	port->dev = dev;
 	port->ft = ft;
-	port->engine = engine;
 	port->gone = gone;
+	port->free = NFO_NO_SLOT;
 	return port;
 }
 
-void nfo_port_free(struct nfo_port *port)
+static void nfo_port_free(struct nfo_port *port)
 {
+	kvfree(port->slots);
 	kfree(port);
+}
+
+static void nfo_port_command(struct nfo_port *port, struct flow_cls_offload *cls, u32 command, unsigned long cookie,
+			     struct netlink_ext_ack *extack)
+{
+	memset(cls, 0, sizeof(*cls));
+	cls->common.protocol = htons(ETH_P_ALL);
+	/* Drivers take it for unsigned. */
+	cls->common.prio = port->prio;
+	cls->common.extack = extack;
+	cls->command = command;
+	cls->cookie = cookie;
+}
+
+/* Takes all rules away from a driver, which keeps working until then; what they have forwarded is kept
+ * for those who ask later.
+ */
+static void nfo_port_lose(struct nfo_port *port, struct flow_block_cb *block_cb)
+{
+	bool last = list_is_singular(&port->block.cb_list);
+	struct netlink_ext_ack extack = {};
+	struct flow_cls_offload cls;
+	u32 i;
+
+	for (i = 0; i < port->used; i++) {
+		struct nfo_slot *slot = &port->slots[i];
+
+		if (!slot->cookie)
+			continue;
+		nfo_port_command(port, &cls, FLOW_CLS_STATS, slot->cookie, &extack);
+		if (!block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv))
+			flow_stats_update(&slot->left, cls.stats.bytes, cls.stats.pkts, 0, cls.stats.lastused,
+					  FLOW_ACTION_HW_STATS_DELAYED);
+		nfo_port_command(port, &cls, FLOW_CLS_DESTROY, slot->cookie, &extack);
+		block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv);
+		if (last)
+			slot->cookie = 0;
+	}
+	WRITE_ONCE(port->generation, port->generation + 1);
+}
+
+/* A driver unregisters itself: called without any lock of the flow_indr code, and maybe after the port
+ * was unbound. Takes no lock that unbinding holds while it waits for the flow_indr code.
+ */
+static void nfo_port_cleanup(struct flow_block_cb *block_cb)
+{
+	struct nfo_port *port = block_cb->indr.data;
+	bool end;
+
+	mutex_lock(&port->lock);
+	nfo_port_lose(port, block_cb);
+	block_cb->cb = nfo_port_nobody;
+	if (port->bound)
+		port->gone(port);
+	mutex_unlock(&port->lock);
+
+	mutex_lock(&nfo_ports);
+	mutex_lock(&port->lock);
+	list_del(&block_cb->list);
+	mutex_unlock(&port->lock);
+	list_del(&block_cb->driver_list);
+	end = port->unbound && list_empty(&port->block.cb_list);
+	mutex_unlock(&nfo_ports);
+
+	flow_block_cb_free(block_cb);
+	if (end) {
+		nfo_port_free(port);
+		module_put(THIS_MODULE);
+	}
 }
 
 static int nfo_port_setup(struct nfo_port *port, enum flow_block_command cmd, struct flow_block_offload *bo,
@@ -59,47 +128,66 @@ static int nfo_port_setup(struct nfo_port *port, enum flow_block_command cmd, st
 		err = flow_indr_dev_setup_offload(dev, NULL, TC_SETUP_FT, port, bo, nfo_port_cleanup);
 		return err < 0 ? err : 0;
 	}
-	down_write(&port->lock);
+	mutex_lock(&port->lock);
 	err = dev->netdev_ops->ndo_setup_tc(dev, TC_SETUP_FT, bo);
-	up_write(&port->lock);
+	mutex_unlock(&port->lock);
 	return err;
 }
 
-/* -EOPNOTSUPP: there is no hardware, or a driver that takes no rules. */
+/* -EOPNOTSUPP: there is no hardware, or a driver that takes no rules. The port is gone if it fails. */
 int nfo_port_bind(struct nfo_port *port)
 {
 	struct netlink_ext_ack extack = {};
 	struct flow_block_offload bo;
 	int err;
 
+	port->prio = max(port->ft->priority, 0);
 	err = nfo_port_setup(port, FLOW_BLOCK_BIND, &bo, &extack);
+	mutex_lock(&port->lock);
 	if (!err && list_empty(&bo.cb_list))
 		err = -EOPNOTSUPP;
+	list_splice(&bo.cb_list, &port->block.cb_list);
+	port->bound = !err;
+	mutex_unlock(&port->lock);
 	if (err)
 		/* What was remembered for drivers that come later. */
-		goto unbind;
-	down_write(&port->lock);
-	list_splice(&bo.cb_list, &port->block.cb_list);
-	up_write(&port->lock);
-	return 0;
-unbind:
-	nfo_port_unbind(port);
+		nfo_port_unbind(port);
 	return err;
 }
 
+/* The port is gone afterwards. */
 void nfo_port_unbind(struct nfo_port *port)
 {
 	struct netlink_ext_ack extack = {};
 	struct flow_block_cb *block_cb, *next;
 	struct flow_block_offload bo;
+	bool end;
+
+	mutex_lock(&port->lock);
+	port->bound = false;
+	mutex_unlock(&port->lock);
 
 	nfo_port_setup(port, FLOW_BLOCK_UNBIND, &bo, &extack);
-	down_write(&port->lock);
 	list_for_each_entry_safe(block_cb, next, &bo.cb_list, list) {
 		list_del(&block_cb->list);
 		flow_block_cb_free(block_cb);
 	}
-	up_write(&port->lock);
+
+	/* Those that are left are on their way to nfo_port_cleanup(). */
+	mutex_lock(&nfo_ports);
+	port->unbound = true;
+	end = list_empty(&port->block.cb_list);
+	if (!end)
+		__module_get(THIS_MODULE);
+	mutex_unlock(&nfo_ports);
+	if (end)
+		nfo_port_free(port);
+}
+
+/* Changes when the drivers of a port have lost all rules. */
+u32 nfo_port_generation(const struct nfo_port *port)
+{
+	return READ_ONCE(port->generation);
 }
 
 /* Drivers have no name here but that of the function that takes the rules. */
@@ -108,32 +196,26 @@ void nfo_port_driver(struct nfo_port *port, char *buf, u32 len)
 	struct flow_block_cb *block_cb;
 
 	buf[0] = 0;
-	down_read(&port->lock);
+	mutex_lock(&port->lock);
 	block_cb = list_first_entry_or_null(&port->block.cb_list, struct flow_block_cb, list);
 	if (block_cb)
 		snprintf(buf, len, "%ps", block_cb->cb);
-	up_read(&port->lock);
+	mutex_unlock(&port->lock);
 }
 
 /* Gives a command to the drivers of a device; 0 if one of them accepts, else the last error. */
-int nfo_port_call(struct nfo_port *port, struct nfo_rule *r, u32 command, unsigned long cookie)
+static int nfo_port_call(struct nfo_port *port, struct nfo_rule *r, u32 command, unsigned long cookie)
 {
 	struct flow_block_cb *block_cb;
 	int err = -ENODEV, ret;
 	bool ok = false;
 
-	memset(&r->cls, 0, sizeof(r->cls));
+	lockdep_assert_held(&port->lock);
 	r->extack._msg = NULL;
-	r->cls.common.protocol = htons(ETH_P_ALL);
-	/* Drivers take it for unsigned. */
-	r->cls.common.prio = max(port->ft->priority, 0);
-	r->cls.common.extack = &r->extack;
-	r->cls.command = command;
-	r->cls.cookie = cookie;
+	nfo_port_command(port, &r->cls, command, cookie, &r->extack);
 	if (command == FLOW_CLS_REPLACE)
 		r->cls.rule = r->rule;
 
-	down_read(&port->lock);
 	list_for_each_entry(block_cb, &port->block.cb_list, list) {
 		ret = block_cb->cb(TC_SETUP_CLSFLOWER, &r->cls, block_cb->cb_priv);
 		if (ret < 0)
@@ -141,8 +223,84 @@ int nfo_port_call(struct nfo_port *port, struct nfo_rule *r, u32 command, unsign
 		else
 			ok = true;
 	}
-	up_read(&port->lock);
 	return ok ? 0 : err;
+}
+
+/* A free slot is at the head of the list then. */
+static int nfo_port_reserve(struct nfo_port *port)
+{
+	struct nfo_slot *slots;
+	u32 n;
+
+	if (port->free != NFO_NO_SLOT)
+		return 0;
+	if (port->used == port->room) {
+		n = max(port->room * 2, 64u);
+		slots = kvrealloc(port->slots, array_size(n, sizeof(*slots)), GFP_KERNEL);
+		if (!slots)
+			return -ENOMEM;
+		port->slots = slots;
+		port->room = n;
+	}
+	memset(&port->slots[port->used], 0, sizeof(*slots));
+	port->slots[port->used].next = NFO_NO_SLOT;
+	port->free = port->used++;
+	return 0;
+}
+
+/* Adds the rule in the buffer; returns in which slot it is noted. */
+int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie, u32 *slot)
+{
+	int err;
+
+	mutex_lock(&port->lock);
+	err = nfo_port_reserve(port);
+	if (!err)
+		err = nfo_port_call(port, r, FLOW_CLS_REPLACE, cookie);
+	if (!err) {
+		*slot = port->free;
+		port->free = port->slots[*slot].next;
+		port->slots[*slot] = (struct nfo_slot) { .cookie = cookie };
+	}
+	mutex_unlock(&port->lock);
+	return err;
+}
+
+/* Deletes the rule in a slot. What drivers say to it does not matter: they forget the rule. */
+void nfo_port_del(struct nfo_port *port, struct nfo_rule *r, u32 slot)
+{
+	mutex_lock(&port->lock);
+	if (slot < port->used) {
+		if (port->slots[slot].cookie)
+			nfo_port_call(port, r, FLOW_CLS_DESTROY, port->slots[slot].cookie);
+		port->slots[slot] = (struct nfo_slot) { .next = port->free };
+		port->free = slot;
+	}
+	mutex_unlock(&port->lock);
+}
+
+/* What a rule has forwarded since the last time, in r->cls.stats. */
+int nfo_port_stats(struct nfo_port *port, struct nfo_rule *r, u32 slot)
+{
+	int err = -ENOENT;
+
+	mutex_lock(&port->lock);
+	if (slot < port->used) {
+		struct nfo_slot *s = &port->slots[slot];
+
+		if (s->cookie)
+			err = nfo_port_call(port, r, FLOW_CLS_STATS, s->cookie);
+		if (s->left.pkts) {
+			if (err)
+				nfo_port_command(port, &r->cls, FLOW_CLS_STATS, 0, NULL);
+			flow_stats_update(&r->cls.stats, s->left.bytes, s->left.pkts, 0, s->left.lastused,
+					  FLOW_ACTION_HW_STATS_DELAYED);
+			s->left = (struct flow_stats) {};
+			err = 0;
+		}
+	}
+	mutex_unlock(&port->lock);
+	return err;
 }
 
 struct nfo_rule *nfo_rule_new(void)

@@ -3,13 +3,22 @@
 #ifndef _NFT_OFFLOAD_TC_H
 #define _NFT_OFFLOAD_TC_H
 
+#include <linux/mutex.h>
 #include <linux/netdevice.h>
 #include <linux/netlink.h>
-#include <linux/rwsem.h>
 #include <net/flow_offload.h>
 #include <net/netfilter/nf_flow_table.h>
 
 #define NFO_RULE_ACTIONS	24
+
+#define NFO_NO_SLOT		U32_MAX
+
+/* A rule that was added to a port. */
+struct nfo_slot {
+	unsigned long		cookie;		/* 0: no driver has it any more */
+	u32			next;		/* of free slots */
+	struct flow_stats	left;		/* what it had forwarded when its driver went */
+};
 
 /* A device in a flowtable with "flags offload", with a block of its own: a rule is offered to the
  * device that packets come in by, and the flow_indr code, which keeps one entry for each cookie,
@@ -17,11 +26,18 @@
  */
 struct nfo_port {
 	struct flow_block	block;
-	struct rw_semaphore	lock;		/* block */
+	struct mutex		lock;		/* everything here; held around calls of drivers */
 	struct net_device	*dev;
 	struct nf_flowtable	*ft;
-	void			*engine;
-	/* A driver goes away, and with it its rules. */
+	struct nfo_slot		*slots;		/* the rules */
+	u32			room;
+	u32			used;
+	u32			free;		/* the first free one */
+	u32			prio;
+	u32			generation;
+	bool			bound;		/* ft may be used */
+	bool			unbound;	/* nfo_ports */
+	/* A driver has gone, and its rules with it. */
 	void			(*gone)(struct nfo_port *port);
 };
 
@@ -33,13 +49,14 @@ struct nfo_rule {
 	struct flow_rule	*rule;
 };
 
-struct nfo_port *nfo_port_new(struct net_device *dev, struct nf_flowtable *ft, void *engine,
-			      void (*gone)(struct nfo_port *port));
-void nfo_port_free(struct nfo_port *port);
+struct nfo_port *nfo_port_new(struct net_device *dev, struct nf_flowtable *ft, void (*gone)(struct nfo_port *port));
 int nfo_port_bind(struct nfo_port *port);
 void nfo_port_unbind(struct nfo_port *port);
+u32 nfo_port_generation(const struct nfo_port *port);
 void nfo_port_driver(struct nfo_port *port, char *buf, u32 len);
-int nfo_port_call(struct nfo_port *port, struct nfo_rule *r, u32 command, unsigned long cookie);
+int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie, u32 *slot);
+void nfo_port_del(struct nfo_port *port, struct nfo_rule *r, u32 slot);
+int nfo_port_stats(struct nfo_port *port, struct nfo_rule *r, u32 slot);
 
 struct nfo_rule *nfo_rule_new(void);
 void nfo_rule_free(struct nfo_rule *r);

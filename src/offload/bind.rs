@@ -20,17 +20,32 @@ use crate::{
     ffi::{
         c,
         HZ, //
-    },
-    flowtable::FLOWTABLES, //
+    }, //
 };
 use core::ptr;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
 };
 
 /// Between two attempts to bind a device whose hardware is busy.
 const RETRY: u32 = HZ;
+
+/// The hardware behind a device is a flowtable's: their addresses.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Served {
+    dev: usize,
+    tier: usize,
+}
+
+global_lock! {
+    // SAFETY: Initialised by the module's init before anything is registered.
+    /// Nothing else is locked under this.
+    pub(crate) unsafe(uninit) static SERVED: Mutex<KVec<Served>> = KVec::new();
+}
 
 /// A device of the flowtable.
 pub(super) struct Device {
@@ -79,11 +94,14 @@ impl Tier {
         if place == Place::Last && !any {
             return Err(EOPNOTSUPP);
         }
+        if engine.is_some() {
+            self.note(port);
+        }
         inner.devices.push(
             Device {
                 ifindex: port.ifindex,
                 port,
-                generation: engine.as_ref().map_or(0, |e| e.generation()),
+                generation: engine.as_ref().map_or(0, |e| e.generation(port.ifindex)),
                 engine,
                 busy,
             },
@@ -94,17 +112,34 @@ impl Tier {
 
     /// Has another flowtable got the hardware behind this device?
     fn is_bound_elsewhere(&self, port: Port) -> bool {
-        FLOWTABLES
+        let this = ptr::from_ref(self).addr();
+
+        SERVED
             .lock()
             .iter()
-            .filter_map(|r| r.get().hw.as_ref())
-            .filter(|tier| !ptr::eq(&***tier, self))
-            .any(|tier| {
-                let inner = tier.inner.lock();
-                let mut devices = inner.devices.iter();
+            .any(|s| s.dev == port.dev.addr() && s.tier != this)
+    }
 
-                devices.any(|d| ptr::eq(d.port.dev, port.dev) && d.engine.is_some())
-            })
+    /// Notes that the hardware behind a device is this flowtable's.
+    fn note(&self, port: Port) {
+        let dev = port.dev.addr();
+        let tier = ptr::from_ref(self).addr();
+
+        // Without memory a ruleset that replaces this one may miss its hardware, no more.
+        let _ = SERVED.lock().push(Served { dev, tier }, GFP_KERNEL);
+    }
+
+    /// The reverse.
+    fn unnote(&self, port: Port) {
+        let dev = port.dev.addr();
+        let tier = ptr::from_ref(self).addr();
+        let mut all = SERVED.lock();
+
+        all.retain(|s| *s != Served { dev, tier });
+        // A static is never dropped.
+        if all.is_empty() {
+            *all = KVec::new();
+        }
     }
 
     /// The engine that has bound the device.
@@ -132,14 +167,7 @@ impl Tier {
         {
             engine.unbind(port);
         }
-    }
-
-    /// The driver behind a device goes away. The device stays bound: the driver may come back.
-    pub(crate) fn port_gone(&self, ifindex: u32) {
-        let mut inner = self.inner.lock();
-
-        inner.demote_device(ifindex, || Next::Failed);
-        self.tc.forget_driver(ifindex);
+        self.unnote(port);
     }
 }
 
@@ -166,11 +194,11 @@ impl Inner {
 
         for at in 0..self.devices.len() {
             let device = &mut self.devices[at];
-            let generation = device.engine.as_ref().map_or(0, |e| e.generation());
+            let ifindex = device.ifindex;
+            let engine = device.engine.as_ref();
+            let generation = engine.map_or(0, |e| e.generation(ifindex));
 
             if device.generation != generation {
-                let ifindex = device.ifindex;
-
                 device.generation = generation;
                 let gone = device.engine.take_if(|e| e.is_gone());
                 if gone.is_some() {
@@ -187,7 +215,8 @@ impl Inner {
             {
                 match tier.engine_for(device.port) {
                     Ok(engine) => {
-                        device.generation = engine.generation();
+                        device.generation = engine.generation(device.ifindex);
+                        tier.note(device.port);
                         device.engine = Some(engine);
                         device.busy = None;
                     }

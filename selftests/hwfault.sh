@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Hardware that fails, and drivers that come and go: each operation of the driver that mock_hw.ko plays
+# fails once, with whatever it says, and traffic goes on, nothing is left behind.
+#
+#      cl                       rt                        sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+[ "$FT" = ours ] || skip_all "about our module"
+# shellcheck source=hwlib.sh
+. "$HERE/hwlib.sh"
+
+flaps() { # the driver leaves and comes back all the time while flowtables come, go and are replaced
+	mock ports=lan,wan latency_us=300 || return
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	cp "$TMP/rules" "$TMP/rules.flaps"
+	touch "$TMP/flapping"
+	while [ -e "$TMP/flapping" ]; do echo 10 >$MOCK/flap; sleep 0.02; done & local pid=$! made=0 refused=0 lost=0
+	while [ $((made + refused)) -lt "${FLAPS:-40}" ]; do
+		# Without a driver there is no hardware; then it is refused.
+		if nft_rt -f "$TMP/rules.flaps" 2>"$TMP/out"; then made=$((made + 1))
+		elif grep -q "Operation not supported" "$TMP/out"; then refused=$((refused + 1))
+		else fail "$(cat "$TMP/out")"; fi
+		say x echo 3 500 >/dev/null || lost=$((lost + 1))
+		[ $(((made + refused) % 3)) != 0 ] || nft_rt flush ruleset
+	done
+	rm "$TMP/flapping"
+	wait $pid
+	note "$made flowtables, $refused refused, driver came $(mock_get flaps) times"
+	want_ge "flowtables made" $made 5
+	want_eq "echoes lost" $lost 0
+	hw_rules || return
+	busywait 20000 heavier x udp || fail "does not come back into hardware: $(cat "$HW")"
+	hush x
+	clean
+	want_eq "rules left behind" "$(mock_get unknown)" 0
+	want_eq "ports bound" "$(mock_get ports)" 0
+}
+tcase "the driver comes and goes, and so do flowtables" flaps
+
+# fault N ERRNO: a flowtable's life of which the N-th operation fails, whatever that is
+fault() {
+	mock ports=lan,wan || return
+	mock_set fail_errno "$2"; mock_set fail_at "$1"
+	FLAGS="counter; flags offload;" ruleset >"$TMP/rules.fault"
+	# If binding fails, so may the flowtable; nothing may be left of it then.
+	nft_rt -f "$TMP/rules.fault" 2>"$TMP/out" || {
+		grep -q "Could not process rule" "$TMP/out" || fail "$1, errno $2: $(cat "$TMP/out")"
+		want_eq "$1, errno $2: ports after a failed bind" "$(mock_get ports)" 0
+		nft_rt -f "$TMP/rules.fault" || { fail "$1, errno $2: no flowtable afterwards"; return; }
+	}
+	talk x "$cl" udp $V4 || return
+	# Software forwards whatever hardware does.
+	busywait 6000 fault_seen x || say_ok x echo 50 1000
+	say_ok x echo 20 1000
+	at "$rt" conntrack -D -p udp >/dev/null 2>&1
+	busywait 5000 rules_is 0 || fail "$1, errno $2: rules: $(cat $MOCK/rules)"
+	say_ok x echo 20 1000
+	nft_rt flush ruleset
+	busywait 5000 rules_is 0 || fail "$1, errno $2: rules at the end: $(cat $MOCK/rules)"
+	hush x
+	want_eq "$1, errno $2: commands for unknown rules" "$(mock_get unknown)" 0
+	FAILED=$((FAILED + $(mock_get failed)))
+	# One that did not unbind is gone with its driver.
+	want_ok "$1, errno $2: rmmod" no_mock
+	at "$rt" conntrack -F >/dev/null 2>&1
+}
+# what can be in hardware is, and statistics were asked for; or it is refused for good
+fault_seen() { say "$1" echo 20 1000 >/dev/null; hw_ge decline.unsupported.driver 1 || [ "$(mock_get stats)" -ge 2 ]; }
+faults() { # faults "OPERATION..." ERRNO...: each of these operations, with each errno
+	local n e FAILED=0 tried=0
+	for n in $1; do
+		for e in "${@:2}"; do fault "$n" "$e" || return; tried=$((tried + 1)); done
+	done
+	note "$FAILED of $tried operations were made to fail"
+	want_ge "operations that failed" $FAILED $((tried * 3 / 4))
+}
+ALL="1 2 3 4 5 6 7 8 9 10 11 12"
+# 1, 2: bind; 3, 4: add; then statistics, deletion and unbinding
+tcase "each operation fails in turn: input/output error"         faults "$ALL" 5
+tcase "each operation fails in turn: no such device"             faults "$ALL" 19
+tcase "statistics, deletion, unbinding: no such rule, busy"      faults "5 6 7 8 9 10" 2 16
+tcase "binding: not supported, busy, no memory, exists"          faults "1 2" 95 16 12 17
+tcase "adding: not supported, busy, no memory, exists, full"     faults "3 4" 95 16 12 17 28
+
+SETUP=setup
+run_cases "$@"
