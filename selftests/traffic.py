@@ -8,6 +8,7 @@ talk            one connection, driven by commands on standard input; each is
 parallel        many TCP connections at once
 mix             TCP and UDP to each of several addresses, at once
 wave            one datagram on each of many flows, as raw frames
+zipf            the same, for a while, on few flows much and on many little
 send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
 """
 import argparse
@@ -336,45 +337,108 @@ def mix(a):
 
 # ------------------------------------------------------------------ many flows
 
-def wave(a):
-    """One datagram on each of --flows flows, as raw frames, in random order."""
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    s.bind((a.dev, 0))
-    mac = s.getsockname()[4]
+class Frames:
+    """UDP datagrams of many flows as raw frames: of 20 flows 10 are IPv4, unless only those are wanted."""
 
+    def __init__(self, dev, router):
+        self.s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self.s.bind((dev, 0))
+        dst = bytes(int(x, 16) for x in router.split(":"))
+        mac = self.s.getsockname()[4]
+        self.eth = {4: dst + mac + b"\x08\x00", 6: dst + mac + b"\x86\xdd"}
+        self.d4, self.d6 = socket.inet_aton("10.0.2.2"), socket.inet_pton(socket.AF_INET6, "fd00:2::2")
+
+    @staticmethod
     def fold(data):
         n = sum(struct.unpack(f"!{len(data) // 2}H", data))
         while n >> 16:
             n = (n & 0xffff) + (n >> 16)
         return n
 
-    dst = bytes(int(x, 16) for x in a.mac.split(":"))
-    eth = {4: dst + mac + b"\x08\x00", 6: dst + mac + b"\x86\xdd"}
-    d4, d6 = socket.inet_aton("10.0.2.2"), socket.inet_pton(socket.AF_INET6, "fd00:2::2")
+    def make(self, i, body, v4=False):
+        sport, dport = 1024 + i // 20 % 60000, 7000 + i % 10
+        udp = struct.pack("!HHHH", sport, dport, 8 + len(body), 0)
+        if v4 or i % 20 < 10:
+            src = socket.inet_aton(f"10.1.{i // 250 % 250}.{1 + i % 250}")
+            ps = src + self.d4 + struct.pack("!HH", 17, len(udp + body))
+            ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp + body), i & 0xffff, 0x4000, 64, 17, 0) + src + self.d4
+            ip = ip[:10] + struct.pack("!H", ~self.fold(ip) & 0xffff) + ip[12:]
+            kind = 4
+        else:
+            src = socket.inet_pton(socket.AF_INET6, f"fd00:11::{i:x}")
+            ps = src + self.d6 + struct.pack("!HH", 17, len(udp + body))
+            ip = struct.pack("!IHBB", 6 << 28, len(udp + body), 17, 64) + src + self.d6
+            kind = 6
+        check = ~self.fold(ps + udp + body) & 0xffff or 0xffff
+        return self.eth[kind] + ip + udp[:6] + struct.pack("!H", check) + body
+
+    def send(self, frame):
+        while True:
+            try:
+                self.s.send(frame)
+                return
+            except OSError:
+                time.sleep(0.001)
+
+
+def wave(a):
+    """--repeat datagrams on each of --flows flows, as raw frames, in random order."""
+    frames = Frames(a.dev, a.mac)
     order = list(range(a.flows))
     random.Random(a.seed).shuffle(order)
     body = a.seed.to_bytes(4, "big") * 4
     for i in order:
-        sport, dport = 1024 + i // 20 % 60000, 7000 + i % 10
-        udp = struct.pack("!HHHH", sport, dport, 8 + len(body), 0)
-        if i % 20 < 10:
-            src = socket.inet_aton(f"10.1.{i // 250 % 250}.{1 + i % 250}")
-            ps = src + d4 + struct.pack("!HH", 17, len(udp + body))
-            ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp + body), i & 0xffff, 0x4000, 64, 17, 0) + src + d4
-            ip = ip[:10] + struct.pack("!H", ~fold(ip) & 0xffff) + ip[12:]
-            kind = 4
-        else:
-            src = socket.inet_pton(socket.AF_INET6, f"fd00:11::{i:x}")
-            ps = src + d6 + struct.pack("!HH", 17, len(udp + body))
-            ip = struct.pack("!IHBB", 6 << 28, len(udp + body), 17, 64) + src + d6
-            kind = 6
-        check = ~fold(ps + udp + body) & 0xffff or 0xffff
-        while True:
-            try:
-                s.send(eth[kind] + ip + udp[:6] + struct.pack("!H", check) + body)
-                break
-            except OSError:
-                time.sleep(0.001)
+        frame = frames.make(i, body)
+        for _ in range(a.repeat):
+            frames.send(frame)
+
+
+def zipf(a):
+    """--rate datagrams a second on --flows flows, the k-th heaviest of which gets a share as 1/k^--exponent.
+    A line for each second: its number; what was sent; what of it was of the --best flows that sent most;
+    and by how much the number in --watch (name in FILE) has grown. With --shift other flows are the heavy
+    ones after so many seconds."""
+    frames = Frames(a.dev, a.mac)
+    ready = [frames.make(i, bytes(a.size), v4=True) for i in range(a.flows)]
+    rng = random.Random(a.seed)
+    rng.shuffle(ready)
+    sums, total = [], 0.0
+    for k in range(a.flows):
+        total += (k + 1) ** -a.exponent
+        sums.append(total)
+    name, path = a.watch.split("@")
+
+    def watched():
+        with open(path) as f:
+            return next(int(line.split()[1]) for line in f if line.startswith(name + " "))
+    start, seconds, ranks, n = time.monotonic(), [], range(a.flows), 0
+    seen = watched()
+    for second in range(a.seconds):
+        shift = second // a.shift * 1000 if a.shift else 0
+        counts = {}
+        sent = 0
+        while time.monotonic() < start + second + 1:
+            for k in rng.choices(ranks, cum_weights=sums, k=50):
+                i = (k + shift) % a.flows
+                frames.send(ready[i])
+                counts[i] = counts.get(i, 0) + 1
+            sent += 50
+            n += 50
+            ahead = start + n / a.rate - time.monotonic()
+            if ahead > 0:
+                time.sleep(ahead)
+        now = watched()
+        seconds.append((shift, sent, counts, now - seen))
+        seen = now
+    for shift in sorted({s[0] for s in seconds}):
+        sums = {}
+        for _, _, counts, _ in (s for s in seconds if s[0] == shift):
+            for i, c in counts.items():
+                sums[i] = sums.get(i, 0) + c
+        best = set(sorted(sums, key=sums.get)[-a.best:])
+        for at, (s, sent, counts, grown) in enumerate(seconds):
+            if s == shift:
+                print(at, sent, sum(c for i, c in counts.items() if i in best), grown)
 
 
 # ------------------------------------------------------------------ one way
@@ -476,6 +540,19 @@ def main():
     q.add_argument("dev")
     q.add_argument("mac", help="of the router")
     q.add_argument("--flows", type=int, default=20000)
+    q.add_argument("--seed", type=int, default=1)
+    q.add_argument("--repeat", type=int, default=1)
+    q = sub.add_parser("zipf")
+    q.add_argument("dev")
+    q.add_argument("mac", help="of the router")
+    q.add_argument("watch", metavar="NAME@FILE")
+    q.add_argument("--flows", type=int, default=10000)
+    q.add_argument("--exponent", type=float, default=1.1)
+    q.add_argument("--best", type=int, default=64)
+    q.add_argument("--rate", type=float, default=8000)
+    q.add_argument("--size", type=int, default=1000)
+    q.add_argument("--seconds", type=int, default=60)
+    q.add_argument("--shift", type=int, default=0)
     q.add_argument("--seed", type=int, default=1)
     q = sub.add_parser("send")
     q.add_argument("addr")

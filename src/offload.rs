@@ -176,12 +176,12 @@ impl Counts {
 /// What is done under the tier's lock.
 struct Inner {
     devices: KVec<Device>,
-    resident: KVec<Resident>,
-    waiting: KVec<Waiting>,
+    resident: KVVec<Resident>,
+    waiting: KVVec<Waiting>,
     /// For ranking, as long as the lists.
-    ranks: [KVec<Ranked>; 2],
+    ranks: [KVVec<Ranked>; 2],
     /// For flows that change places: in, out.
-    moves: [KVec<NonNull<Cold>>; 2],
+    moves: [KVVec<NonNull<Cold>>; 2],
     room: Room,
     /// Rules in all engines.
     rules: u32,
@@ -229,10 +229,10 @@ impl Tier {
         let tc = Arc::pin_init(TcFt::new(nf)?, GFP_KERNEL)?;
         let inner = Inner {
             devices: KVec::new(),
-            resident: KVec::new(),
-            waiting: KVec::new(),
-            ranks: [KVec::new(), KVec::new()],
-            moves: [KVec::new(), KVec::new()],
+            resident: KVVec::new(),
+            waiting: KVVec::new(),
+            ranks: [KVVec::new(), KVVec::new()],
+            moves: [KVVec::new(), KVVec::new()],
             room: Room::new(),
             rules: 0,
             asked: now(),
@@ -283,10 +283,10 @@ impl Tier {
         inner.tend(self);
         inner.drain(self);
         inner.verify(ft);
-        let moved = inner.place(self, ft);
+        let more = inner.place(self, ft);
 
         match () {
-            () if moved >= MOVES => 0,
+            () if more => 0,
             () if inner.resident.is_empty() && inner.waiting.is_empty() => HZ,
             () => ROUND,
         }

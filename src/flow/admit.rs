@@ -107,37 +107,49 @@ pub struct Plan {
     pub swap: usize,
 }
 
-/// Sorts `waiting`, heaviest first, and `resident`, lightest first, and says who goes where.
-/// `room` is the number of flows that fit besides those in hardware.
+/// Brings those who move to the front of the lists, and says how many: of `waiting` the heaviest in
+/// order if there is not room for all, of `resident` the lightest in order. `room` is the number of
+/// flows that fit besides those in hardware.
 pub fn plan(config: &Config, waiting: &mut [Ranked], resident: &mut [Ranked], room: usize) -> Plan {
-    sort(waiting, |a, b| a.rate > b.rate);
-    let worth = waiting
-        .iter()
-        .take_while(|w| w.rate >= config.threshold)
-        .count();
-    let admit = worth.min(room);
-    let rest = waiting.get(admit..worth).unwrap_or_default();
-
-    if rest.is_empty() {
-        return Plan { admit, swap: 0 };
+    // Those that are worth a place go first.
+    let mut worth = 0;
+    for at in 0..waiting.len() {
+        if waiting.get(at).is_some_and(|w| w.rate >= config.threshold) {
+            waiting.swap(at, worth);
+            worth = worth.wrapping_add(1);
+        }
     }
-    sort(resident, |a, b| a.rate < b.rate);
-    let swap = rest
+    let Some(waiting) = waiting.get_mut(..worth) else {
+        return Plan::default();
+    };
+    if worth <= room {
+        return Plan {
+            admit: worth,
+            swap: 0,
+        };
+    }
+    let swaps = config.swaps.min(resident.len());
+
+    first(waiting, room.saturating_add(swaps), |a, b| a.rate > b.rate);
+    first(resident, swaps, |a, b| a.rate < b.rate);
+    let swap = waiting
         .iter()
+        .skip(room)
         .zip(resident.iter())
-        .take(config.swaps)
+        .take(swaps)
         .take_while(|(w, r)| {
             let margin = r.rate.saturating_mul(config.margin) / 100;
             w.rate > r.rate.saturating_add(margin)
         })
         .count();
 
-    Plan { admit, swap }
+    Plan { admit: room, swap }
 }
 
-/// Sorts a list, heap sort: no memory, and no order of flows that makes it slow.
-fn sort(list: &mut [Ranked], before: impl Fn(&Ranked, &Ranked) -> bool) {
-    // Moves the item at `at` down until both below it come before it.
+/// Brings the `n` that come first to the front, in order: no memory, and no order of flows that makes
+/// it slow. A heap of all, whose root goes to the list's end `n` times; then the ends change places.
+fn first(list: &mut [Ranked], n: usize, before: impl Fn(&Ranked, &Ranked) -> bool) {
+    // Moves the item at `at` down until both below it come after it.
     let sift = |list: &mut [Ranked], mut at: usize| loop {
         let left = at.wrapping_mul(2).wrapping_add(1);
         let (Some(here), Some(a)) = (list.get(at), list.get(left)) else {
@@ -145,25 +157,28 @@ fn sort(list: &mut [Ranked], before: impl Fn(&Ranked, &Ranked) -> bool) {
         };
         let right = left.wrapping_add(1);
         let child = match list.get(right) {
-            Some(b) if before(a, b) => right,
+            Some(b) if before(b, a) => right,
             _ => left,
         };
-        if list.get(child).is_none_or(|c| !before(here, c)) {
+        if list.get(child).is_none_or(|c| !before(c, here)) {
             return;
         }
         list.swap(at, child);
         at = child;
     };
+    let n = n.min(list.len());
+    let rest = list.len().wrapping_sub(n);
 
     for at in (0..list.len() / 2).rev() {
         sift(list, at);
     }
-    for end in (1..list.len()).rev() {
+    for end in (rest..list.len()).rev() {
         list.swap(0, end);
-        if let Some(rest) = list.get_mut(..end) {
-            sift(rest, 0);
+        if let Some(heap) = list.get_mut(..end) {
+            sift(heap, 0);
         }
     }
+    list.reverse();
 }
 
 /// How many rules fit, learned from having been refused.
@@ -261,10 +276,18 @@ mod tests {
                     u64::from(seed >> 26)
                 })
                 .collect();
+            let mut sorted = rates.clone();
+            sorted.sort();
             let mut list = ranked(&rates);
-            sort(&mut list, |a, b| a.rate < b.rate);
-            assert!(list.is_sorted_by_key(|r| r.rate));
-            sort(&mut list, |a, b| a.rate > b.rate);
+            for k in [0, 1, n as usize / 2, n as usize, 100] {
+                first(&mut list, k, |a, b| a.rate < b.rate);
+                let k = k.min(list.len());
+                assert!(list[..k]
+                    .iter()
+                    .map(|r| r.rate)
+                    .eq(sorted[..k].iter().copied()));
+            }
+            first(&mut list, 100, |a, b| a.rate > b.rate);
             assert!(list.is_sorted_by(|a, b| a.rate >= b.rate));
             let mut all: Vec<u32> = list.iter().map(|r| r.index).collect();
             all.sort();
@@ -307,7 +330,7 @@ mod tests {
             plan(&config, &mut waiting, &mut resident, 9),
             Plan { admit: 3, swap: 0 }
         );
-        assert_eq!(waiting[0].index, 2);
+        assert!(waiting[..3].iter().all(|w| w.index != 0));
         // 1000 takes the free place, 300 that of 200; 100 is lighter than what is left.
         assert_eq!(
             plan(&config, &mut waiting, &mut resident, 1),

@@ -15,7 +15,8 @@ use super::{
     Resident,
     Tier,
     BUSY,
-    MOVES, //
+    MOVES,
+    MOVING, //
 };
 use crate::{
     cold::Cold,
@@ -53,8 +54,8 @@ enum Outcome {
 }
 
 impl Inner {
-    /// Gives places to the flows that wait. Returns how many have moved.
-    pub(super) fn place(&mut self, tier: &Tier, ft: &Flowtable) -> usize {
+    /// Gives places to the flows that wait. Returns whether others were about to move.
+    pub(super) fn place(&mut self, tier: &Tier, ft: &Flowtable) -> bool {
         let (now, ms) = (now(), now_ms());
         let config = Config::new(tier.threshold);
 
@@ -71,14 +72,15 @@ impl Inner {
             }
         }
         if self.waiting.is_empty() {
-            return 0;
+            return false;
         }
         let Some(plan) = self.plan(&config) else {
-            return 0;
+            return false;
         };
 
         // As flows, because places in the lists change with each step.
-        let n = (plan.admit + plan.swap).min(MOVES);
+        let all = plan.admit + plan.swap;
+        let n = all.min(MOVES);
         let [ins, outs] = &mut self.moves;
         ins.clear();
         outs.clear();
@@ -87,7 +89,7 @@ impl Inner {
                 continue;
             };
             if ins.push(w.flow, GFP_KERNEL).is_err() {
-                return 0;
+                return false;
             }
         }
         for rank in self.ranks[1].iter().take(plan.swap) {
@@ -95,7 +97,7 @@ impl Inner {
                 continue;
             };
             if outs.push(r.flow, GFP_KERNEL).is_err() {
-                return 0;
+                return false;
             }
         }
 
@@ -115,10 +117,13 @@ impl Inner {
             let cold = unsafe { flow.as_ref() };
             moved += 1;
             if !self.promote(cold, ft, ms) {
+                return false;
+            }
+            if super::now().wrapping_sub(now) > MOVING {
                 break;
             }
         }
-        moved
+        moved < all
     }
 
     /// Ranks both lists.
