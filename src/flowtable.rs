@@ -553,8 +553,8 @@ impl Flowtable {
         if let Some(i) = list.iter().position(|r| ptr::eq(r.0.as_ptr(), this)) {
             let _ = list.remove(i);
         }
-        let gone = self.tell_traffic();
-        stats::gone(gone.0, gone.1);
+        let told = self.tell_traffic();
+        stats::gone(told.0, told.1);
         drop(list);
 
         self.locked(|inner| inner.closing = true);
@@ -578,6 +578,9 @@ impl Flowtable {
             c::synchronize_rcu();
             self.free_tables();
         }
+        // Theirs as well.
+        let all = self.tell_traffic();
+        stats::gone(all.0.wrapping_sub(told.0), all.1.wrapping_sub(told.1));
     }
 
     /// Frees the tables, which nobody can look into afterwards.
