@@ -94,7 +94,6 @@ pub(crate) trait FlowEngine: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// What it can do with packets that come in by this interface.
-    #[allow(dead_code)] // for people and tests
     fn caps(&self, ifindex: u32) -> Caps;
 
     /// What it has room for. Cheap.

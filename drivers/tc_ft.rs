@@ -59,6 +59,8 @@ pub(crate) struct Quirks {
     pub(crate) caps: Caps,
     /// VLAN tags other than 802.1Q can be added.
     qinq: bool,
+    /// The priority of VLAN tags can be set.
+    pcp: bool,
     /// VLAN tags and PPPoE headers together, at most.
     layers: usize,
     /// It writes the headers that are added in the order in which they are listed, the first one
@@ -76,6 +78,7 @@ const CAPS: Caps = Caps {
     portless: false,
     bridged: false,
     matches_vlan: true,
+    mtu: None,
     ttl: Ttl::Unknown,
     counting: Counting::Delta,
     ageing: Ageing::Host,
@@ -90,9 +93,12 @@ const MEDIATEK: Quirks = Quirks {
         nat66: false,
         ttl: Ttl::Engine,
         matches_vlan: false,
+        // What mtk_ppe_update_mtu() writes when the engine is started.
+        mtu: Some(1500),
         ..CAPS
     },
     qinq: false,
+    pcp: false,
     layers: 2,
     outermost_first: true,
 };
@@ -108,6 +114,7 @@ static QUIRKS: [Quirks; 4] = [
             ..CAPS
         },
         qinq: true,
+        pcp: true,
         layers: 2,
         outermost_first: false,
     },
@@ -115,6 +122,10 @@ static QUIRKS: [Quirks; 4] = [
     Quirks {
         prefix: "airoha_",
         name: "airoha",
+        caps: Caps {
+            mtu: None,
+            ..MEDIATEK.caps
+        },
         ..MEDIATEK
     },
     Quirks {
@@ -122,6 +133,7 @@ static QUIRKS: [Quirks; 4] = [
         name: "unknown",
         caps: CAPS,
         qinq: true,
+        pcp: true,
         layers: Layers::MAX,
         outermost_first: false,
     },
@@ -143,6 +155,9 @@ impl Quirks {
         }
         if !flow.egress.macs.are_unicast() {
             return Err(Unsupported::MacAddress);
+        }
+        if flow.marks.dscp.is_some() {
+            return Err(Unsupported::Dscp);
         }
         if tuple.ports.is_none() || !matches!(proto, 6 | 17) {
             return Err(Unsupported::L4Proto);
@@ -166,9 +181,12 @@ impl Quirks {
             return Err(Unsupported::VlanDepth);
         }
         for layer in egress.iter() {
-            if let Layer::Vlan { proto, .. } = layer {
+            if let Layer::Vlan { proto, pcp, .. } = layer {
                 if proto != ethertype::VLAN && !self.qinq {
                     return Err(Unsupported::VlanProto);
+                }
+                if pcp.is_some() && !self.pcp {
+                    return Err(Unsupported::Pcp);
                 }
             }
         }

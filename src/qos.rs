@@ -106,6 +106,19 @@ impl Qos {
     }
 }
 
+impl Qos {
+    /// The priority of packets of the direction, as of the last one that has passed the ruleset; and the
+    /// DSCP that they get, if that is restored.
+    pub(crate) fn for_hardware(&self) -> (u32, Option<u8>) {
+        let ds = self.ds.load(Ordering::Relaxed);
+
+        (
+            self.priority.load(Ordering::Relaxed),
+            (ds & SET != 0).then_some((ds as u8 & DSCP) >> 2),
+        )
+    }
+}
+
 /// Does forwarding set the priority of IPv4 packets in the flowtable's namespace?
 pub(crate) fn is_by_tos(ft: &Flowtable) -> bool {
     // SAFETY: The namespace outlives its flowtables.

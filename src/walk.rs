@@ -9,7 +9,10 @@
 
 use crate::{
     family::Family,
-    ffi::c, //
+    ffi::{
+        self,
+        c, //
+    }, //
 };
 use core::{
     mem::MaybeUninit,
@@ -354,6 +357,12 @@ impl Walk {
     /// Where packets leave: the lowest device, and what is around them there.
     pub(crate) fn bottom(&self) -> (u32, &Layer) {
         (self.ifindex(), &self.here)
+    }
+
+    /// The largest packet that the lowest device takes, from the network header of the frame on.
+    pub(crate) fn mtu_below(&self) -> u32 {
+        // SAFETY: A device of the walk, and RCU is held.
+        unsafe { ffi::read_once(&raw const (*self.dev).mtu) }
     }
 
     /// Where packets come in.

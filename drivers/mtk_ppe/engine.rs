@@ -213,6 +213,7 @@ impl FlowEngine for Engines {
             portless: true,
             bridged: false,
             matches_vlan: false,
+            mtu: Some(MTU),
             ttl: Ttl::Engine,
             counting: match self.soc.counts {
                 true => Counting::Delta,

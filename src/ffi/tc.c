@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Flow blocks: where drivers take flow rules (TC_SETUP_FT). The rules are made in Rust. */
+#include <linux/if_vlan.h>
 #include <linux/slab.h>
 #include <net/netfilter/nf_tables.h>
 
@@ -387,4 +388,21 @@ int nfo_dev_place(const struct nft_flowtable *ft, const struct net_device *dev)
 		}
 	}
 	return !found ? 0 : last == dev ? 2 : 1;
+}
+
+/* What a VLAN device writes into its tags as the priority of packets with this skb->priority, 0 to 7; and
+ * which tags. Negative if it is no VLAN device.
+ */
+int nfo_vlan_pcp(struct net *net, u32 ifindex, u32 priority, u16 *proto, u16 *vid)
+{
+#if IS_ENABLED(CONFIG_VLAN_8021Q)
+	struct net_device *dev = dev_get_by_index_rcu(net, ifindex);
+
+	if (dev && is_vlan_dev(dev)) {
+		*proto = ntohs(vlan_dev_priv(dev)->vlan_proto);
+		*vid = vlan_dev_priv(dev)->vlan_id;
+		return vlan_dev_get_egress_qos_mask(dev, priority) >> VLAN_PRIO_SHIFT;
+	}
+#endif
+	return -ENODEV;
 }

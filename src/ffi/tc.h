@@ -65,6 +65,7 @@ struct flow_action_entry *nfo_rule_action(struct nfo_rule *r);
 
 struct net_device *nfo_dev_get(struct net *net, u32 ifindex);
 void nfo_dev_put(struct net_device *dev);
+int nfo_vlan_pcp(struct net *net, u32 ifindex, u32 priority, u16 *proto, u16 *vid);
 int nfo_dev_place(const struct nft_flowtable *ft, const struct net_device *dev);
 
 #endif

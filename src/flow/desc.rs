@@ -194,6 +194,17 @@ impl Layers {
         true
     }
 
+    /// Sets the priority of a VLAN tag.
+    pub fn prioritise(&mut self, tag: (u16, u16), priority: u8) {
+        for layer in self.list.iter_mut().take(self.len.into()) {
+            if let Layer::Vlan { proto, vid, pcp } = layer {
+                if (*proto, *vid) == tag {
+                    *pcp = Some(priority);
+                }
+            }
+        }
+    }
+
     /// Outermost first.
     pub fn as_slice(&self) -> &[Layer] {
         self.list.get(..usize::from(self.len)).unwrap_or(&[])
@@ -505,6 +516,19 @@ mod tests {
             }
         );
         assert!(!l.push_inner(Layer::Pppoe { session: 1 }));
+        l.prioritise((ethertype::VLAN, 7), 5);
+        assert!(matches!(
+            l.as_slice(),
+            [
+                Layer::Vlan { pcp: None, .. },
+                Layer::Vlan {
+                    vid: 7,
+                    pcp: Some(5),
+                    ..
+                },
+                _
+            ]
+        ));
         assert!(Layers::from(&Encaps::default()).is_empty());
         assert_eq!(Layers::from(&Encaps::default()), Layers::NONE);
     }

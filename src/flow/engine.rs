@@ -3,7 +3,10 @@
 //! What a hardware flow engine says: what it can do, what it has room for, why not, and what it
 //! has forwarded.
 
-use crate::reason::Unsupported;
+use crate::{
+    desc::Egress,
+    reason::Unsupported, //
+};
 
 /// Who decrements the TTL or hop limit of packets that hardware forwards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +58,9 @@ pub struct Caps {
     pub bridged: bool,
     /// Tells packets of one flow from those of another by the VLAN that they come in by.
     pub matches_vlan: bool,
+    /// The size of packets, PPPoE header included, above which it leaves them to software; none if it
+    /// sends whatever comes, be it too large for the way out.
+    pub mtu: Option<u16>,
     /// Who decrements the TTL.
     pub ttl: Ttl,
     /// How it counts.
@@ -62,6 +68,23 @@ pub struct Caps {
     /// Who ages.
     pub ageing: Ageing,
 }
+
+impl Caps {
+    /// Would packets of up to `takes` bytes (from the network header on) that do not fit the way out be
+    /// left to software?
+    pub fn fits(&self, takes: u32, egress: &Egress) -> bool {
+        let pppoe = match egress.layers.pppoe() {
+            Some(_) => PPPOE,
+            None => 0,
+        };
+        let fits = u32::from(egress.mtu);
+
+        takes <= fits || self.mtu.is_some_and(|mtu| u32::from(mtu) <= fits + pppoe)
+    }
+}
+
+/// Bytes of a PPPoE header, with that of PPP.
+pub const PPPOE: u32 = 8;
 
 /// Room, in rules: one for each direction of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -128,4 +151,53 @@ pub struct Delta {
     pub bytes: u64,
     /// When the last packet was, in `jiffies` (low 32 bits), if there was any.
     pub used: Option<u32>,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::desc::{
+        Layer,
+        Layers,
+        Macs,
+        Port, //
+    };
+
+    #[test]
+    fn sizes() {
+        let caps = |mtu| Caps {
+            nat44: true,
+            nat66: true,
+            v6: true,
+            vlans: 2,
+            pppoe: true,
+            tunnels: false,
+            portless: false,
+            bridged: false,
+            matches_vlan: true,
+            mtu,
+            ttl: Ttl::Unknown,
+            counting: Counting::Delta,
+            ageing: Ageing::Host,
+        };
+        let mut egress = Egress {
+            port: Port::plain(1),
+            macs: Macs {
+                src: [2; 6],
+                dst: [2; 6],
+            },
+            layers: Layers::NONE,
+            tunnel: None,
+            mtu: 1492,
+        };
+        assert!(caps(None).fits(1492, &egress));
+        assert!(!caps(None).fits(1500, &egress));
+        assert!(!caps(Some(1500)).fits(1500, &egress));
+        // A session that is as large as the link allows.
+        assert!(egress.layers.push_inner(Layer::Pppoe { session: 1 }));
+        assert!(caps(Some(1500)).fits(1500, &egress));
+        assert!(!caps(None).fits(1500, &egress));
+        egress.mtu = 1400;
+        assert!(!caps(Some(1500)).fits(1500, &egress));
+    }
 }

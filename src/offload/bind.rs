@@ -125,8 +125,11 @@ impl Tier {
         let dev = port.dev.addr();
         let tier = ptr::from_ref(self).addr();
 
+        let mut all = SERVED.lock();
+
+        all.retain(|s| *s != Served { dev, tier });
         // Without memory a ruleset that replaces this one may miss its hardware, no more.
-        let _ = SERVED.lock().push(Served { dev, tier }, GFP_KERNEL);
+        let _ = all.push(Served { dev, tier }, GFP_KERNEL);
     }
 
     /// The reverse.

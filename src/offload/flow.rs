@@ -17,6 +17,7 @@ use crate::{
         self,
         c, //
     },
+    flowtable::Flowtable,
     walk, //
 };
 use core::{
@@ -45,6 +46,7 @@ use nft_flow::{
         Marks,
         Port, //
     },
+    engine::PPPOE,
     reason::Unsupported, //
 };
 
@@ -203,16 +205,50 @@ pub(super) enum Indescribable {
 pub(super) struct Described {
     pub(super) descs: [FlowDesc; 2],
     pub(super) cookies: [usize; 2],
+    /// The largest packets that may come in.
+    pub(super) takes: [u32; 2],
 }
 
-/// FNV-1a: what an installed rule was made of, to see changes by.
-struct Fnv(u64);
+/// What an installed rule was made of, to see changes by: one word that differs makes another print.
+struct Print(u64);
 
-impl Hasher for Fnv {
+impl Print {
+    #[inline]
+    fn word(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for Print {
     fn write(&mut self, bytes: &[u8]) {
-        for b in bytes {
-            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            self.word(u64::from_ne_bytes(word));
         }
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.word(n.into());
+    }
+
+    fn write_u16(&mut self, n: u16) {
+        self.word(n.into());
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.word(n.into());
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.word(n);
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.word(n as u64);
     }
 
     fn finish(&self) -> u64 {
@@ -223,9 +259,9 @@ impl Hasher for Fnv {
 impl Described {
     /// Changes when either rule would be another one.
     pub(super) fn print(&self) -> u64 {
-        let mut h = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut h = Print(0xcbf2_9ce4_8422_2325);
 
-        self.descs.hash(&mut h);
+        (&self.descs, &self.takes).hash(&mut h);
         h.finish()
     }
 }
@@ -234,10 +270,15 @@ impl Described {
 struct Exit {
     port: Port,
     layers: Layers,
+    /// With the priorities of VLAN tags.
+    tagged: Layers,
     macs: Macs,
+    /// The largest packet that the device takes, the other way: whatever a route says, it may come.
+    takes: u32,
+    dscp: Option<u8>,
 }
 
-fn way_out<F: Family>(entry: &Entry<F>, nft: *mut c::nft_flowtable) -> Result<Exit, Indescribable> {
+fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescribable> {
     if entry.is_xfrm() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
@@ -246,7 +287,7 @@ fn way_out<F: Family>(entry: &Entry<F>, nft: *mut c::nft_flowtable) -> Result<Ex
         return Err(Indescribable::Later);
     }
     // SAFETY: The caller holds RCU, hence route, device and neighbour are valid.
-    let walk = unsafe { walk::down::<F>(entry.dst.dev(), walk::Station::Neigh(neigh), nft) };
+    let walk = unsafe { walk::down::<F>(entry.dst.dev(), walk::Station::Neigh(neigh), ft.nft()) };
     let (ifindex, layer) = walk.bottom();
 
     if layer.tunnel.is_some() {
@@ -267,13 +308,35 @@ fn way_out<F: Family>(entry: &Entry<F>, nft: *mut c::nft_flowtable) -> Result<Ex
             ha
         }
     };
+    let (priority, dscp) = entry.flow().cold.qos[entry.dir() as usize].for_hardware();
+    let layers = Layers::from(&layer.encaps);
+    let mut tagged = layers;
+    if priority != 0 && layers.vlans() != 0 {
+        // What qdiscs make of a priority is lost; what VLAN devices make of it is not.
+        for &dev in layer.devices.iter().filter(|dev| **dev != 0) {
+            let (mut proto, mut vid) = (0, 0);
+            // SAFETY: As above; the network namespace outlives its flowtables.
+            let pcp = unsafe { c::nfo_vlan_pcp(ft.net(), dev, priority, &mut proto, &mut vid) };
+
+            if pcp > 0 {
+                tagged.prioritise((proto, vid), pcp as u8);
+            }
+        }
+    }
+    let pppoe = match layers.pppoe() {
+        Some(_) => PPPOE,
+        None => 0,
+    };
     Ok(Exit {
         port: Port::plain(ifindex),
-        layers: Layers::from(&layer.encaps),
+        layers,
+        tagged,
         macs: Macs {
             src: layer.mac,
             dst,
         },
+        takes: walk.mtu_below().saturating_sub(pppoe),
+        dscp,
     })
 }
 
@@ -285,9 +348,9 @@ impl Cold {
             type Output = Result<Described, Indescribable>;
             fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
                 let _rcu = rcu::read_lock();
-                let nft = flow.cold.flowtable().nft();
+                let ft = flow.cold.flowtable();
                 let [orig, reply] = &flow.entries;
-                let (out, back) = (way_out(orig, nft)?, way_out(reply, nft)?);
+                let (out, back) = (way_out(orig, ft)?, way_out(reply, ft)?);
                 let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
                     kind: Kind::Routed {
                         proto: flow.cold.proto.number(),
@@ -303,16 +366,20 @@ impl Cold {
                     egress: Egress {
                         port: out.port,
                         macs: out.macs,
-                        layers: out.layers,
+                        layers: out.tagged,
                         tunnel: None,
                         mtu: entry.mtu,
                     },
-                    marks: Marks::default(),
+                    marks: Marks {
+                        dscp: out.dscp,
+                        ..Marks::default()
+                    },
                 };
 
                 Ok(Described {
                     descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
                     cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
+                    takes: [back.takes, out.takes],
                 })
             }
         }

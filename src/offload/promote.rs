@@ -233,7 +233,8 @@ impl Inner {
             if !agreed[dir] {
                 continue;
             }
-            match self.add(&described.descs[dir], Cookie(described.cookies[dir])) {
+            let cookie = Cookie(described.cookies[dir]);
+            match self.add(&described.descs[dir], described.takes[dir], cookie) {
                 Ok(rule) => rules[dir] = Some(rule),
                 Err(e) => {
                     self.counts.declined(e);
@@ -277,7 +278,8 @@ impl Inner {
         })
     }
 
-    fn add(&mut self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError> {
+    /// Adds a rule for packets of up to `takes` bytes.
+    fn add(&mut self, flow: &FlowDesc, takes: u32, cookie: Cookie) -> Result<Rule, AddError> {
         let ifindex = flow.ingress.port.ifindex;
         let device = self.devices.iter().find(|d| d.ifindex == ifindex);
         let engine = match device {
@@ -289,6 +291,10 @@ impl Inner {
             Some(Device { busy: Some(_), .. }) => return Err(AddError::Gone),
             _ => return Err(AddError::Unsupported(Unsupported::IngressPort)),
         };
+        // What does not fit is for software to cut or to refuse.
+        if takes > flow.egress.mtu.into() && !engine.caps(ifindex).fits(takes, &flow.egress) {
+            return Err(AddError::Unsupported(Unsupported::Mtu));
+        }
         let rule = engine.add(flow, cookie)?;
 
         self.rules += 1;
