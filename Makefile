@@ -75,7 +75,7 @@ install: modules_install
 ## uninstall          take both away again
 uninstall:
 	rm -f "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
-	rm -f $(DESTDIR)/lib/modules/$(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))/updates/nft_offload.ko*
+	rm -f $(foreach m,nft_offload nft_offload_xdp,$(DESTDIR)/lib/modules/$(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))/updates/$m.ko*)
 	depmod -b "$(or $(DESTDIR),/)" $(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))
 
 ## doctor             check each prerequisite and say what to do

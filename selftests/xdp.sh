@@ -16,8 +16,10 @@
 V4=10.0.2.2 V6=fd00:2::2 TAGGED=10.0.7.2
 BPF=$(mktemp -d /tmp/nft_offload_bpf_XXXXXX) # libbpf does not pin below a dot
 
+# compile [OPTION...]
+compile() { clang -O2 -g -target bpf -I"/usr/include/$(uname -m)-linux-gnu" "$@" -c "$HERE/xdp_flow.bpf.c" -o "$TMP/xdp.o"; }
 setup() {
-	clang -O2 -g -target bpf -I"/usr/include/$(uname -m)-linux-gnu" -c "$HERE/xdp_flow.bpf.c" -o "$TMP/xdp.o" || return
+	compile || return
 	mount -t bpf bpf "$BPF" || return
 
 	lan_wan || return
@@ -196,6 +198,24 @@ forwards() { # the program forwards the packets, past the hook
 	detach lan
 }
 tcase -o "a program forwards by what it is told" forwards
+
+intree_name() { # a program that only knows bpf_xdp_flow_lookup(), which is ours or that of nf_flow_table.ko
+	modprobe -qn nft_offload_xdp || { skip "the module was built without BTF"; return; }
+	compile -DINTREE_NAME || { fail "clang"; return; }
+	want_ok "modprobe nft_offload_xdp" modprobe nft_offload_xdp && stream $V4
+	nft_rt flush ruleset
+	if modprobe -qn nf_flow_table; then
+		! modprobe nf_flow_table 2>/dev/null || { fail "two modules have the same function"; rmmod nf_flow_table; }
+		want_ok "unload" busywait 5000 rmmod nft_offload_xdp
+		want_ok "nf_flow_table loads then" modprobe nf_flow_table
+		want_err "and we do not" "" modprobe nft_offload_xdp
+		want_ok "unload nf_flow_table" rmmod nf_flow_table
+	else
+		want_ok "unload" busywait 5000 rmmod nft_offload_xdp
+	fi
+	compile
+}
+tcase -o "the in-tree name, by nft_offload_xdp.ko" intree_name
 
 held() { # the module stays as long as a program needs it
 	nft_rt flush ruleset

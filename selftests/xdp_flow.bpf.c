@@ -65,8 +65,10 @@ static __always_inline struct flow_offload_tuple_rhash *
 lookup(struct xdp_md *ctx, struct bpf_fib_lookup *tuple,
        struct bpf_flowtable_opts___local *opts, __u32 size)
 {
+#ifndef INTREE_NAME
 	if (bpf_ksym_exists(bpf_xdp_nft_flow_lookup))
 		return bpf_xdp_nft_flow_lookup(ctx, tuple, opts, size);
+#endif
 	if (bpf_ksym_exists(bpf_xdp_flow_lookup))
 		return bpf_xdp_flow_lookup(ctx, tuple, opts, size);
 	return NULL;

@@ -2,7 +2,8 @@
 /* bpf_xdp_nft_flow_lookup() for XDP programs: what bpf_xdp_flow_lookup() of nf_flow_table.ko is, with
  * the same types, so that the same code uses either. It cannot have the same name: the kernel refuses
  * a module that has a function in its BTF which another module has as well (btf_check_kfunc_name()),
- * so that nf_flow_table.ko, which act_ct needs, could not be loaded beside this module.
+ * so that nf_flow_table.ko, which act_ct needs, could not be loaded beside this module. Who does not
+ * need that has the name from intree_xdp.c, in a module of its own.
  *
  * The flows of this module do not look like struct flow_offload. The one that a program gets is made
  * for it, and is valid until its next lookup. Beyond what nf_flow_table.ko gives:
@@ -19,11 +20,7 @@
 #include <net/xdp.h>
 
 #include "helpers.h"
-
-/* As in net/netfilter/nf_flow_table_bpf.c, which has it for itself. */
-struct bpf_flowtable_opts {
-	s32 error;
-};
+#include "xdp.h"
 
 static DEFINE_PER_CPU(struct flow_offload, nfo_xdp_answer);
 
@@ -133,6 +130,7 @@ bpf_xdp_nft_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
 		__set_bit(NF_FLOW_DNAT, &answer->flags);
 	return &answer->tuplehash[dir];
 }
+EXPORT_SYMBOL_GPL(bpf_xdp_nft_flow_lookup);
 
 __bpf_kfunc_end_defs();
 
