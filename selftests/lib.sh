@@ -75,6 +75,7 @@ run_cases() {
 	for i in "${!DESC[@]}"; do
 		grep -qE -- "$pat" <<<"${DESC[i]}" && want+=("$i")
 	done
+	[ ${#want[@]} -gt 0 ] || { echo "Bail out! no case is called '$pat'"; exit 1; }
 	echo "1..$((${#want[@]} + 2))"
 	DMESG_MARK=$(dmesg_mark)
 	FLOWS_BEFORE=$(stat_get flows)

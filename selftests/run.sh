@@ -38,6 +38,7 @@ list_tests() {
 		awk '/^TEST_PROGS *[:+]?=/ { on = 1 } on; !/\\$/ { on = 0 }' "$here/Makefile" 2>/dev/null |
 			grep -oE '[A-Za-z0-9_.-]+\.sh'
 		find "$here" -maxdepth 1 -name 'test_*.sh' -printf '%f\n'
+		if [ "$LANE" = arm64 ]; then echo ppe.sh; fi # it boots with the device tree for it
 	} | sort -u
 }
 loaded() { grep -q "^$1 " /proc/modules; }
