@@ -180,16 +180,16 @@ tcp_lowered() { # the same with TCP, nothing may be lost for good
 	talk x "$cl" tcp "$1" || return
 	say_ok x echo 300000
 	offloaded_line tcp 5000 || fail "no [OFFLOAD]"
-	ipn "$rt" link set wan mtu 1300
+	# both ends: veth drops what is larger than the receiver's MTU, and nobody is told
+	ipn "$rt" link set wan mtu 1300; ipn "$r2" link set eth0 mtu 1300
 	say_ok x echo 300000
 	want_eq "path MTU" "$(pmtu "$cl" "$1")" 1300
-	ipn "$rt" link set wan mtu 1500
+	ipn "$rt" link set wan mtu 1500; ipn "$r2" link set eth0 mtu 1500
 	say_ok x echo 300000
 	hush x
 }
 tcase "TCP IPv4 goes on when the MTU is lowered" tcp_lowered $V4
-# Not for IPv6: there TCP stalls for longer than any test would wait, now and then, without
-# any flowtable (FT=none) as well.
+tcase -x "TCP IPv6 goes on when the MTU is lowered" tcp_lowered $V6
 
 route_mtu() { # an MTU set at the route instead of the device
 	start "" || return
