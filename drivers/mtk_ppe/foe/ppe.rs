@@ -249,16 +249,20 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
 
         // The engine may have taken it from its owner, who has not noticed.
         self.release(slot);
-        let before = slot::read_ib1(&self.memory, self.soc, slot);
-        // Not half of one flow and half of another.
-        let unbound = slot::read(&self.memory, self.soc, slot);
-        if State::of(before) != State::Invalid && !slot::same_key(self.soc, &unbound, &key) {
-            slot::write_ib1(&self.memory, self.soc, slot, State::Invalid.bits());
-            seq::cache_clear(&self.window);
-        }
+        // The engine makes entries of its own, for what it misses: not in a slot that is reserved, and
+        // with its cache it has let go of what it has begun.
+        let reserved = ib1::STATIC.mask();
+        slot::write_ib1(&self.memory, self.soc, slot, reserved);
+        seq::cache_clear(&self.window);
         if self.counts {
             // What the last owner has left.
-            seq::read_counter(&self.window, self.soc, slot).map_err(|Timeout| AddError::Busy)?;
+            seq::read_counter(&self.window, self.soc, slot).map_err(|Timeout| {
+                slot::write_ib1(&self.memory, self.soc, slot, State::Invalid.bits());
+                AddError::Busy
+            })?;
+        }
+        if slot::read_ib1(&self.memory, self.soc, slot) != reserved {
+            return Err(AddError::Busy);
         }
 
         let mut foe = image.foe;

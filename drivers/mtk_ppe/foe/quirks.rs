@@ -119,6 +119,13 @@ pub const ALL: &[Quirk] = &[
         ours: "refused",
         shown: true,
     },
+    Quirk {
+        id: "N5",
+        kernel: "an entry is written over one that the engine may be writing",
+        ours:
+            "the slot is reserved first, and the engine's cache cleared: one more time than there",
+        shown: false,
+    },
 ];
 
 #[cfg(test)]

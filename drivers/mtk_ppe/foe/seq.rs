@@ -13,7 +13,7 @@ use crate::regs::{
 };
 use crate::soc::Soc;
 
-/// The engine did not become idle within a second.
+/// The engine did not become idle within a second, or does not answer at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeout;
 
@@ -61,10 +61,12 @@ fn wait_idle(w: &impl Window, reg: u32, busy: u32) -> Result<(), Timeout> {
     const STEP_US: u32 = 20;
 
     for _ in 0..1_000_000 / STEP_US {
-        if w.read(reg) & busy == 0 {
-            return Ok(());
+        match w.read(reg) {
+            // The device is gone.
+            u32::MAX => break,
+            value if value & busy == 0 => return Ok(()),
+            _ => w.wait_us(STEP_US),
         }
-        w.wait_us(STEP_US);
     }
     Err(Timeout)
 }

@@ -105,6 +105,9 @@ fn published_last_and_counted_from_the_first() {
     let words = soc.hal.entry_size() / 4;
     let base = usize::from(handle.slot()) * words;
     let log = table.log.borrow();
+    // Reserved, so that the engine does not use the slot for something else meanwhile.
+    assert_eq!(log[0], (base, 1 << 31));
+    let log = &log[1..];
     // Quirk B7: every word once, the state last, the mark in its word at once.
     assert_eq!(log.len(), words);
     assert_eq!(log.last().unwrap().0, base);
@@ -229,10 +232,7 @@ fn an_engine_that_does_not_answer() {
     let image = encode(soc, &BOARD, &desc(1)).unwrap();
     regs.busy.set(true);
     assert_eq!(ppe.add(&image), Err(AddError::Busy));
-    assert_eq!(
-        State::of(slot::read_ib1(&table, soc, image.bucket)),
-        State::Invalid
-    );
+    assert_eq!(slot::read_ib1(&table, soc, image.bucket), 0);
     assert_eq!(ppe.capacity().0, 0);
     regs.busy.set(false);
     let handle = ppe.add(&image).unwrap();
