@@ -116,7 +116,8 @@ pub(crate) trait FlowEngine: Send + Sync {
     /// What was forwarded by a rule since the last question.
     fn stats(&self, rule: &Rule) -> Result<Delta, Lost>;
 
-    /// Changes when the engine has lost all rules for packets that come in by this interface.
+    /// Changes when the engine has lost all rules for packets that come in by this interface. Asked
+    /// several times a second: the engine may look how its hardware is.
     fn generation(&self, _ifindex: u32) -> u32 {
         0
     }

@@ -531,7 +531,7 @@ impl Inner {
             ..*r
         };
         let before = taken.by_hardware;
-        let there = self.ask(&mut taken, 0) & self.ask(&mut taken, 1);
+        let asked = [0, 1].map(|dir| self.ask(&mut taken, dir));
         // SAFETY: Flows in the list are valid until the tier forgets them.
         let hw = unsafe { &taken.flow.as_ref().hw };
         let total = hw.bytes.load(Ordering::Relaxed);
@@ -547,6 +547,11 @@ impl Inner {
             false => 0,
         };
         let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
+        // An engine lets go of a direction that is idle, while the other one may have all the traffic.
+        let mut there = true;
+        for (dir, asked) in asked.into_iter().enumerate() {
+            there &= asked || by_hardware != 0 && self.again(&mut taken, dir);
+        }
         if by_hardware != 0 {
             hw.failures.store(0, Ordering::Relaxed);
         }

@@ -51,6 +51,10 @@ use mtk_foe::{
         Handle,
         Slot, //
     },
+    regs::{
+        self,
+        Window as _, //
+    },
     seq::{
         Addresses,
         Ageing, //
@@ -96,6 +100,8 @@ pub(super) struct Engines {
 struct Inner {
     /// None any more when the device is gone.
     ppes: KVec<OnePpe>,
+    /// Where the memory of each is.
+    at: KVec<Addresses>,
     board: Board,
     /// Flowtables that a MAC is bound for: a new ruleset is there before the old one goes.
     users: [u32; 3],
@@ -112,6 +118,7 @@ impl Engines {
         macs: [Mac; 3],
     ) -> Result<Arc<Self>> {
         let mut ppes = KVec::new();
+        let mut places = KVec::new();
         let mut counters = KVec::new();
 
         for n in 0..soc.engines {
@@ -133,6 +140,7 @@ impl Engines {
             let mut one = Ppe::new(soc, window, Table(table), slots).ok_or(EINVAL)?;
             one.start(at, &Ageing::default(), MTU);
             ppes.push(one, GFP_KERNEL)?;
+            places.push(at, GFP_KERNEL)?;
         }
 
         let board = Board {
@@ -147,6 +155,7 @@ impl Engines {
                 inner <- new_mutex!(
                     Inner {
                         ppes,
+                        at: places,
                         board,
                         users: [0; 3],
                         _counters: counters,
@@ -170,22 +179,34 @@ impl Engines {
         inner.ppes.clear();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
+}
 
-    /// The frame engine is about to be reset. `reset` does it; all rules are lost.
-    #[allow(dead_code)] // resets are those of the frame engine's driver
-    pub(super) fn reset(&self, dev: &Device, at: &[Addresses], reset: impl FnOnce()) {
-        let mut inner = self.inner.lock();
+impl Inner {
+    /// Looks whether the registers are still what they were started with. They are not after a reset
+    /// of the frame engine, by whoever has one: then it is started again, without rules. They read as
+    /// all ones when the device is gone. Returns whether all rules are lost.
+    fn look(&mut self) -> bool {
+        const GONE: u32 = u32::MAX;
 
-        for (n, one) in inner.ppes.iter_mut().enumerate() {
-            if one.prepare_reset().is_err() {
-                dev_err!(dev, "engine {n} did not become idle before a reset\n");
+        let base = |one: &OnePpe| one.window().read(regs::TB_BASE);
+        let mut same = true;
+        for (one, at) in self.ppes.iter().zip(&self.at) {
+            match base(one) {
+                GONE => {
+                    pr_err!("the packet processing engine does not answer any more: its flows are left to software\n");
+                    self.ppes.clear();
+                    return true;
+                }
+                base => same &= base == at.table,
             }
         }
-        reset();
-        for (one, at) in inner.ppes.iter_mut().zip(at) {
-            one.start(*at, &Ageing::default(), MTU);
+        if !same {
+            pr_warn!("the packet processing engine was reset: it is started again\n");
+            for (one, at) in self.ppes.iter_mut().zip(&self.at) {
+                one.start(*at, &Ageing::default(), MTU);
+            }
         }
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        !same
     }
 }
 
@@ -327,6 +348,9 @@ impl FlowEngine for Engines {
     }
 
     fn generation(&self, _ifindex: u32) -> u32 {
+        if self.inner.lock().look() {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
         self.generation.load(Ordering::Relaxed)
     }
 

@@ -278,6 +278,32 @@ impl Inner {
         })
     }
 
+    /// Adds the rule of a direction once more that its engine has lost. False if that cannot be.
+    pub(super) fn again(&mut self, resident: &mut Resident, dir: usize) -> bool {
+        // SAFETY: Flows in the list are valid until the tier forgets them.
+        let cold = unsafe { resident.flow.as_ref() };
+        let Some(place) = resident.rules.get_mut(dir) else {
+            return false;
+        };
+
+        if let Some(rule) = place.take() {
+            self.delete(rule);
+        }
+        let Ok(described) = cold.describe() else {
+            return false;
+        };
+        let cookie = Cookie(described.cookies[dir]);
+        *place = self
+            .add(&described.descs[dir], described.takes[dir], cookie)
+            .inspect_err(|e| self.counts.declined(*e))
+            .ok();
+        if place.is_none() {
+            return false;
+        }
+        self.counts.lost += 1;
+        true
+    }
+
     /// Adds a rule for packets of up to `takes` bytes.
     fn add(&mut self, flow: &FlowDesc, takes: u32, cookie: Cookie) -> Result<Rule, AddError> {
         let ifindex = flow.ingress.port.ifindex;
