@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine's process: a device for QEMU, and an answer for each frame.
+//! The engine's process: devices for QEMU, and an answer for each frame.
 //!
-//! One mutex for everything: a register access of the guest waits for the frame that is being looked
+//! One mutex for everything of a device: a register access of the guest waits for the frame that is being looked
 //! at. It is not held while anything is sent.
 
 use crate::memory::Maps;
@@ -12,7 +12,8 @@ use crate::pci::{
 };
 use crate::registers::{
     Chip,
-    FrameEngine, //
+    FrameEngine,
+    CHIPS, //
 };
 use crate::rpc;
 use ppe_model::Verdict;
@@ -46,26 +47,40 @@ impl Shared {
     }
 }
 
-/// Runs until the wires are gone.
-pub(crate) fn run(folder: &Path, chip: Chip) -> io::Result<()> {
+/// Makes a device, and a thread that serves it.
+fn serve(folder: &Path, chip: Chip) -> io::Result<Arc<Shared>> {
     let shared = Arc::new(Shared(Mutex::new(State {
         fe: FrameEngine::new(chip),
         maps: Maps::default(),
     })));
-    let server = Server::new(&folder.join("vfio"), true, pci::irqs(), pci::regions())
+    let server = Server::new(&folder.join(chip.name()), true, pci::irqs(), pci::regions())
         .map_err(io::Error::other)?;
     let mut device = Device::new(shared.clone(), chip);
+
     thread::spawn(move || {
         if let Err(e) = server.run(&mut device) {
-            eprintln!("ppe_device: vfio-user: {e}");
+            eprintln!("ppe_device: {}: {e}", chip.name());
         }
     });
-    let clock = shared.clone();
+    Ok(shared)
+}
+
+/// Runs until the wires are gone.
+pub(crate) fn run(folder: &Path) -> io::Result<()> {
+    let all = CHIPS
+        .iter()
+        .map(|chip| serve(folder, *chip))
+        .collect::<io::Result<Vec<_>>>()?;
+    let clocks = all.clone();
     thread::spawn(move || loop {
         // The driver takes a tick for a second.
         thread::sleep(Duration::from_secs(1));
-        let State { fe, maps } = &mut *clock.lock();
-        fe.tick(maps, 1);
+        for shared in &clocks {
+            let State { fe, maps } = &mut *shared.lock();
+            if !fe.stopped {
+                fe.tick(maps, 1);
+            }
+        }
     });
 
     let mut wires = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -77,10 +92,10 @@ pub(crate) fn run(folder: &Path, chip: Chip) -> io::Result<()> {
         }
         match &message[..] {
             [rpc::FRAME, port, frame @ ..] => {
-                let verdict = {
+                let verdict = all.iter().find_map(|shared| {
                     let State { fe, maps } = &mut *shared.lock();
                     fe.receive(maps, usize::from(*port), frame)
-                };
+                });
                 match verdict {
                     None => rpc::write(&mut wires, &[&[rpc::TO_CPU, 0]])?,
                     Some(Verdict::Cpu { reason, .. }) => {
@@ -93,11 +108,13 @@ pub(crate) fn run(folder: &Path, chip: Chip) -> io::Result<()> {
                         frame,
                         ..
                     }) => rpc::write(&mut wires, &[&[rpc::FORWARD, port - 1], &frame])?,
-                    Some(Verdict::Forward { .. }) => rpc::write(&mut wires, &[&[rpc::DROP]])?,
+                    Some(Verdict::Forward { .. } | Verdict::Drop) => {
+                        rpc::write(&mut wires, &[&[rpc::DROP]])?;
+                    }
                 }
             }
             [rpc::LINE, line @ ..] => {
-                let answer = command(&shared, &String::from_utf8_lossy(line));
+                let answer = command(&all, &String::from_utf8_lossy(line));
                 rpc::write(&mut wires, &[&[rpc::LINE], answer.as_bytes()])?;
             }
             _ => return Err(io::Error::other("a message that nobody knows")),
@@ -106,15 +123,31 @@ pub(crate) fn run(folder: &Path, chip: Chip) -> io::Result<()> {
 }
 
 /// What can be asked for by line.
-fn command(shared: &Shared, line: &str) -> String {
-    let State { fe, maps } = &mut *shared.lock();
+fn command(all: &[Arc<Shared>], line: &str) -> String {
     let words: Vec<_> = line.split_whitespace().collect();
+    if words[..] == ["hello"] {
+        return "ok".into();
+    }
+    let Some(shared) = all.iter().find(|shared| shared.lock().fe.runs()) else {
+        return match words[..] {
+            ["used"] => "ok 0".into(),
+            _ => "error: no engine runs".into(),
+        };
+    };
+    let State { fe, maps } = &mut *shared.lock();
 
     match words[..] {
-        ["hello"] => "ok".into(),
         ["used"] => format!("ok {}", fe.used(maps)),
         ["reset"] => {
             fe.reset();
+            "ok".into()
+        }
+        [how @ ("fill" | "empty")] => {
+            fe.crowd(maps, how == "fill");
+            "ok".into()
+        }
+        ["clock", how @ ("stop" | "go")] => {
+            fe.stopped = how == "stop";
             "ok".into()
         }
         ["clock", n] => match n.parse() {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MediaTek's packet processing engine outside of a guest: a PCI device that QEMU reaches by
-//! vfio-user, in front of the guest's network cards.
+//! MediaTek's packet processing engines outside of a guest: PCI devices that QEMU reaches by
+//! vfio-user, in front of the guest's network cards. There is one for each generation; the one that
+//! the guest has started looks at the frames.
 //!
 //! ```text
 //!                   guest
@@ -27,9 +28,10 @@ mod wires;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: ppe_device [--engine] FOLDER mt7622|mt7986|mt7988
-FOLDER gets the sockets: vfio (vfio-user), nic0 to nic3 (QEMU's stream), control (lines), and the
-file ready once they are there. --engine: the inner process, with the wires on standard input.";
+const USAGE: &str = "usage: ppe_device [--engine] FOLDER
+FOLDER gets the sockets: mt7622, mt7986, mt7988 (vfio-user), nic0 to nic3 (QEMU's stream), control
+(lines), and the file ready once they are there. --engine: the inner process, with the wires on
+standard input.";
 
 fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args().skip(1).collect();
@@ -37,19 +39,15 @@ fn main() -> ExitCode {
     if inner {
         args.remove(0);
     }
-    let [folder, soc] = &args[..] else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
-    let Some(chip) = registers::Chip::named(soc) else {
+    let [folder] = &args[..] else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     let folder = PathBuf::from(folder);
     let done = if inner {
-        engine::run(&folder, chip)
+        engine::run(&folder)
     } else {
-        wires::run(&folder, soc)
+        wires::run(&folder)
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 //! The guest's memory, as far as QEMU has given it to the device.
 
 use ppe_model::Memory;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -127,5 +129,65 @@ impl Memory for Table<'_> {
                 Ordering::SeqCst,
             )
             .is_ok()
+    }
+}
+
+/// What an engine has read of its table, until it is told to forget it. It knows what it has written
+/// itself; what the driver has written meanwhile it does not see, and does not overwrite.
+#[derive(Default)]
+pub(crate) struct Cache(HashMap<usize, u32>);
+
+impl Cache {
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The table by way of the cache. What was not in it stays there only with `keep`.
+    pub(crate) fn of<'a>(&'a mut self, table: Table<'a>, keep: bool) -> Cached<'a> {
+        Cached {
+            cache: RefCell::new(self),
+            table,
+            keep,
+        }
+    }
+}
+
+/// A table with a cache before it.
+pub(crate) struct Cached<'a> {
+    cache: RefCell<&'a mut Cache>,
+    table: Table<'a>,
+    keep: bool,
+}
+
+impl Memory for Cached<'_> {
+    fn load(&self, word: usize) -> u32 {
+        let cache = &mut self.cache.borrow_mut().0;
+
+        if let Some(value) = cache.get(&word) {
+            return *value;
+        }
+        let value = self.table.load(word);
+        if self.keep {
+            cache.insert(word, value);
+        }
+        value
+    }
+
+    fn store(&mut self, word: usize, value: u32) {
+        let cache = &mut self.cache.get_mut().0;
+        if self.keep || cache.contains_key(&word) {
+            cache.insert(word, value);
+        }
+        self.table.store(word, value);
+    }
+
+    fn replace(&mut self, word: usize, was: u32, value: u32) -> bool {
+        // To the engine it is done, whatever is in memory.
+        let cache = &mut self.cache.get_mut().0;
+        if cache.contains_key(&word) {
+            cache.insert(word, value);
+        }
+        self.table.replace(word, was, value) || cache.contains_key(&word)
     }
 }

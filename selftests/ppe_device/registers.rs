@@ -2,7 +2,10 @@
 
 //! The frame engine's registers, and the engines that they control.
 
-use crate::memory::Maps;
+use crate::memory::{
+    Cache,
+    Maps, //
+};
 use ppe_model::{
     Ages,
     Config,
@@ -30,6 +33,7 @@ const BIND_AGE0: usize = 0x23c;
 const BIND_AGE1: usize = 0x240;
 const VLAN_MTU0: usize = 0x30c;
 const VLAN_MTU1: usize = 0x310;
+const CACHE_CTL: usize = 0x320;
 const MIB_CFG: usize = 0x334;
 const MIB_TB_BASE: usize = 0x338;
 const MIB_SER_CR: usize = 0x33c;
@@ -44,7 +48,8 @@ pub(crate) struct Chip {
     windows: &'static [usize],
 }
 
-const CHIPS: [Chip; 3] = [
+/// All that there are.
+pub(crate) const CHIPS: [Chip; 3] = [
     Chip {
         id: 0x7622,
         generation: Generation::V1,
@@ -63,9 +68,9 @@ const CHIPS: [Chip; 3] = [
 ];
 
 impl Chip {
-    /// By its name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        CHIPS.into_iter().find(|c| name == format!("mt{:x}", c.id))
+    /// Its name.
+    pub(crate) fn name(&self) -> String {
+        format!("mt{:x}", self.id)
     }
 }
 
@@ -74,7 +79,10 @@ pub(crate) struct FrameEngine {
     chip: Chip,
     words: Vec<u32>,
     engines: Vec<Engine>,
+    caches: Vec<Cache>,
     clock: u32,
+    /// The clock only goes on when it is told to.
+    pub(crate) stopped: bool,
 }
 
 /// What the bits say in which the address of a MAC is.
@@ -90,7 +98,9 @@ impl FrameEngine {
             chip,
             words: vec![0; SIZE / 4],
             engines: chip.windows.iter().map(engine).collect(),
+            caches: chip.windows.iter().map(|_| Cache::default()).collect(),
             clock: 0x1234,
+            stopped: false,
         };
         fe.reset();
         fe
@@ -99,6 +109,7 @@ impl FrameEngine {
     /// All registers as after power-on. What is in memory stays there.
     pub(crate) fn reset(&mut self) {
         self.words.fill(0);
+        self.caches.iter_mut().for_each(Cache::clear);
         for n in 0..3 {
             let (low, high) = (MACS / 4 + 2 * n, MACS / 4 + 2 * n + 1);
             let [a, b, c, d, e, f, g, h] = mac(n);
@@ -149,6 +160,10 @@ impl FrameEngine {
         };
         let mtu = [self.reg(n, VLAN_MTU0), self.reg(n, VLAN_MTU1)];
         let (age0, age1) = (self.reg(n, BIND_AGE0), self.reg(n, BIND_AGE1));
+        // Cleared, or not used.
+        if self.reg(n, CACHE_CTL) & 0x201 != 1 {
+            self.caches[n].clear();
+        }
         let config = Config {
             bind_rate: self.reg(n, BIND_RATE) as u16,
             mtu: [mtu[0], mtu[0] >> 16, mtu[1], mtu[1] >> 16].map(|m| (m & 0x3fff) as u16),
@@ -158,6 +173,8 @@ impl FrameEngine {
                 tcp: age(9, age1),
                 fin: age(11, age1 >> 16),
             },
+            drop_ip4: self.reg(n, GLO_CFG) & (1 << 3) != 0,
+            drop_l4: self.reg(n, GLO_CFG) & (1 << 2) != 0,
             ..self.engines[n].config.clone()
         };
         self.engines[n].config = config;
@@ -202,9 +219,10 @@ impl FrameEngine {
     pub(crate) fn receive(&mut self, maps: &Maps, port: usize, frame: &[u8]) -> Option<Verdict> {
         let n = if self.engines.len() == 1 { 0 } else { port };
         let (base, size) = self.running(n)?;
-        let mut table = maps.table(base, size)?;
+        let table = maps.table(base, size)?;
         let counts = self.reg(n, MIB_CFG) & 1 != 0 && self.reg(n, MIB_TB_BASE) != 0;
-        let verdict = self.engines[n].receive(&mut table, frame);
+        let cached = self.reg(n, CACHE_CTL) & 1 != 0;
+        let verdict = self.engines[n].receive(&mut self.caches[n].of(table, cached), frame);
 
         if let (Verdict::Forward { slot, .. }, false) = (&verdict, counts) {
             self.engines[n].take_count(*slot);
@@ -219,11 +237,16 @@ impl FrameEngine {
             self.engines[n].now = self.clock;
             let scans = (self.reg(n, TB_CFG) >> 16) & 3 == 1;
             if let Some((base, size)) = self.running(n).filter(|_| scans) {
-                if let Some(mut table) = maps.table(base, size) {
-                    self.engines[n].scan(&mut table);
+                if let Some(table) = maps.table(base, size) {
+                    self.engines[n].scan(&mut self.caches[n].of(table, false));
                 }
             }
         }
+    }
+
+    /// Whether any engine runs.
+    pub(crate) fn runs(&self) -> bool {
+        (0..self.engines.len()).any(|n| self.running(n).is_some())
     }
 
     /// Entries in force, in all engines.
@@ -236,5 +259,15 @@ impl FrameEngine {
             all += used;
         }
         all
+    }
+
+    /// Fills all tables with entries of somebody else, or takes those away again.
+    pub(crate) fn crowd(&mut self, maps: &Maps, full: bool) {
+        for n in 0..self.engines.len() {
+            let table = self.running(n).and_then(|(b, s)| maps.table(b, s));
+            if let Some(mut table) = table {
+                self.engines[n].crowd(&mut table, full);
+            }
+        }
     }
 }

@@ -41,12 +41,11 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(folder: &Path, soc: &str) -> io::Result<Self> {
+    fn start(folder: &Path) -> io::Result<Self> {
         let (stream, theirs) = UnixStream::pair()?;
         let process = Command::new(std::env::current_exe()?)
             .arg("--engine")
             .arg(folder)
-            .arg(soc)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()?;
         Ok(Engine {
@@ -167,8 +166,8 @@ impl Wires {
 }
 
 /// Runs until the guest is gone.
-pub(crate) fn run(folder: &Path, soc: &str) -> io::Result<()> {
-    let mut engine = Engine::start(folder, soc)?;
+pub(crate) fn run(folder: &Path) -> io::Result<()> {
+    let mut engine = Engine::start(folder)?;
     let listen = |name: &str| UnixListener::bind(folder.join(name));
     let cards = [
         listen("nic0")?,

@@ -128,6 +128,29 @@ pub fn checksum(sum: u32, bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// The sum over what TCP and UDP have their checksums over, with IPv4. Zero if the checksum is right.
+fn l4_sum(packet: &[u8]) -> u16 {
+    let l4 = &packet[20..];
+    let mut pseudo = packet[12..20].to_vec();
+    pseudo.extend([0, packet[9]]);
+    pseudo.extend((l4.len() as u16).to_be_bytes());
+    checksum(u32::from(!checksum(0, &pseudo)), l4)
+}
+
+/// Whether the checksums of a packet without options are right: of the IPv4 header, and of TCP or UDP
+/// behind it. What has none is.
+pub(crate) fn sums(packet: &[u8]) -> (bool, bool) {
+    if packet[0] >> 4 != 4 {
+        return (true, true);
+    }
+    let l4 = match packet[9] {
+        6 => l4_sum(packet) == 0,
+        17 if packet.get(26..28) != Some(&[0, 0]) => l4_sum(packet) == 0,
+        _ => true,
+    };
+    (checksum(0, &packet[..20]) == 0, l4)
+}
+
 /// Writes new addresses and ports into an IPv4 packet, and all checksums anew.
 pub(crate) fn rewrite4(packet: &mut [u8], src: u32, dst: u32, ports: Option<(u16, u16)>) {
     packet[12..16].copy_from_slice(&src.to_be_bytes());
@@ -138,7 +161,7 @@ pub(crate) fn rewrite4(packet: &mut [u8], src: u32, dst: u32, ports: Option<(u16
 
     let Some((sport, dport)) = ports else { return };
     let proto = packet[9];
-    let (head, l4) = packet.split_at_mut(20);
+    let l4 = &mut packet[20..];
     l4[..2].copy_from_slice(&sport.to_be_bytes());
     l4[2..4].copy_from_slice(&dport.to_be_bytes());
     let at = if proto == 6 { 16 } else { 6 };
@@ -147,13 +170,9 @@ pub(crate) fn rewrite4(packet: &mut [u8], src: u32, dst: u32, ports: Option<(u16
         return;
     }
     l4[at..at + 2].fill(0);
-    let mut pseudo = head[12..20].to_vec();
-    pseudo.extend([0, proto]);
-    pseudo.extend((l4.len() as u16).to_be_bytes());
-    let partial = u32::from(!checksum(0, &pseudo));
-    let sum = match checksum(partial, l4) {
+    let sum = match l4_sum(packet) {
         0 if proto == 17 => 0xffff,
         sum => sum,
     };
-    l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    packet[20 + at..22 + at].copy_from_slice(&sum.to_be_bytes());
 }

@@ -73,6 +73,8 @@ pub enum Verdict {
         /// The slot of its entry, if it has one.
         slot: Option<u16>,
     },
+    /// It is dropped: a checksum is wrong.
+    Drop,
     /// It leaves by a port of the packet switching engine.
     Forward {
         /// The port.
@@ -123,6 +125,10 @@ pub struct Config {
     pub mtu: [u16; 4],
     /// Ageing.
     pub ages: Ages,
+    /// Frames with a wrong checksum in the IPv4 header are dropped.
+    pub drop_ip4: bool,
+    /// And those with a wrong one of TCP or UDP, over IPv4.
+    pub drop_l4: bool,
     /// The SoC has radios behind the engine. Without, their bits are those of a meter.
     pub radios: bool,
 }
@@ -141,6 +147,8 @@ impl Config {
                 tcp: 7,
                 fin: 1,
             },
+            drop_ip4: true,
+            drop_l4: true,
             radios: true,
         }
     }
@@ -224,6 +232,7 @@ fn state(ib1: u32) -> u32 {
 
 const HNAPT: u32 = 0;
 const ROUTE4: u32 = 1;
+const DSLITE: u32 = 3;
 const ROUTE6_3: u32 = 4;
 const ROUTE6_5: u32 = 5;
 
@@ -384,6 +393,26 @@ impl Engine {
             .count()
     }
 
+    /// Puts entries of somebody else into all free slots, or takes them away again. Nobody knows what
+    /// they are for: no packet matches them, and they do not age.
+    ///
+    /// # Panics
+    ///
+    /// If the table is smaller than [`Self::table_size`].
+    pub fn crowd(&self, table: &mut (impl Memory + ?Sized), full: bool) {
+        let b = bits(self.config.generation);
+        let theirs = (BIND << 28) | (DSLITE << b.kind.0);
+
+        for first in (0..self.config.entries).map(|slot| slot * b.size / 4) {
+            let ib1 = table.load(first);
+            if full && state(ib1) != BIND {
+                table.replace(first, ib1, theirs);
+            } else if !full && ib1 == theirs {
+                table.replace(first, ib1, 0);
+            }
+        }
+    }
+
     /// Reads a counter, and clears it.
     pub fn take_count(&mut self, slot: u16) -> Count {
         std::mem::take(&mut self.counts[usize::from(slot)])
@@ -400,6 +429,10 @@ impl Engine {
             Ok(p) => p,
             Err(reason) => return cpu(reason, None),
         };
+        let (ip, l4) = frame::sums(&frame[p.offset..][..p.len]);
+        if !ip && self.config.drop_ip4 || !l4 && self.config.drop_l4 {
+            return Verdict::Drop;
+        }
         let b = bits(self.config.generation);
         let key = Key::of(&p);
         let bucket = key.hash(self.config.entries, b.ways);
@@ -591,6 +624,9 @@ impl Engine {
                 first: slot * b.size / 4,
             };
             let ib1 = e.ib1();
+            if field(ib1, b.kind) == DSLITE {
+                continue;
+            }
             let (mask, limit) = match state(ib1) {
                 UNBIND => (0xff, ages.unbound),
                 BIND if bit(ib1, 30) => (b.time, ages.udp),

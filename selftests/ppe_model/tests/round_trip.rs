@@ -288,8 +288,36 @@ fn frame(desc: &FlowDesc, ttl: u8, len: usize) -> Vec<u8> {
 fn reason(v: Verdict) -> Option<Reason> {
     match v {
         Verdict::Cpu { reason, .. } => Some(reason),
-        Verdict::Forward { .. } => None,
+        Verdict::Forward { .. } | Verdict::Drop => None,
     }
+}
+
+/// Frames that are broken are not repaired.
+#[test]
+fn wrong_checksums() {
+    for soc in [&soc::MT7622, &soc::MT7986, &soc::MT7988] {
+        let mut w = world(soc);
+        w.ppe.add(&encode(soc, &BOARD, &desc(1)).unwrap()).unwrap();
+        let frame = frame(&desc(1), 64, 100);
+        assert!(matches!(w.receive(&frame), Verdict::Forward { .. }));
+        // In the IPv4 header, the ports, the payload.
+        for at in [14 + 8, 14 + 20 + 4, 14 + 20 + 8 + 50] {
+            let mut broken = frame.clone();
+            broken[at] ^= 0x10;
+            assert_eq!(w.receive(&broken), Verdict::Drop, "{at}");
+        }
+    }
+}
+
+/// One more flag in the TCP header.
+fn flagged(mut frame: Vec<u8>, flag: u8) -> Vec<u8> {
+    let l4 = &mut frame[14 + 20..];
+    assert_eq!(l4[13] & flag, 0);
+    l4[13] |= flag;
+    let sum = u32::from(!u16::from_be_bytes([l4[16], l4[17]])) + u32::from(flag);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    l4[16..18].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 /// What the engine leaves to the CPU, and what it forgets.
@@ -334,16 +362,14 @@ fn life_of_a_flow() {
 
         // And the end of the connection.
         let handle = w.ppe.add(&image).unwrap();
-        let mut fin = frame(&d, 64, 0);
-        fin[14 + 20 + 13] |= 1;
+        let fin = flagged(frame(&d, 64, 0), 1);
         assert_eq!(reason(w.receive(&fin)), Some(Reason::BoundFin));
         assert_eq!(w.ppe.stats(&handle), Err(Gone::Fin));
         assert_eq!(reason(w.receive(&frame(&d, 64, 0))), Some(Reason::Unbound));
         w.ppe.del(handle);
 
         // A connection that is not known is not remembered by its last packets.
-        let mut rst = frame(&desc(2), 64, 0);
-        rst[14 + 20 + 13] |= 4;
+        let rst = flagged(frame(&desc(2), 64, 0), 4);
         assert_eq!(reason(w.receive(&rst)), Some(Reason::TcpFlags));
     }
 }

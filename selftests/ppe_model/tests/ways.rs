@@ -341,6 +341,7 @@ fn largest() {
                     Verdict::Cpu { reason, .. } => {
                         assert_eq!((ip > most, reason), (true, Reason::Mtu), "{ip}");
                     }
+                    Verdict::Drop => panic!("{} {layers:?} {ip} is dropped", soc.name),
                 }
             }
         }
