@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Sourced by the tests of hardware offload: the NIC that mock_hw.ko plays, and what is known of it.
+# shellcheck shell=bash disable=SC2034,SC2154
 
 V4=10.0.2.2 V6=fd00:2::2
 MOCK=/sys/kernel/debug/mock_hw

@@ -9,36 +9,15 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=hwlib.sh
+. "$HERE/hwlib.sh"
 
-V4=10.0.2.2 TAGGED=10.0.7.2
-MOCK=/sys/kernel/debug/mock_hw
-PARAM=/sys/module/mock_hw/parameters
+TAGGED=10.0.7.2
 
-setup() {
-	[ -n "${NFT_OFFLOAD_MOCK:-}" ] || { echo "# no mock_hw.ko"; return 1; }
+begin() {
 	grep -qs " /sys/kernel/debug " /proc/mounts || mount -t debugfs none /sys/kernel/debug
-	lan_wan && serve "$sv" || return
-	local d
-	# The NIC takes single frames only.
-	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
-		offloads $d tx off rx off tso off gso off gro off
-	done
+	setup
 }
-# mock [PARAMETER=VALUE...]: loads the NIC anew
-mock() {
-	no_mock || { fail "mock_hw does not go"; return 1; }
-	want_ok "insmod mock_hw" insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan "$@"
-}
-no_mock() { ! loaded mock_hw || busywait 5000 rmmod mock_hw; }
-mock_get() { awk -v n="$1" '$1 == n { print $2 }' $MOCK/stats; }
-no_rules() { [ "$(wc -l <$MOCK/rules)" = 0 ]; }
-clean() {
-	nft_rt flush ruleset
-	busywait 8000 no_rules || fail "rules left: $(cat $MOCK/rules)"
-	want_ok "rmmod mock_hw" no_mock
-}
-in_hw() { ct_list -p udp | grep -q '\[HW_OFFLOAD\]'; }
-heavier() { say x echo 20 1000 >/dev/null; in_hw; }
 
 # tagged TAG... : the far network once more, in VLANs; the first tag is the outer one
 tagged() {
@@ -65,16 +44,15 @@ arrive() {
 }
 frames() { # frames TAG...: the driver takes the rules, and what it sends is what software sends
 	local n
-	mock "profile=mlx5" || return
+	mock ports=lan,wan profile=mlx5 || return
 	tagged "$@"
 	rules || return
 	talk x "$cl" udp $TAGGED 5000 --sport 7000 || return
 	say_ok x echo 50 1000
 	arrive >"$TMP/software"
 	hush x
-	rules FLAGS="counter; flags offload;" || return
-	talk x "$cl" udp $TAGGED 5000 --sport 7000 --timeout 3 || return
-	busywait 8000 heavier || fail "not in hardware"
+	hw_rules || return
+	heavy x udp $TAGGED 5000 --sport 7000 || return
 	n=$(mock_get forwarded)
 	arrive >"$TMP/hardware"
 	want_ge "of 20 frames, forwarded by hardware" $(($(mock_get forwarded) - n)) 19
@@ -91,20 +69,23 @@ tcase -x "QinQ on WAN: frames as software makes them"    frames 802.1ad.100 802.
 
 refused() { # a driver that does not want the flow is not asked every second
 	local n
-	mock || return
-	echo 95 >$PARAM/fail_add; echo -1 >$PARAM/fail_count
-	rules FLAGS="counter; flags offload;" || return
+	mock ports=lan,wan || return
+	mock_set fail_add 95; mock_set fail_count -1
+	hw_rules || return
 	talk x "$cl" udp $V4 || return
 	busywait 8000 refuses || fail "was not asked"
 	n=$(mock_get refused)
 	say_ok x echo 100 1000; sleep 2; say_ok x echo 100 1000; sleep 2; say_ok x echo 100 1000
 	want_le "times asked in 4 s" $(($(mock_get refused) - n)) 1
 	hush x
-	echo 0 >$PARAM/fail_count
+	mock_set fail_count 0
 	clean
 }
 refuses() { say x echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
 tcase -x "a flow that the driver refuses is not offered again" refused
 
-SETUP=setup
+unload_mock() { want_ok "rmmod mock_hw" no_mock; }
+tcase "the NIC is unloaded" unload_mock
+
+SETUP=begin
 run_cases "$@"
