@@ -31,7 +31,7 @@ test:
 ## check-stock        kselftests in the unmodified Debian kernel
 ## check-arm64        kselftests in the unmodified Debian kernel for arm64, emulated (not part of test): the choice of
 ##                      selftests/vm/quick, T=name for one whole test, KSFT_QUICK= for all of them
-## check-vfio         the native PPE engine against a model of the PPE outside of the guest
+## check-vfio         the native PPE engine against a PPE outside of the guest (not part of test)
 ## check-debug        kselftests on two debug kernels: KASAN and kmemleak, then lockdep
 ##                      T=name one test, T=kernel:name one of the kernel's own net selftests,
 ##                      ARGS='...' its arguments, FT=intree the kernel's C modules instead of ours

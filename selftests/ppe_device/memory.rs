@@ -191,3 +191,73 @@ impl Memory for Cached<'_> {
         self.table.replace(word, was, value) || cache.contains_key(&word)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{
+        FromRawFd,
+        OwnedFd, //
+    };
+
+    /// Guest memory of a page's worth of words.
+    fn memory() -> File {
+        // SAFETY: The name is a string; the new descriptor is ours.
+        let fd = unsafe {
+            let fd = libc::memfd_create(c"guest".as_ptr(), 0);
+            assert!(fd >= 0);
+            OwnedFd::from_raw_fd(fd)
+        };
+        let file = File::from(fd);
+        file.set_len(0x4000).unwrap();
+        file
+    }
+
+    #[test]
+    fn ranges() {
+        let file = memory();
+        let mut maps = Maps::default();
+        maps.add(0x10_0000, 0x2000, 0x1000, &file, true).unwrap();
+        maps.add(0x20_0000, 0x1000, 0, &file, false).unwrap();
+        assert!(maps.table(0x10_0000, 0x2000).is_some());
+        for (address, size) in [
+            (0x0f_fffc, 0x2000),
+            (0x10_0004, 0x2000),
+            (0x10_0002, 0x1000),
+            (0x20_0000, 0x1000),
+        ] {
+            assert!(maps.table(address, size).is_none(), "{address:x} {size:x}");
+        }
+        maps.table(0x10_0ffc, 8).unwrap().store(1, 0x1234_5678);
+        let mut again = Maps::default();
+        again.add(0, 0x4000, 0, &file, true).unwrap();
+        assert_eq!(again.table(0x2000, 4).unwrap().load(0), 0x1234_5678);
+        maps.remove(0x10_0000, 0x1000);
+        assert!(maps.table(0x10_0000, 0x1000).is_some());
+        maps.remove(0x10_0000, 0x2000);
+        assert!(maps.table(0x10_0000, 0x1000).is_none());
+    }
+
+    #[test]
+    fn what_was_read_is_remembered() {
+        let file = memory();
+        let mut maps = Maps::default();
+        maps.add(0, 0x4000, 0, &file, true).unwrap();
+        let table = || maps.table(0, 0x1000).unwrap();
+        let mut cache = Cache::default();
+
+        assert_eq!(cache.of(table(), true).load(3), 0);
+        table().store(3, 7);
+        assert_eq!(cache.of(table(), true).load(3), 0);
+        // The driver's word stays, and the engine does not know.
+        assert!(cache.of(table(), true).replace(3, 0, 9));
+        assert_eq!((cache.of(table(), true).load(3), table().load(3)), (9, 7));
+        cache.clear();
+        assert_eq!(cache.of(table(), false).load(3), 7);
+        table().store(3, 8);
+        assert_eq!(cache.of(table(), true).load(3), 8);
+        cache.of(table(), true).store(4, 5);
+        assert_eq!(table().load(4), 5);
+        assert!(!cache.of(table(), false).replace(5, 1, 2));
+    }
+}

@@ -271,3 +271,52 @@ impl FrameEngine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reset_and_clock() {
+        let mut fe = FrameEngine::new(CHIPS[0]);
+        assert_eq!((fe.read(MACS), fe.read(MACS + 12)), (0x3322_1102, 0x5544));
+        fe.write(MACS, 1);
+        fe.write(CLOCK, 1);
+        fe.write(0x0c00 + TB_BASE, 0x1000);
+        assert_eq!(fe.read(MACS), 0x3322_1102);
+        assert_eq!(fe.read(0x0c00 + TB_BASE), 0x1000);
+        assert_eq!(fe.read(SIZE), !0);
+        fe.tick(&Maps::default(), 3);
+        assert_eq!(fe.read(CLOCK), 0x1237);
+        fe.reset();
+        assert_eq!(fe.read(0x0c00 + TB_BASE), 0);
+        assert!(!fe.runs());
+    }
+
+    #[test]
+    fn what_registers_say() {
+        for chip in CHIPS {
+            let base = chip.windows[0];
+            let mut fe = FrameEngine::new(chip);
+            fe.write(base + BIND_AGE0, 0x0001_000c);
+            fe.write(base + BIND_AGE1, 0x0002_0007);
+            fe.write(base + UNBIND_AGE, 0x03e8_0003);
+            fe.write(base + VLAN_MTU0, 0x05ee_05ea);
+            fe.write(base + VLAN_MTU1, 0x05f6_05f2);
+            fe.write(base + GLO_CFG, 0x9);
+            // All but TCP ages.
+            fe.write(base + TB_CFG, 4 | 0xd80);
+            let config = &fe.engines[0].config;
+            assert_eq!(config.mtu, [1514, 1518, 1522, 1526]);
+            let ages = &config.ages;
+            assert_eq!(
+                (ages.unbound, ages.udp, ages.tcp, ages.fin),
+                (3, 12, u16::MAX, 2)
+            );
+            assert!(config.drop_ip4 && !config.drop_l4);
+            assert!(!fe.runs());
+            fe.write(base + FLOW_CFG, 0x2000);
+            assert!(fe.runs());
+        }
+    }
+}
