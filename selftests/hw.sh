@@ -434,6 +434,46 @@ reset() { # the table is lost: software takes over, then the rules are there aga
 back() { say "$1" echo 20 1000 >/dev/null; rules_is 2 && in_hw -p udp; }
 tcase "the engine is reset" reset
 
+# ---- what hardware would get wrong
+
+small_way_out() { # larger packets come in than fit the way out: that direction is for software, which refuses them
+	mock ports=lan,wan profile=any || return
+	ipn "$rt" link set wan mtu 1400; ipn "$sv" link set eth0 mtu 1400
+	hw_rules || return
+	talk x "$cl" udp $V4 5000 --pmtu dont || return
+	busywait 8000 declines x decline.unsupported.mtu || fail "$(cat "$HW")"
+	busywait 5000 partly x || fail "not partly in hardware: $(cat "$HW")"
+	grep -q "^in wan" $MOCK/rules || fail "rules: $(cat $MOCK/rules)"
+	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
+	# Cut by software.
+	say_ok x echo 5 1440
+	hush x
+	at "$cl" ping -q -c1 -W2 -M "do" -s 1440 $V4 >"$TMP/out" 2>&1 && fail "a packet that does not fit came through"
+	ipn "$rt" link set wan mtu 1500; ipn "$sv" link set eth0 mtu 1500
+	addr_again
+	clean
+}
+tcase "packets that do not fit the way out are not for hardware" small_way_out
+
+vlan_priority() { # vlan_priority PROFILE: the ruleset sets a priority, the VLAN device a tag's
+	mock ports=lan,wan profile="$1" || return
+	tagged 802.1Q.7
+	ipn "$rt" link set r7 type vlan egress-qos-map 3:5
+	NAT="chain prio { type filter hook postrouting priority 0; oifname r7 meta priority set 0x3; }" hw_rules || return
+	talk x "$cl" udp 10.0.7.2 || return
+	case $1 in
+	mtk)	busywait 8000 declines x decline.unsupported.pcp || fail "$(cat "$HW")" ;;
+	*)	busywait 15000 heavier x udp || fail "not in hardware: $(cat "$HW")"
+		grep -q "vlan_push(8100 7 prio 5)" $MOCK/rules || fail "rules: $(cat $MOCK/rules)" ;;
+	esac
+	hush x
+	clean
+	ipn "$sv" route del 10.0.1.0/24
+	ipn "$rt" link del r7; ipn "$sv" link del e7
+}
+tcase "mlx5: the priority of a VLAN tag is that of the ruleset" vlan_priority mlx5
+tcase "mtk: a flow with such a priority stays with software"    vlan_priority mtk
+
 # ---- the rules themselves
 
 dump_rules() { # dump_rules FILE: without what differs from run to run

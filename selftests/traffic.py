@@ -7,6 +7,7 @@ talk            one connection, driven by commands on standard input; each is
                 answered by one line: "ok ..." or "bad ..."
 parallel        many TCP connections at once
 mix             TCP and UDP to each of several addresses, at once
+churn           conversations that come and go
 wave            one datagram on each of many flows, as raw frames
 zipf            the same, for a while, on few flows much and on many little
 send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
@@ -335,6 +336,45 @@ def mix(a):
     print(f"bad {'; '.join(errors)}" if errors else f"ok {len(talks)} conversations")
 
 
+def churn(a):
+    """--threads conversations at a time for --seconds: TCP and UDP, short and long, to each of the addresses
+    in turn. A datagram that is lost or a payload that differs is an error."""
+    end = time.monotonic() + a.seconds
+    errors, counts, lock = [], {"tcp": 0, "udp": 0, "datagrams": 0, "bytes": 0}, threading.Lock()
+
+    def one(n):
+        rng = random.Random(n)
+        while time.monotonic() < end and not errors:
+            proto = rng.choice(["tcp", "tcp", "udp"])
+            b = argparse.Namespace(**vars(a) | {"proto": proto, "addr": rng.choice(a.addrs)})
+            try:
+                t = Talk(b)
+                if proto == "tcp":
+                    amount = rng.choice([500, 20000, 100000, 400000])
+                    for _ in range(rng.choice([1, 2, 4])):
+                        t.echo_tcp(amount)
+                        with lock:
+                            counts["bytes"] += amount
+                    rng.choice([t.fin, t.close, t.rst])()
+                else:
+                    amount = rng.choice([5, 50, 200])
+                    t.echo_udp(amount, rng.choice([100, 1400]))
+                    with lock:
+                        counts["datagrams"] += amount
+                t.s.close()
+                with lock:
+                    counts[proto] += 1
+            except (Bad, OSError) as e:
+                errors.append(f"{proto} to {b.addr}: {e!r}")
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(a.threads)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    words = ", ".join(f"{n} {name}" for name, n in counts.items())
+    print(f"bad {len(errors)} failed: {errors[0]}; {words}" if errors else f"ok {words}")
+
+
 # ------------------------------------------------------------------ many flows
 
 class Frames:
@@ -535,6 +575,13 @@ def main():
     q.add_argument("--size", type=int, default=1000)
     q.add_argument("--timeout", type=float, default=10)
     q.add_argument("--at-end", help="command, run while all sockets are open")
+    q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
+    q = sub.add_parser("churn")
+    q.add_argument("addrs", nargs="+")
+    q.add_argument("--port", type=int, default=5000)
+    q.add_argument("--seconds", type=float, default=10)
+    q.add_argument("--threads", type=int, default=20)
+    q.add_argument("--timeout", type=float, default=20)
     q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
     q = sub.add_parser("wave")
     q.add_argument("dev")

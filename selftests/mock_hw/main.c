@@ -16,7 +16,8 @@
  *   fail_at       the so many-th operation from now on, of whatever kind (bind, unbind, add, delete,
  *                 statistics), returns fail_errno; 0 afterwards
  *   stub          rules are counted, and neither looked at nor kept: for benchmarks
- *   hold          with stub: rules that are added have to wait
+ *   hold          with stub: rules that are added have to wait for so many milliseconds, or, negative,
+ *                 until it is changed
  *   stub_restart  with stub: time is counted from the next rule on
  *   refuse_in     rules for packets that come in by this device are refused
  * Debugfs, in mock_hw/: rules (what is in the table), stats, reset (write: the table is lost), flap (write
@@ -54,9 +55,10 @@ module_param(fail_count, int, 0644);
 static int fail_at, fail_errno = EIO;
 module_param(fail_at, int, 0644);
 module_param(fail_errno, int, 0644);
-static bool stub, hold, stub_restart;
+static bool stub, stub_restart;
+static int hold;
 module_param(stub, bool, 0444);
-module_param(hold, bool, 0644);
+module_param(hold, int, 0644);
 module_param(stub_restart, bool, 0644);
 
 static DEFINE_MUTEX(mock_lock);
@@ -186,8 +188,11 @@ static void mock_forget(struct mock_rule *r)
 static int mock_stub(struct flow_cls_offload *f)
 {
 	if (f->command == FLOW_CLS_REPLACE) {
-		while (READ_ONCE(hold))
+		while (READ_ONCE(hold)) {
 			fsleep(1000);
+			if (hold > 0)
+				hold--;
+		}
 		stub_last = ktime_get_ns();
 		stub_adds++;
 		if (stub_restart) {
