@@ -40,7 +40,9 @@ churn() {
 	note "$out"
 	note "rules added $(mock_get adds), at the most $(mock_get max_rules), forwarded $(mock_get forwarded), full $(mock_get full), $(hw_get swapped) swapped"
 	want_ge "rules added" "$(mock_get adds)" $((SECONDS_LONG * 2))
-	want_eq "rules at the most" "$(mock_get max_rules)" 64
+	want_le "rules at the most" "$(mock_get max_rules)" 64
+	# A debug kernel is too slow to fill it.
+	[ "${LANE:-}" = debug ] || want_ge "rules at the most" "$(mock_get max_rules)" 64
 	want_ge "packets that hardware forwarded" "$(mock_get forwarded)" $((SECONDS_LONG * 20))
 	at "$rt" conntrack -F >/dev/null 2>&1
 	busywait $((10000 * SLOW)) rules_is 0 || fail "rules: $(cat $MOCK/rules)"
