@@ -519,7 +519,6 @@ rules_as_intree() { # rules_as_intree PROFILE PROTO ADDRESS NAT
 		{ sed 's/^/# ours /' "$TMP/canon.ours"; sed 's/^/# tree /' "$TMP/canon.intree"; fail "rules differ"; }
 }
 heavier_or_tcp() { if [ "$2" = tcp ]; then say "$1" echo 60000 >/dev/null; else say "$1" echo 20 1000 >/dev/null; fi; in_hw -p "$2"; }
-have_intree() { modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null || skip "the kernel has no in-tree flowtable modules"; }
 tcase -o "rules as the in-tree flowtable gives them: udp IPv4 masquerade" rules_as_intree mlx5 udp $V4 "$(masq)"
 tcase -o "rules as the in-tree flowtable gives them: tcp IPv4 routed"     rules_as_intree mlx5 tcp $V4 ""
 tcase -o "rules as the in-tree flowtable gives them: udp IPv6 masquerade" rules_as_intree mlx5 udp $V6 "$(masq)"

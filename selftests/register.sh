@@ -17,7 +17,6 @@ setup() { lan_wan && serve "$sv"; }
 clean() { nft_rt flush ruleset; }
 unload() { if [ "$FT" = ours ]; then unload_ours; else unload_intree; fi; }
 installed() { [ "$(modinfo -n nft_offload 2>/dev/null)" ] || skip "nft_offload is not installed where modprobe looks"; }
-have_intree() { modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null || skip "the kernel has no in-tree flowtable modules"; }
 
 # ---- loading
 
