@@ -98,7 +98,6 @@ differential_rules() {
 	}
 	END
 }
-have_intree() { modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null; }
 
 RUNS=0
 compare() { # compare LANE KNOWN [ARG...]
@@ -111,7 +110,7 @@ compare() { # compare LANE KNOWN [ARG...]
 setup() {
 	router none || return
 	# A flowtable stays with the module that it was made with.
-	if [ "$FT" = intree ] || { [ "$FT" = ours ] && have_intree && unload_ours && load_intree 2>/dev/null; }; then
+	if [ "$FT" = intree ] || { [ "$FT" = ours ] && intree_loads && unload_ours && load_intree; }; then
 		router intree || return
 	fi
 	if [ "$FT" = ours ]; then load_ours && router ours || return; fi

@@ -88,24 +88,12 @@ tcase "mlx5: frames as software makes them, IPv6 masquerade" same_frames mlx5 fd
 tcase "mtk: frames as software makes them, IPv4 masquerade"  same_frames mtk 10.0.1.2 $V4 "$(masq)"
 tcase "mtk: frames as software makes them, IPv6 routed"      same_frames mtk fd00:1::2 $V6 ""
 
-# tagged TAG... : the far network once more, in VLANs; the first tag is the outer one
-tagged() {
-	local r=wan e=eth0 t
-	for t in "$@"; do
-		ipn "$rt" link add "r${t##*.}" link $r type vlan proto "${t%.*}" id "${t##*.}" && ipn "$rt" link set "r${t##*.}" up
-		ipn "$sv" link add "e${t##*.}" link $e type vlan proto "${t%.*}" id "${t##*.}" && ipn "$sv" link set "e${t##*.}" up
-		r=r${t##*.} e=e${t##*.}
-	done
-	ipn "$rt" addr add 10.0.7.1/24 dev $r; ipn "$sv" addr add 10.0.7.2/24 dev $e
-	ipn "$sv" route replace 10.0.1.0/24 via 10.0.7.1
-	busywait 5000 at "$cl" ping -c1 -W1 -q 10.0.7.2 || fail "no way to 10.0.7.2"
-}
 in_vlans() { # in_vlans PROFILE KIND TAG...: KIND frames or intree
 	local t=${*: 3:1}
 	tagged "${@:3}"
 	case $2 in
-	frames)	same_frames "$1" 10.0.1.2 10.0.7.2 "" ;;
-	intree)	rules_as_intree "$1" udp 10.0.7.2 vlan ;;
+	frames)	same_frames "$1" 10.0.1.2 $TAGGED "" ;;
+	intree)	rules_as_intree "$1" udp $TAGGED vlan ;;
 	esac
 	ipn "$sv" route del 10.0.1.0/24
 	ipn "$rt" link del "r${t##*.}"; ipn "$sv" link del "e${t##*.}"

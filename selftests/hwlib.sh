@@ -60,3 +60,17 @@ by_hardware() {
 	want_le "packets in the fast path" "$(fast)" 0
 	want_le "packets that came to our hook" "$ARRIVED" 0
 }
+
+TAGGED=10.0.7.2
+# tagged TAG... : the far network once more, in VLANs; the first tag is the outer one
+tagged() {
+	local r=wan e=eth0 t
+	for t in "$@"; do
+		ipn "$rt" link add "r${t##*.}" link $r type vlan proto "${t%.*}" id "${t##*.}" && ipn "$rt" link set "r${t##*.}" up
+		ipn "$sv" link add "e${t##*.}" link $e type vlan proto "${t%.*}" id "${t##*.}" && ipn "$sv" link set "e${t##*.}" up
+		r=r${t##*.} e=e${t##*.}
+	done
+	ipn "$rt" addr add 10.0.7.1/24 dev $r; ipn "$sv" addr add $TAGGED/24 dev $e
+	ipn "$sv" route replace 10.0.1.0/24 via 10.0.7.1
+	busywait 5000 at "$cl" ping -c1 -W1 -q $TAGGED || fail "no way to $TAGGED"
+}

@@ -160,10 +160,8 @@ load_ours() {
 unload_ours() { ! loaded nft_offload || busywait 5000 rmmod nft_offload; }
 load_intree() { modprobe nf_flow_table_inet && modprobe nft_flow_offload; }
 # Of the debug kernel they do not load: the relocations that clang makes do not reach.
-have_intree() {
-	[ "${LANE:-}" != debug ] && modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null ||
-		skip "no in-tree flowtable modules that load"
-}
+intree_loads() { [ "${LANE:-}" != debug ] && modprobe -n nf_flow_table_inet 2>/dev/null && modprobe -n nft_flow_offload 2>/dev/null; }
+have_intree() { intree_loads || skip "no in-tree flowtable modules that load"; }
 unload_intree() {
 	local m
 	for m in $INTREE; do
