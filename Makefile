@@ -33,7 +33,7 @@ test:
 ##                      selftests/vm/quick, T=name for one whole test, KSFT_QUICK= for all of them
 ## check-vfio         the native PPE engine against a PPE outside of the guest (not part of test)
 ## check-debug        kselftests on two debug kernels: KASAN and kmemleak, then lockdep
-##                      T=name one test, T=kernel:name one of the kernel's own net selftests,
+##                      T=name one test or some, T=kernel:name one of the kernel's own net selftests,
 ##                      ARGS='...' its arguments, FT=intree the kernel's C modules instead of ours
 # Emulated, the whole of it would take hours.
 check-arm64: export KSFT_QUICK ?= 1

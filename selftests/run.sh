@@ -3,9 +3,9 @@
 # Run our kselftests, inside a guest, and judge more than their exit status: a test also fails
 # when the kernel log complains, the kernel is tainted, a network namespace stays behind or the
 # module cannot be unloaded afterwards. KTAP on standard output.
-#   T=NAME           only this test (NAME or NAME.sh; a shell pattern is fine)
-#   T=kernel:NAME    a test of the kernel's own tools/testing/selftests/net, unmodified
-#   ARGS='...'       arguments for it
+#   T='NAME...'      only these tests (NAME or NAME.sh; a shell pattern is fine), in this order;
+#                    kernel:NAME is a test of the kernel's own tools/testing/selftests/net, unmodified
+#   ARGS='...'       arguments for each of them
 #   FT=intree        with the kernel's C modules instead of ours
 #   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of selftests/vm/quick only, on
 #                    uml every test, but of those that are named there the given cases
@@ -178,10 +178,36 @@ check() {
 quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/vm/quick"; }
 
 tests=() args=()
-case $T in
-'')	if [ "$LANE" = vfio ]; then
-		tests=("$here/ppe_device.sh") args=("$ARGS") # the only one that has a use for this lane
-	elif [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
+# named NAME: the tests that one word of T means
+named() {
+	local d t before=${#tests[@]}
+	case $1 in
+	kernel:*)
+		for d in netfilter .; do
+			t=$kernel_tests/$d/${1#kernel:}
+			if [ -e "$t" ]; then tests+=("$t"); break; fi
+		done ;;
+	*)
+		while read -r t; do
+			# shellcheck disable=SC2254
+			case $t in
+			$1|${1%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t"); fi ;;
+			esac
+		done < <(list_tests)
+		# one that is run by hand only (TEST_PROGS_EXTENDED)
+		t=$here/${1%.sh}.sh
+		if [ "${#tests[@]}" = "$before" ] && [ -e "$t" ]; then tests+=("$t"); fi ;;
+	esac
+	[ "${#tests[@]}" -gt "$before" ] || { echo "Bail out! no test matches T=$1"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+}
+if [ -n "$T" ]; then
+	read -r -a words <<<"$T" # split, but no file names made of the patterns
+	for t in "${words[@]}"; do named "$t"; done
+	for t in "${tests[@]}"; do args+=("$ARGS"); done
+elif [ "$LANE" = vfio ]; then
+	tests=("$here/ppe_device.sh") args=("$ARGS") # the only one that has a use for this lane
+else
+	if [ -n "${KSFT_QUICK:-}" ] && [ "$LANE" != uml ]; then
 		while read -r t pattern; do tests+=("$here/$t") args+=("$pattern"); done < <(quick)
 	else
 		while read -r t; do
@@ -190,30 +216,17 @@ case $T in
 	fi
 	# The kernel's own test of flowtables, unmodified, with sizes that bound its time.
 	t=$kernel_tests/netfilter/nft_flowtable.sh
-	if [ -e "$t" ] && [ "$LANE" != lockdep ] && [ "$LANE" != vfio ]; then
+	if [ -e "$t" ] && [ "$LANE" != lockdep ]; then
 		tests+=("$t") args+=("-o 8000 -l 1500 -r 2000 -s 2097152")
-	fi ;;
-kernel:*)
-	for d in netfilter .; do
-		if [ -e "$kernel_tests/$d/${T#kernel:}" ]; then tests=("$kernel_tests/$d/${T#kernel:}") args=("$ARGS"); break; fi
-	done ;;
-*)
-	while read -r t; do
-		# shellcheck disable=SC2254
-		case $t in
-		${T:-*}|${T%.sh}.sh) if [ -e "$here/$t" ]; then tests+=("$here/$t") args+=("$ARGS"); fi ;;
-		esac
-	done < <(list_tests)
-	# one that is run by hand only (TEST_PROGS_EXTENDED)
-	if [ "${#tests[@]}" = 0 ] && [ -e "$here/${T%.sh}.sh" ]; then tests=("$here/${T%.sh}.sh") args=("$ARGS"); fi ;;
-esac
+	fi
+fi
 if [[ ${KSFT_SHARD:-} =~ ^\.([0-9]+)-([0-9]+)$ ]]; then
 	for i in "${!tests[@]}"; do
 		[ $((i % BASH_REMATCH[2] + 1)) = "${BASH_REMATCH[1]}" ] || unset "tests[i]" "args[i]"
 	done
 	tests=("${tests[@]}") args=("${args[@]}")
 fi
-[ "${#tests[@]}" -gt 0 ] || { echo "Bail out! no test ${T:+matches T=$T}"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+[ "${#tests[@]}" -gt 0 ] || { echo "Bail out! no test"; echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 [ "$LANE" = uml ] || export KSFT_MACHINE_SLOW=yes
 checks=0
