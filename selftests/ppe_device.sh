@@ -279,7 +279,7 @@ ageing() { # the engine lets go of what is idle; software knows, and the flow co
 	want_ok "clock" ask clock 14
 	want_eq "entries after 14 s without a packet" "$(ask used)" 0
 	busywait $((5000 * SLOW)) not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without entries"
-	hw_ge lost 1 || fail "nobody knows: $(cat "$HW")"
+	hw_ge aged 1 || fail "nobody knows: $(cat "$HW")"
 	busywait $((20000 * SLOW)) heavier x udp || fail "does not come back: $(cat "$HW")"
 	by_hardware x 20
 	hush x

@@ -89,6 +89,8 @@ const MOVING: u32 = HZ.div_ceil(50);
 const ROUND: u32 = HZ / 10;
 /// Between two questions to engines about what they have forwarded.
 const STATS: u32 = HZ;
+/// Bytes between two questions that software may see of a flow in hardware: they were under way.
+const STRAY: u64 = 1000;
 /// Rounds in which software sees the packets of a flow that hardware is said to forward.
 const STRIKES: u8 = 3;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
@@ -143,6 +145,7 @@ struct Counts {
     deleted: u64,
     packets: u64,
     bytes: u64,
+    aged: u64,
     lost: u64,
     swapped: u64,
     stale: u64,
@@ -512,19 +515,22 @@ impl Inner {
                     }
                 }
             }
-            if ask && !self.round(at, ms) {
-                self.counts.lost += 1;
-                self.demote(at, Next::Failed);
+            if ask {
+                if let Some(next) = self.round(at, ms) {
+                    match next {
+                        Next::Software => self.counts.aged += 1,
+                        _ => self.counts.lost += 1,
+                    }
+                    self.demote(at, next);
+                }
             }
         }
     }
 
-    /// Statistics of a flow in hardware. False if it is not there any more.
-    fn round(&mut self, at: usize, ms: u32) -> bool {
+    /// Statistics of a flow in hardware. Says where it goes if it is not there any more.
+    fn round(&mut self, at: usize, ms: u32) -> Option<Next> {
         // Taken out for the time of the question.
-        let Some(r) = self.resident.get_mut(at) else {
-            return true;
-        };
+        let r = self.resident.get_mut(at)?;
         let mut taken = Resident {
             flow: r.flow,
             rules: core::mem::take(&mut r.rules),
@@ -542,7 +548,7 @@ impl Inner {
         taken.looked = total;
         // Packets that hardware should have forwarded come here: it has forgotten the flow and not
         // told the driver, or never knew it.
-        taken.strikes = match by_hardware == 0 && by_software > 1000 {
+        taken.strikes = match by_hardware == 0 && by_software > STRAY {
             true => taken.strikes.saturating_add(1),
             false => 0,
         };
@@ -558,7 +564,13 @@ impl Inner {
         if let Some(r) = self.resident.get_mut(at) {
             *r = taken;
         }
-        there && !silent
+        match () {
+            () if silent => Some(Next::Failed),
+            () if there => None,
+            // Engines let go of what is idle.
+            () if by_hardware == 0 && by_software <= STRAY => Some(Next::Software),
+            () => Some(Next::Failed),
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl Tier {
             ("stale", n.stale),
             ("unsettled", n.unsettled),
             ("partial", n.partial),
+            ("aged", n.aged),
             ("lost", n.lost),
             ("decline.full", n.full),
             ("decline.collision", n.collision),
