@@ -317,6 +317,45 @@ refreshed() { # the station only sends: to the bridge it is alive, though its pa
 }
 tcase "a station that talks is not forgotten, its answers are not flooded" refreshed
 
+# ---- errors for stations
+
+# The frame is to the bridge's MAC, which is not its port's. What a tunnel cannot carry, as the path of its
+# outer packets became narrower, it tells a sender of packets that are for this host only.
+tunnel_mtu() {
+	local far=10.9.9.9 i
+	MAC=$BRMAC bridge_up
+	printf '%s\n' "link add tun mtu 1476 type gre local 10.0.2.1 remote 10.0.2.2 ttl 64" "link set tun up" \
+		"addr add 10.0.3.1/24 dev tun" "route add $far via 10.0.3.2 dev tun" | batch "$rt" &&
+	printf '%s\n' "link add tun mtu 1476 type gre local 10.0.2.2 remote 10.0.2.1 ttl 64" "link set tun up" \
+		"addr add 10.0.3.2/24 dev tun" "addr add $far/32 dev lo" "route add 10.0.1.0/24 via 10.0.3.1 dev tun src $far" |
+		batch "$sv" || { skip "no GRE"; return; }
+	rules DEVS="p1, p2, tun" WATCH="p1, tun" || return
+	talk x "$cl" udp $far 5000 --pmtu probe --timeout 1 || return
+	say_ok x echo 50 1000
+	want_ok "narrow path" ipn "$rt" route add 10.0.2.2 dev wan mtu 1300
+	# the router remembers after the first time, and the route that it has then does not change any more
+	for i in first second; do
+		ipn "$cl" route flush cache
+		say x echo 1 1000 >/dev/null # takes a pending error
+		say_ok x drain
+		busywait $((2000 * SLOW)) tunnelled_fast || fail "the $i time: slow"
+		say_ok x send 1 1400
+		busywait $((2000 * SLOW)) tell_of_mtu $far 1276 || fail "the $i time: no ICMP error came back, path MTU is '$(pmtu_at_cl $far)'"
+	done
+	hush x
+	ipn "$rt" route del 10.0.2.2 dev wan mtu 1300
+	printf '%s\n' "addr del $far/32 dev lo" "link del tun" | batch "$sv"
+	ipn "$rt" link del tun
+}
+pmtu_at_cl() { ipn "$cl" -j route get "$1" | jq -r '.[0].metrics[0].mtu // empty'; }
+tunnelled_fast() { counters_zero; say x echo 20 1000 >/dev/null; counters; [ "$ARRIVED" -ge 40 ] && [ "$FORWARDED" -le 2 ]; }
+tell_of_mtu() {
+	[ "$(pmtu_at_cl "$1")" != "$2" ] || return 0
+	[ "${i:-}" = second ] || say x send 1 1400 >/dev/null # one may get lost
+	return 1
+}
+tcase -x "too big for a tunnel: the station behind a port is told" tunnel_mtu
+
 # ---- frames that are none of the router's business
 
 otherhost() { # unicast frames to a foreign MAC are bridged, whatever is in them

@@ -23,7 +23,9 @@ use crate::{
         skb::{
             IpSummed,
             Segments,
-            Skb, //
+            Skb,
+            PACKET_HOST,
+            PACKET_OTHERHOST, //
         }, //
     },
     flowtable::Flowtable,
@@ -65,11 +67,6 @@ const NF_STOLEN: c_uint = c::NF_STOLEN;
 const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
 const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
 const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
-
-/// `PACKET_HOST`, include/uapi/linux/if_packet.h.
-const PACKET_HOST: u8 = 0;
-/// `PACKET_OTHERHOST`: not to this device's address; to that of a bridge above it, maybe.
-const PACKET_OTHERHOST: u8 = 3;
 
 /// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets of
 /// both families or of one.

@@ -13,6 +13,11 @@ use core::{
 /// `SKB_DST_NOREF`: the buffer's route is protected by RCU, not by a reference.
 const DST_NOREF: usize = 1;
 
+/// `PACKET_HOST`, include/uapi/linux/if_packet.h.
+pub(crate) const PACKET_HOST: u8 = 0;
+/// `PACKET_OTHERHOST`: not to this device's address; to that of a bridge above it, maybe.
+pub(crate) const PACKET_OTHERHOST: u8 = 3;
+
 /// What `ip_summed` says about the transport checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IpSummed {
@@ -49,8 +54,8 @@ macro_rules! field {
 }
 
 macro_rules! header {
-    ($self:ident, $f:ident) => {
-        (*$self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().$f
+    ($self:ident, $($f:tt)+) => {
+        (*$self.0.as_ptr()).__bindgen_anon_4.headers.as_ref().$($f)+
     };
 }
 
@@ -84,13 +89,7 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn pkt_type(self) -> u8 {
         // SAFETY: By the type invariant.
-        unsafe {
-            (*self.0.as_ptr())
-                .__bindgen_anon_4
-                .headers
-                .as_ref()
-                .pkt_type()
-        }
+        unsafe { header!(self, pkt_type()) }
     }
 
     /// Has the device taken a VLAN tag off?
@@ -126,7 +125,8 @@ impl Skb {
     }
 
     /// Takes off what is around the IP packet that starts at `offset` and is of `ethertype`
-    /// (network byte order).
+    /// (network byte order). It is for this host, as the devices above would say whose address the
+    /// frame has: to others nobody sends ICMP errors.
     ///
     /// # Safety
     ///
@@ -145,6 +145,7 @@ impl Skb {
             let headers = (*skb).__bindgen_anon_4.headers.as_mut();
             headers.network_header = network;
             headers.protocol = ethertype;
+            headers.set_pkt_type(PACKET_HOST);
             headers.__bindgen_anon_2.vlan_all = 0;
         }
     }
