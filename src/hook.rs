@@ -124,6 +124,9 @@ struct Place<'a> {
 /// called from.
 #[inline(never)]
 fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
+    if skb.is_routed() {
+        return miss(MissReason::Routed);
+    }
     let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
@@ -163,6 +166,9 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
 
     if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
         return Err(MissReason::NotForUs);
+    }
+    if skb.is_routed() {
+        return Err(MissReason::Routed);
     }
     // VLAN 0 is none, and needs no shape.
     let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);

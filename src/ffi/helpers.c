@@ -291,6 +291,9 @@ void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family)
 		IP6CB(skb)->iif = skb->dev->ifindex;
 		IP6CB(skb)->flags = IP6SKB_FORWARDED;
 	}
+#ifdef CONFIG_NET_SWITCHDEV
+	skb->offload_fwd_mark = 0;
+#endif
 	skb_orphan(skb);
 	skb_dst_drop(skb);
 	skb_dst_set_noref(skb, dst);

@@ -92,6 +92,18 @@ impl Skb {
         unsafe { header!(self, pkt_type()) }
     }
 
+    /// Has a switch routed the packet already? Then it is here for its rules, not to be sent again.
+    #[inline(always)]
+    pub(crate) fn is_routed(self) -> bool {
+        #[cfg(CONFIG_NET_SWITCHDEV)]
+        // SAFETY: By the type invariant.
+        unsafe {
+            header!(self, offload_l3_fwd_mark()) != 0
+        }
+        #[cfg(not(CONFIG_NET_SWITCHDEV))]
+        false
+    }
+
     /// Has the device taken a VLAN tag off?
     #[inline(always)]
     pub(crate) fn has_vlan_tag(self) -> bool {
@@ -340,7 +352,8 @@ impl Skb {
     }
 
     /// Gives the packet to the device that it leaves through: route (not counted, as we are in an
-    /// RCU section), device, transport header; no receive time stamp.
+    /// RCU section), device, transport header; no receive time stamp, and no switch has sent it
+    /// there.
     #[inline(always)]
     pub(crate) fn set_output(self, dst: *mut c::dst_entry, dev: *mut c::net_device, thoff: u32) {
         // SAFETY: By the type invariant, all fields are ours to change.
@@ -360,6 +373,8 @@ impl Skb {
             if headers.tstamp_type() == 0 {
                 (*skb).__bindgen_anon_2.tstamp = 0;
             }
+            #[cfg(CONFIG_NET_SWITCHDEV)]
+            headers.set_offload_fwd_mark(0);
         }
     }
 

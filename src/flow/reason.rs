@@ -113,6 +113,8 @@ reasons! {
         IcmpType = "icmp_type",
         /// SCTP chunks other than data and acknowledgements: connection tracking must see them.
         SctpChunk = "sctp_chunk",
+        /// A switch has routed the packet already, and shows it to the rules only.
+        Routed = "routed",
     }
 }
 
