@@ -186,7 +186,31 @@ undisturbed() {
 }
 tcase "the bridge begins to filter VLANs, and ends" undisturbed ip link set br0 type bridge vlan_filtering 1 -- ip link set br0 type bridge vlan_filtering 0
 tcase "a port is isolated, and not"             undisturbed bridge link set dev p1 isolated on -- bridge link set dev p1 isolated off
-tcase "a port is locked to its station"         undisturbed bridge link set dev p1 locked on -- bridge link set dev p1 locked off
+
+# Only the bridge knows which stations a locked port (802.1X) lets in: they are slow, unless it is listed.
+locked() { # locked DEVS
+	local mac where=slow
+	[[ $1 != *br0* ]] || where=fast
+	bridge_up
+	mac=$(mac "$cl" eth0)
+	rules DEVS="$1" WATCH="p1, p2, wan" || return
+	stream_start $V4 || return
+	at "$rt" bridge link set dev p1 locked on 2>"$TMP/out" || { skip "no locked ports: $(cat "$TMP/out")"; stop "$SEND" "$SINK"; return; }
+	busywait $((3000 * SLOW)) "${where}_sample" || fail "not $where: in 0.3 s $ARRIVED arrived, $FORWARDED in the forward chain"
+	at "$cl" nft "table netdev other { chain out { type filter hook egress device eth0 priority 0; udp dport 6000 ether saddr set 02:00:00:00:00:66; }; }"
+	busywait $((1000 * SLOW)) not_flowing || fail "packets of a stranger are routed"
+	at "$cl" nft delete table netdev other
+	busywait $((1000 * SLOW)) flowing || fail "traffic does not come back after the stranger's"
+	want_ok "take the station's leave away" at "$rt" bridge fdb del "$mac" dev p1 master
+	busywait $((1000 * SLOW)) not_flowing || fail "packets of a station that has no leave are routed"
+	at "$rt" bridge link set dev p1 locked off
+	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
+	[ "$FT" != ours ] || fast_now
+	stream_end 20000
+}
+slow_sample() { counters_zero; sleep 0.3; counters; [ "$ARRIVED" -ge 20 ] && [ "$FORWARDED" -ge $((ARRIVED - 4)) ]; }
+tcase -x "a port is locked: it is the bridge that says who may enter" locked "p1, p2, wan"
+tcase -x "a port is locked, the bridge is listed as well" locked "br0, p1, p2, wan"
 
 blocked_vlan() { # the state of one VLAN at a port: only seen by a packet that is let through to it
 	MAC=$BRMAC bridge_up vlan_filtering 1 vlan_default_pvid 10

@@ -87,8 +87,10 @@ bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device 
 	if (!netif_is_bridge_port(port) ||
 	    netdev_master_upper_dev_get_rcu((struct net_device *)port) != bridge)
 		return false;
-	/* The VLAN comes from a tunnel; the state of a VLAN's spanning tree is not to be had. */
-	if (flag_is_set && flag_is_set(port, BR_VLAN_TUNNEL))
+	/* The VLAN comes from a tunnel; of a locked port only the stations that the bridge knows are
+	 * let in; the state of a VLAN's spanning tree is not to be had.
+	 */
+	if (flag_is_set && flag_is_set(port, BR_VLAN_TUNNEL | BR_PORT_LOCKED))
 		return false;
 	if (mst_enabled && mst_enabled(bridge))
 		return false;
