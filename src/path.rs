@@ -150,6 +150,12 @@ unsafe fn half<F: Family>(
         {
             return Err(SkipReason::PathShape);
         }
+        // Routes of IPv6 have no type. What comes in for a group is not for this host alone.
+        if F::NFPROTO == c::NFPROTO_IPV6 as u8
+            && ct.tuple(dir.opposite()).src.u3.in6.in6_u.u6_addr8[0] == 0xff
+        {
+            return Err(SkipReason::PathShape);
+        }
         let mtu = c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO);
         if mtu < MIN_MTU {
             return Err(SkipReason::Mtu);
