@@ -127,6 +127,9 @@ unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
             }
         }
         if let Some(output) = (&raw const (*n).output).read_volatile() {
+            // It may wait there for the neighbour, and be answered with an ICMP error, which looks for
+            // what the IP layer has noted.
+            skb.clear_cb();
             output(n, skb.as_ptr());
         }
     }

@@ -392,6 +392,13 @@ impl Skb {
         headers.__bindgen_anon_4.mark = mark;
     }
 
+    /// Forgets what the layers below have noted in the buffer.
+    #[inline(always)]
+    pub(crate) fn clear_cb(self) {
+        // SAFETY: By the type invariant; it belongs to whoever has the packet.
+        unsafe { (*self.0.as_ptr()).cb = [0; 48] };
+    }
+
     /// Start of the linear part.
     #[inline(always)]
     pub(crate) fn data(self) -> *mut u8 {
