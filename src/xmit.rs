@@ -89,7 +89,7 @@ impl Way {
                 }
             }
             // SAFETY: The route is one of IPsec.
-            Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO) },
+            Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
         }
     }
 }

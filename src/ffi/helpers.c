@@ -278,7 +278,7 @@ bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
 }
 
 /* What the forward path does before dst_output(), which takes the packet through IPsec. */
-void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family)
+void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff)
 {
 	struct net *net = dev_net(skb->dev);
 
@@ -291,6 +291,8 @@ void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family)
 		IP6CB(skb)->iif = skb->dev->ifindex;
 		IP6CB(skb)->flags = IP6SKB_FORWARDED;
 	}
+	skb_set_transport_header(skb, skb_network_offset(skb) + thoff);
+	skb_clear_tstamp(skb);
 #ifdef CONFIG_NET_SWITCHDEV
 	skb->offload_fwd_mark = 0;
 #endif

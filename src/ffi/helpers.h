@@ -74,7 +74,7 @@ u32 nfo_rt6_cookie(const struct dst_entry *dst);
 void nfo_neigh_put(struct neighbour *n);
 void nfo_neigh_resolve(struct neighbour *n);
 bool nfo_neigh_ha(struct neighbour *n, u8 *ha);
-void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family);
+void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff);
 
 void nfo_ct_get(struct nf_conn *ct);
 void nfo_ct_put(struct nf_conn *ct);
