@@ -236,11 +236,18 @@ impl<F: Family> Entry<F> {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
+    /// May every packet of the direction use it: has the flow not been taken down, and need packets not
+    /// have come in through IPsec?
+    #[inline(always)]
+    pub(crate) fn is_unconditional(&self) -> bool {
+        self.flags() & (flag::SECPATH | flag::DEAD) == 0
+    }
+
     /// Is there anything to do for a packet that most flows do not ask for? See `special` in
     /// `hook.rs`.
     #[inline(always)]
     pub(crate) fn is_special(&self) -> bool {
-        self.flags() & (flag::SECPATH | flag::BRIDGED | flag::ASKED) != 0
+        self.flags() & (flag::BRIDGED | flag::ASKED) != 0
     }
 
     /// Do packets leave the ruleset with something that has to be restored?

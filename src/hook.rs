@@ -302,8 +302,8 @@ fn forward<F: Family, const PLAIN: bool>(
     let entry = unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) }
         .ok_or(MissReason::NoEntry)?;
 
-    if !entry.is_live() {
-        return Err(MissReason::FlowDead);
+    if !entry.is_unconditional() {
+        may_use(entry, skb)?;
     }
     if entry.ct.is_dying() {
         return Err(kill(entry, TeardownReason::CtDying, MissReason::CtDying));
@@ -340,7 +340,7 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     let now = ffi::jiffies32();
     if entry.is_special() {
-        special(entry, skb, now)?;
+        special(entry, now)?;
         if PLAIN && entry.is_bridged() {
             entry
                 .flow()
@@ -421,12 +421,21 @@ fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool
     }
 }
 
-/// What only some flows ask of a packet.
+/// May a packet use a flow that has been taken down, or asks for IPsec? Before anything is learnt from it.
 #[inline(never)]
-fn special<F: Family>(entry: &Entry<F>, skb: Skb, now: u32) -> Result<(), MissReason> {
+fn may_use<F: Family>(entry: &Entry<F>, skb: Skb) -> Result<(), MissReason> {
+    if !entry.is_live() {
+        return Err(MissReason::FlowDead);
+    }
     if entry.needs_secpath() && !skb.has_secpath() {
         return Err(MissReason::SecPath);
     }
+    Ok(())
+}
+
+/// What only some flows ask of a packet.
+#[inline(never)]
+fn special<F: Family>(entry: &Entry<F>, now: u32) -> Result<(), MissReason> {
     if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
