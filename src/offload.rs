@@ -334,7 +334,8 @@ impl Inner {
             next = cold.hw.next.load(Ordering::Relaxed);
             let (recent, jiffies) = cold.hw.recent(now);
             let total = cold.hw.bytes.load(Ordering::Relaxed);
-            let rate = Rate::new(total, ms, recent, (jiffies * (1000 / HZ)).max(250));
+            let window = jiffies.saturating_mul(1000 / HZ).max(250);
+            let rate = Rate::new(total, ms, recent, window);
 
             self.wait(cold, rate, now);
         }
@@ -453,8 +454,9 @@ impl Inner {
 
         if delta.packets != 0 {
             resident.by_hardware = resident.by_hardware.wrapping_add(delta.bytes);
-            self.counts.packets += delta.packets;
-            self.counts.bytes += delta.bytes;
+            // What a driver says may be anything.
+            self.counts.packets = self.counts.packets.wrapping_add(delta.packets);
+            self.counts.bytes = self.counts.bytes.wrapping_add(delta.bytes);
             cold.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
             if cold.flowtable().counts() {
                 account(cold, dir, &delta);

@@ -149,13 +149,14 @@ impl Hw {
         self.set_stage(Stage::Software);
     }
 
-    /// Bytes of the present window, and its length in jiffies.
+    /// Bytes of the present window, and its length in jiffies: none if a packet has just begun another
+    /// one, later than `now`.
     pub(super) fn recent(&self, now: u32) -> (u64, u32) {
         (
             self.bytes
                 .load(Ordering::Relaxed)
                 .saturating_sub(self.base.load(Ordering::Relaxed)),
-            now.wrapping_sub(self.since.load(Ordering::Relaxed)),
+            (now.wrapping_sub(self.since.load(Ordering::Relaxed)) as i32).max(0) as u32,
         )
     }
 }
