@@ -18,7 +18,10 @@ use super::{
     Rule, //
 };
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        c, //
+    },
     flowtable::Flowtable, //
 };
 use core::ptr::NonNull;
@@ -494,11 +497,12 @@ impl FlowEngine for TcFt {
                 // SAFETY: The buffer is ours, and the driver has filled it in.
                 let stats = unsafe { &(*state.rule.as_ptr()).cls.stats };
 
-                Ok(Delta {
-                    packets: stats.pkts,
-                    bytes: stats.bytes,
-                    used: (stats.pkts != 0 || stats.lastused != 0).then_some(stats.lastused as u32),
-                })
+                Ok(Delta::of_driver(
+                    stats.pkts,
+                    stats.bytes,
+                    stats.lastused,
+                    ffi::jiffies32(),
+                ))
             }
             Err(e)
                 if e == ENOENT.to_errno() || e == EINVAL.to_errno() || e == ENODEV.to_errno() =>

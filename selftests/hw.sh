@@ -194,7 +194,7 @@ acct_case() {
 tcase "conntrack counts every packet once" acct_case
 
 keeps() { # software sees nothing of the flow, and it goes on
-	mock ports=lan,wan || return
+	mock ports=lan,wan "$@" || return
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=3
 	hw_rules || return
 	heavy x udp $V4 || { hush x; return 1; }
@@ -209,6 +209,7 @@ keeps() { # software sees nothing of the flow, and it goes on
 	clean
 }
 tcase "hardware keeps a flow alive, and lets it go" keeps
+tcase "a driver that counts and does not say when keeps a flow alive, and lets it go" keeps no_lastused=1
 
 # ---- what ends a rule
 

@@ -20,6 +20,7 @@
  *                 until it is changed
  *   stub_restart  with stub: time is counted from the next rule on
  *   refuse_in     rules for packets that come in by this device are refused
+ *   no_lastused   statistics do not say when the last packet was
  * Debugfs, in mock_hw/: rules (what is in the table), stats, reset (write: the table is lost), flap (write
  * N: the driver goes and comes back N times).
  */
@@ -40,7 +41,8 @@ static char ports[64];
 module_param_string(ports, ports, sizeof(ports), 0444);
 static char refuse_in[IFNAMSIZ];
 module_param_string(refuse_in, refuse_in, sizeof(refuse_in), 0644);
-static bool exclusive;
+static bool exclusive, no_lastused;
+module_param(no_lastused, bool, 0644);
 module_param(exclusive, bool, 0644);
 static unsigned int capacity = 65536;
 module_param(capacity, uint, 0644);
@@ -242,8 +244,8 @@ static int mock_command(struct mock_port *port, enum tc_setup_type type, void *t
 		}
 		mock_stats_asked++;
 		spin_lock_bh(&mock_count_lock);
-		flow_stats_update(&f->stats, r->bytes - r->told_bytes, r->pkts - r->told_pkts, 0, r->lastused,
-				  FLOW_ACTION_HW_STATS_DELAYED);
+		flow_stats_update(&f->stats, r->bytes - r->told_bytes, r->pkts - r->told_pkts, 0,
+				  no_lastused ? 0 : r->lastused, FLOW_ACTION_HW_STATS_DELAYED);
 		r->told_bytes = r->bytes;
 		r->told_pkts = r->pkts;
 		spin_unlock_bh(&mock_count_lock);

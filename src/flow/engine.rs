@@ -153,6 +153,22 @@ pub struct Delta {
     pub used: Option<u32>,
 }
 
+impl Delta {
+    /// What a driver has put into `struct flow_stats`, and the time now. It need not say when the last
+    /// packet was, with 0: those that it counts are younger than the last question.
+    pub const fn of_driver(packets: u64, bytes: u64, lastused: u64, now: u32) -> Self {
+        Delta {
+            packets,
+            bytes,
+            used: match (lastused, packets) {
+                (0, 0) => None,
+                (0, _) => Some(now),
+                (lastused, _) => Some(lastused as u32),
+            },
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -162,6 +178,18 @@ mod tests {
         Macs,
         Port, //
     };
+
+    #[test]
+    fn last_use() {
+        let used = |packets, lastused| Delta::of_driver(packets, 1500, lastused, 7).used;
+
+        assert_eq!(used(0, 0), None);
+        assert_eq!(used(1, 0), Some(7));
+        assert_eq!(used(0, 0xffff_fff0), Some(0xffff_fff0));
+        assert_eq!(used(1, 5), Some(5));
+        // Some time of a counter of 64 bits, not the absence of one.
+        assert_eq!(used(0, 1 << 32), Some(0));
+    }
 
     #[test]
     fn sizes() {
