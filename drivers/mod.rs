@@ -133,13 +133,15 @@ global_lock! {
     pub(crate) unsafe(uninit) static NATIVE: Mutex<KVec<Arc<dyn FlowEngine>>> = KVec::new();
 }
 
-/// The first native engine that serves a device, which is bound then.
-pub(crate) fn native(port: Port) -> Option<Arc<dyn FlowEngine>> {
-    NATIVE
-        .lock()
-        .iter()
-        .find(|engine| engine.bind(port).is_ok())
-        .cloned()
+/// The first native engine that serves a device, which is bound then, and the engine's generation from
+/// before that: whatever happens to it from then on is seen by who asks for the generation.
+pub(crate) fn native(port: Port) -> Option<(Arc<dyn FlowEngine>, u32)> {
+    NATIVE.lock().iter().find_map(|engine| {
+        let generation = engine.generation(port.ifindex);
+
+        engine.bind(port).ok()?;
+        Some((engine.clone(), generation))
+    })
 }
 
 /// Adds an engine: devices that are bound from now on may be its.

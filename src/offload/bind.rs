@@ -78,8 +78,8 @@ impl Tier {
         let mut inner = self.inner.lock();
 
         inner.devices.reserve(1, GFP_KERNEL)?;
-        let (engine, busy) = match self.engine_for(port) {
-            Ok(engine) => (Some(engine), None),
+        let (found, busy) = match self.engine_for(port) {
+            Ok(found) => (Some(found), None),
             // A ruleset that replaces another one is there before that goes. Drivers that serve one
             // flowtable at a time say so, but the flow_indr code does not pass that on.
             Err(BindError::NoHardware) if elsewhere => (None, Some(super::now())),
@@ -89,6 +89,7 @@ impl Tier {
             Err(BindError::Failed(_)) if place == Place::New => (None, None),
             Err(BindError::Failed(e)) => return Err(Error::from_errno(e)),
         };
+        let (engine, generation) = found.unzip();
         let any =
             engine.is_some() || busy.is_some() || inner.devices.iter().any(Device::has_hardware);
         if place == Place::Last && !any {
@@ -101,8 +102,8 @@ impl Tier {
             Device {
                 ifindex: port.ifindex,
                 port,
-                generation: engine.as_ref().map_or(0, |e| e.generation(port.ifindex)),
                 engine,
+                generation: generation.unwrap_or(0),
                 busy,
             },
             GFP_KERNEL,
@@ -145,14 +146,15 @@ impl Tier {
         }
     }
 
-    /// The engine that has bound the device.
-    fn engine_for(&self, port: Port) -> Result<Arc<dyn FlowEngine>, BindError> {
+    /// The engine that has bound the device, and its generation: not a later one than when it did.
+    fn engine_for(&self, port: Port) -> Result<(Arc<dyn FlowEngine>, u32), BindError> {
         if let Some(native) = crate::drivers::native(port) {
             return Ok(native);
         }
         self.tc.bind(port)?;
-        let tc: Arc<dyn FlowEngine> = self.tc.clone();
-        Ok(tc)
+        // Without a rule none is lost, and it is never gone for good.
+        let generation = self.tc.generation(port.ifindex);
+        Ok((self.tc.clone(), generation))
     }
 
     /// Takes a device away, and all rules that have to do with it before.
@@ -217,10 +219,10 @@ impl Inner {
                 .is_some_and(|since| now.wrapping_sub(since) >= RETRY)
             {
                 match tier.engine_for(device.port) {
-                    Ok(engine) => {
-                        device.generation = engine.generation(device.ifindex);
+                    Ok((engine, generation)) => {
                         tier.note(device.port);
                         device.engine = Some(engine);
+                        device.generation = generation;
                         device.busy = None;
                     }
                     // Whoever had it may be on the way out still.
