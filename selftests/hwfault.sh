@@ -41,6 +41,28 @@ flaps() { # the driver leaves and comes back all the time while flowtables come,
 }
 tcase "the driver comes and goes, and so do flowtables" flaps
 
+TWO="table inet t { flowtable f { hook ingress priority 0; devices = { lan, wan }; flags offload; }; }"
+# reload NS N: a flowtable that comes and goes N times
+reload() {
+	local i
+	for ((i = 0; i < $2; i++)); do
+		at "$1" nft -f - <<<"$TWO" && at "$1" nft delete table inet t || return
+	done
+}
+one_at_a_time() { # what drivers of the devices themselves count on: they keep a list without a lock
+	mock ports=lan,wan direct=1 latency_us=20000 || return
+	local other pid
+	ns_add other || return
+	ipn "$other" link add lan type veth peer name lan1; ipn "$other" link add wan type veth peer name wan1
+	reload "$other" 12 2>"$TMP/other" & pid=$!
+	want_ok "flowtables in one namespace" reload "$rt" 12
+	wait $pid || fail "in the other one: $(cat "$TMP/other")"
+	busywait 5000 no_ports || fail "ports bound: $(mock_get ports)"
+	want_eq "calls of the driver while it was in another one" "$(mock_get overlaps)" 0
+}
+no_ports() { [ "$(mock_get ports)" = 0 ]; }
+tcase "flowtables of two namespaces call a driver one at a time" one_at_a_time
+
 # fault N ERRNO: a flowtable's life of which the N-th operation fails, whatever that is
 fault() {
 	mock ports=lan,wan || return

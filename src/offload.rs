@@ -16,8 +16,8 @@
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
 //! Lock order: RTNL or nf_tables' lock, [`FLOWTABLES`](crate::flowtable::FLOWTABLES) (to show what
-//! there is), [`Tier::inner`], then those of engines, then those of drivers. The flowtable's own lock
-//! is not held around any of them. A driver that goes away by itself takes none of these but its
+//! there is), [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
+//! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of them. A driver that goes away by itself takes none of these but its
 //! port's, which is an engine's: see `nfo_port_cleanup()`.
 
 mod bind;

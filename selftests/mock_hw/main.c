@@ -2,16 +2,17 @@
 /*
  * A NIC with a flow table, played on devices that have none: it takes the flow rules of a
  * flowtable with "flags offload" through flow_indr_dev_register(), as mlx5 does for the devices
- * above its own, and executes them on real frames, in a netfilter hook at ingress that comes before
+ * above its own (or, with direct, through ndo_setup_tc()), and executes them on real frames, in a netfilter hook at ingress that comes before
  * every flowtable's. Which rules it takes is that of mlx5_core or of the MediaTek PPE driver.
  *
- * Parameters, all but the first two at any time:
+ * Parameters, all but the first three at any time:
  *   profile       mlx5, mtk or any: which rules are taken
  *   ports         names of devices, comma-separated; empty: every veth
+ *   direct        the NIC is the device's own, with ndo_setup_tc(), instead of one below
  *   exclusive     a device serves one flowtable at a time, as those of mlx5 do
  *   capacity      rules that fit
  *   latency_us    time that a command takes
- *   fail_bind, fail_add, fail_del, fail_stats
+ *   fail_bind, fail_unbind, fail_add, fail_del, fail_stats
  *                 errno that the next fail_count of these commands return
  *   fail_at       the so many-th operation from now on, of whatever kind (bind, unbind, add, delete,
  *                 statistics), returns fail_errno; 0 afterwards
@@ -41,15 +42,17 @@ static char ports[64];
 module_param_string(ports, ports, sizeof(ports), 0444);
 static char refuse_in[IFNAMSIZ];
 module_param_string(refuse_in, refuse_in, sizeof(refuse_in), 0644);
-static bool exclusive, no_lastused;
+static bool direct, exclusive, no_lastused;
+module_param(direct, bool, 0444);
 module_param(no_lastused, bool, 0644);
 module_param(exclusive, bool, 0644);
 static unsigned int capacity = 65536;
 module_param(capacity, uint, 0644);
 static unsigned int latency_us;
 module_param(latency_us, uint, 0644);
-static int fail_bind, fail_add, fail_del, fail_stats, fail_count;
+static int fail_bind, fail_unbind, fail_add, fail_del, fail_stats, fail_count;
 module_param(fail_bind, int, 0644);
+module_param(fail_unbind, int, 0644);
 module_param(fail_add, int, 0644);
 module_param(fail_del, int, 0644);
 module_param(fail_stats, int, 0644);
@@ -74,6 +77,7 @@ static struct dentry *mock_dir;
 DEFINE_SPINLOCK(mock_count_lock);
 static unsigned int mock_used, mock_max_used;
 static u64 mock_adds, mock_dels, mock_stats_asked, mock_refused, mock_full, mock_dup, mock_unknown, mock_failed, mock_flaps;
+static u64 mock_overlaps;
 static u64 stub_adds, stub_first, stub_last;
 u64 mock_forwarded;
 
@@ -373,7 +377,11 @@ static int mock_bind(struct net_device *dev, struct Qdisc *sch, void *cb_priv, s
 	err = nf_register_net_hook(port->net, &port->ops);
 	if (err)
 		goto free;
-	block_cb = flow_indr_block_cb_alloc(mock_cb(), port, port, mock_port_release, bo, dev, sch, data, cb_priv, cleanup);
+	if (direct)
+		block_cb = flow_block_cb_alloc(mock_cb(), port, port, mock_port_release);
+	else
+		block_cb = flow_indr_block_cb_alloc(mock_cb(), port, port, mock_port_release, bo, dev, sch, data, cb_priv,
+						    cleanup);
 	if (IS_ERR(block_cb)) {
 		err = PTR_ERR(block_cb);
 		nf_unregister_net_hook(port->net, &port->ops);
@@ -397,7 +405,7 @@ static int mock_unbind(struct net_device *dev, struct flow_block_offload *bo, vo
 	int err;
 
 	mutex_lock(&mock_lock);
-	err = mock_fail(0);
+	err = mock_fail(fail_unbind);
 	if (err) {
 		mutex_unlock(&mock_lock);
 		return err;
@@ -409,7 +417,10 @@ static int mock_unbind(struct net_device *dev, struct flow_block_offload *bo, vo
 	mutex_unlock(&mock_lock);
 	if (!block_cb)
 		return -ENOENT;
-	flow_indr_block_cb_remove(block_cb, bo);
+	if (direct)
+		flow_block_cb_remove(block_cb, bo);
+	else
+		flow_indr_block_cb_remove(block_cb, bo);
 	return 0;
 }
 
@@ -429,6 +440,50 @@ static int mock_indr_cb(struct net_device *dev, struct Qdisc *sch, void *cb_priv
 		return -EOPNOTSUPP;
 	}
 }
+
+/* A driver of the device itself: veth's with one function more. Such drivers have no lock of their own. */
+
+static struct net_device_ops mock_ops;
+static const struct net_device_ops *mock_real_ops;
+static atomic_t mock_inside;
+
+static int mock_setup_tc(struct net_device *dev, enum tc_setup_type type, void *type_data)
+{
+	struct flow_block_offload *bo = type_data;
+	int err;
+
+	if (type != TC_SETUP_FT)
+		return -EOPNOTSUPP;
+	if (atomic_inc_return(&mock_inside) > 1)
+		mock_overlaps++;
+	if (latency_us)
+		fsleep(latency_us);
+	if (bo->command == FLOW_BLOCK_BIND)
+		err = mock_bind(dev, NULL, NULL, bo, bo->block, NULL);
+	else
+		err = mock_unbind(dev, bo, bo->block);
+	atomic_dec(&mock_inside);
+	return err;
+}
+
+/* Also called for each device that is there already, and, in the end, still. */
+static int mock_netdev_event(struct notifier_block *nb, unsigned long event, void *ptr)
+{
+	struct net_device *dev = netdev_notifier_info_to_dev(ptr);
+
+	if (event == NETDEV_REGISTER && mock_is_port(dev) && !dev->netdev_ops->ndo_setup_tc &&
+	    (!mock_real_ops || mock_real_ops == dev->netdev_ops)) {
+		mock_real_ops = dev->netdev_ops;
+		mock_ops = *mock_real_ops;
+		mock_ops.ndo_setup_tc = mock_setup_tc;
+		dev->netdev_ops = &mock_ops;
+	} else if (event == NETDEV_UNREGISTER && dev->netdev_ops == &mock_ops) {
+		dev->netdev_ops = mock_real_ops;
+	}
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block mock_netdev_nb = { .notifier_call = mock_netdev_event };
 
 /* Debugfs */
 
@@ -454,9 +509,9 @@ static int stats_show(struct seq_file *m, void *v)
 	mutex_lock(&mock_lock);
 	list_for_each_entry(port, &mock_ports, list)
 		n++;
-	seq_printf(m, "ports %d\nrules %u\nmax_rules %u\nadds %llu\ndels %llu\nstats %llu\nrefused %llu\nfull %llu\nforwarded %llu\nduplicates %llu\nunknown %llu\nfailed %llu\nflaps %llu\nstub_adds %llu\nstub_ns %llu\n",
+	seq_printf(m, "ports %d\nrules %u\nmax_rules %u\nadds %llu\ndels %llu\nstats %llu\nrefused %llu\nfull %llu\nforwarded %llu\nduplicates %llu\nunknown %llu\nfailed %llu\nflaps %llu\noverlaps %llu\nstub_adds %llu\nstub_ns %llu\n",
 		   n, mock_used, mock_max_used, mock_adds, mock_dels, mock_stats_asked, mock_refused, mock_full, mock_forwarded,
-		   mock_dup, mock_unknown, mock_failed, mock_flaps, stub_adds, stub_last - stub_first);
+		   mock_dup, mock_unknown, mock_failed, mock_flaps, mock_overlaps, stub_adds, stub_last - stub_first);
 	mutex_unlock(&mock_lock);
 	return 0;
 }
@@ -513,10 +568,13 @@ static int __init mock_hw_init(void)
 {
 	int err;
 
-	err = flow_indr_dev_register(mock_indr_cb, NULL);
+	if (direct)
+		err = register_netdevice_notifier(&mock_netdev_nb);
+	else
+		err = flow_indr_dev_register(mock_indr_cb, NULL);
 	if (err)
 		return err;
-	mock_registered = true;
+	mock_registered = !direct;
 	mock_dir = debugfs_create_dir("mock_hw", NULL);
 	debugfs_create_file("rules", 0400, mock_dir, NULL, &rules_fops);
 	debugfs_create_file("stats", 0400, mock_dir, NULL, &stats_fops);
@@ -528,6 +586,8 @@ static int __init mock_hw_init(void)
 static void __exit mock_hw_exit(void)
 {
 	debugfs_remove(mock_dir);
+	if (direct)
+		unregister_netdevice_notifier(&mock_netdev_nb);
 	if (mock_registered)
 		flow_indr_dev_unregister(mock_indr_cb, NULL, mock_port_release);
 	rcu_barrier();

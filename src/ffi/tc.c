@@ -14,6 +14,12 @@
  */
 static DEFINE_MUTEX(nfo_ports);
 
+/* Drivers keep the callbacks of all their devices in one list, and count on the caller for a lock. Ours are
+ * the worker of any flowtable and the nf_tables commits of any network namespace. Taken around a port's
+ * own lock, and around nothing of the flow_indr code, which has a lock for this.
+ */
+static DEFINE_MUTEX(nfo_drivers);
+
 /* For callbacks whose driver is on the way out. */
 static int nfo_port_nobody(enum tc_setup_type type, void *type_data, void *cb_priv)
 {
@@ -129,9 +135,11 @@ static int nfo_port_setup(struct nfo_port *port, enum flow_block_command cmd, st
 		err = flow_indr_dev_setup_offload(dev, NULL, TC_SETUP_FT, port, bo, nfo_port_cleanup);
 		return err < 0 ? err : 0;
 	}
+	mutex_lock(&nfo_drivers);
 	mutex_lock(&port->lock);
 	err = dev->netdev_ops->ndo_setup_tc(dev, TC_SETUP_FT, bo);
 	mutex_unlock(&port->lock);
+	mutex_unlock(&nfo_drivers);
 	return err;
 }
 
