@@ -63,6 +63,28 @@ one_at_a_time() { # what drivers of the devices themselves count on: they keep a
 no_ports() { [ "$(mock_get ports)" = 0 ]; }
 tcase "flowtables of two namespaces call a driver one at a time" one_at_a_time
 
+keeps_hold() { # a driver of the device itself refuses to let go: nothing waits for it, and it is asked again
+	mock ports=lan,wan direct=1 || return
+	local refs mark
+	mark=$(dmesg_mark)
+	refs=$(cat /sys/module/nft_offload/refcnt)
+	hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	by_hardware x 20
+	mock_set fail_unbind 16; mock_set fail_count 1
+	clean
+	busywait 5000 refs_are "$refs" || fail "references to the module: $(cat /sys/module/nft_offload/refcnt), not $refs"
+	want_eq "ports bound" "$(mock_get ports)" 0
+	want_eq "sentences" "$(dmesg_since "$mark" | grep -c 'not given back by its driver')" 1
+	hw_rules || return
+	busywait 20000 heavier x udp || fail "not in hardware again: $(cat "$HW")"
+	by_hardware x 20
+	hush x
+	clean
+}
+refs_are() { [ "$(cat /sys/module/nft_offload/refcnt)" = "$1" ]; }
+tcase "a driver that does not let go is left behind, and used again" keeps_hold
+
 # fault N ERRNO: a flowtable's life of which the N-th operation fails, whatever that is
 fault() {
 	mock ports=lan,wan || return

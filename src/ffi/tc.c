@@ -164,6 +164,33 @@ int nfo_port_bind(struct nfo_port *port)
 	return err;
 }
 
+/* What a driver of the device itself has not given back, whatever it says: nobody would come back to it.
+ * One behind flow_indr does, when it goes.
+ */
+static void nfo_port_take_back(struct nfo_port *port)
+{
+	struct flow_block_cb *block_cb, *next;
+	LIST_HEAD(left);
+
+	mutex_lock(&nfo_drivers);
+	mutex_lock(&port->lock);
+	list_for_each_entry_safe(block_cb, next, &port->block.cb_list, list) {
+		if (block_cb->indr.cleanup)
+			continue;
+		list_move(&block_cb->list, &left);
+		/* All zeroes where a driver keeps none. */
+		if (block_cb->driver_list.next)
+			list_del(&block_cb->driver_list);
+	}
+	mutex_unlock(&port->lock);
+	mutex_unlock(&nfo_drivers);
+
+	list_for_each_entry_safe(block_cb, next, &left, list) {
+		netdev_warn(port->dev, "%ps() was not given back by its driver, and is not used any more\n", block_cb->cb);
+		flow_block_cb_free(block_cb);
+	}
+}
+
 /* The port is gone afterwards. */
 void nfo_port_unbind(struct nfo_port *port)
 {
@@ -181,6 +208,7 @@ void nfo_port_unbind(struct nfo_port *port)
 		list_del(&block_cb->list);
 		flow_block_cb_free(block_cb);
 	}
+	nfo_port_take_back(port);
 
 	/* Those that are left are on their way to nfo_port_cleanup(). */
 	mutex_lock(&nfo_ports);
