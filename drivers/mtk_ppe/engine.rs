@@ -21,6 +21,7 @@ use crate::{
     ffi, //
 };
 use core::{
+    mem,
     ptr,
     sync::atomic::{
         AtomicU32,
@@ -81,6 +82,8 @@ use nft_flow::{
 
 /// Bytes of a counter in memory.
 const COUNTER: usize = 16;
+/// What the registers of a device that is gone read as.
+const GONE: u32 = u32::MAX;
 /// The largest packet, from the network header on.
 const MTU: u16 = 1500;
 
@@ -105,12 +108,12 @@ struct Inner {
     board: Board,
     /// Flowtables that a MAC is bound for: a new ruleset is there before the old one goes.
     users: [u32; 3],
-    /// Counters, which only the engines look at.
-    _counters: KVec<Coherent<[u32]>>,
+    /// Counters, which only the engines look at: one of each, if they count.
+    counters: KVec<Coherent<[u32]>>,
 }
 
 impl Engines {
-    /// Starts the engines of a device.
+    /// The engines of a device, with all the memory that they need. They do not run yet.
     pub(super) fn new(
         dev: &Device<Bound>,
         soc: &'static Soc,
@@ -137,8 +140,7 @@ impl Engines {
                 base: soc.window(n) as usize,
             };
             let slots = KVVec::from_elem(Slot::default(), ENTRIES, GFP_KERNEL)?;
-            let mut one = Ppe::new(soc, window, Table(table), slots).ok_or(EINVAL)?;
-            one.start(at, &Ageing::default(), MTU);
+            let one = Ppe::new(soc, window, Table(table), slots).ok_or(EINVAL)?;
             ppes.push(one, GFP_KERNEL)?;
             places.push(at, GFP_KERNEL)?;
         }
@@ -158,7 +160,7 @@ impl Engines {
                         at: places,
                         board,
                         users: [0; 3],
-                        _counters: counters,
+                        counters,
                     },
                     "nft_offload::mtk_ppe"
                 ),
@@ -167,27 +169,44 @@ impl Engines {
         )
     }
 
-    /// Stops them: the device goes away. Whoever has rules is told when they ask.
-    pub(super) fn stop(&self, dev: &Device) {
-        let mut inner = self.inner.lock();
+    /// Starts them. From here on they write to memory until they are stopped.
+    pub(super) fn start(&self) {
+        self.inner.lock().start();
+    }
 
-        for (n, one) in inner.ppes.iter_mut().enumerate() {
-            if one.stop().is_err() {
-                dev_err!(dev, "engine {n} did not become idle\n");
+    /// Stops them: the device goes away. Whoever has rules is told when they ask. All memory goes
+    /// here, while the device is bound, and not with those who have rules.
+    pub(super) fn stop(&self, dev: &Device) {
+        let inner = &mut *self.inner.lock();
+        let mut counters = mem::take(&mut inner.counters).into_iter();
+
+        for (n, mut one) in mem::take(&mut inner.ppes).into_iter().enumerate() {
+            let writes = one.stop().is_err() && one.window().read(regs::TB_BASE) != GONE;
+            let memory = (one.into_memory(), counters.next());
+
+            if writes {
+                dev_err!(
+                    dev,
+                    "engine {n} did not become idle: its memory is never used again, for it may write there\n"
+                );
+                mem::forget(memory);
             }
         }
-        inner.ppes.clear();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Inner {
+    fn start(&mut self) {
+        for (one, at) in self.ppes.iter_mut().zip(&self.at) {
+            one.start(*at, &Ageing::default(), MTU);
+        }
+    }
+
     /// Looks whether the registers are still what they were started with. They are not after a reset
     /// of the frame engine, by whoever has one: then it is started again, without rules. They read as
     /// all ones when the device is gone. Returns whether all rules are lost.
     fn look(&mut self) -> bool {
-        const GONE: u32 = u32::MAX;
-
         let base = |one: &OnePpe| one.window().read(regs::TB_BASE);
         let mut same = true;
         for (one, at) in self.ppes.iter().zip(&self.at) {
@@ -202,9 +221,7 @@ impl Inner {
         }
         if !same {
             pr_warn!("the packet processing engine was reset: it is started again\n");
-            for (one, at) in self.ppes.iter_mut().zip(&self.at) {
-                one.start(*at, &Ageing::default(), MTU);
-            }
+            self.start();
         }
         !same
     }

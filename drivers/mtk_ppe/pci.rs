@@ -97,7 +97,8 @@ impl pci::Driver for Driver {
         });
         let engines = Engines::new(pdev.as_ref(), soc, bar, macs)?;
         let debugfs = engine::debugfs(&engines)?;
-        crate::drivers::add(engines.clone())?;
+        engines.start();
+        crate::drivers::add(engines.clone()).inspect_err(|_| engines.stop(pdev.as_ref()))?;
         dev_info!(
             pdev,
             "model of the packet processing engine of {}\n",

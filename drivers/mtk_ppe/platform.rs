@@ -122,7 +122,8 @@ impl platform::Driver for Driver {
 
         let engines = Engines::new(dev, soc, io, macs)?;
         let debugfs = engine::debugfs(&engines)?;
-        crate::drivers::add(engines.clone())?;
+        engines.start();
+        crate::drivers::add(engines.clone()).inspect_err(|_| engines.stop(dev))?;
         dev_info!(pdev, "packet processing engine of {}\n", soc.name);
         Ok(Device {
             _debugfs: debugfs,

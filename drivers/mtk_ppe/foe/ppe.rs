@@ -382,6 +382,11 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
         Ok(())
     }
 
+    /// The table's memory, when the engine is of no use any more.
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+
     /// The window, for who has to look.
     pub fn window(&self) -> &W {
         &self.window
