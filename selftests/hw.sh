@@ -211,6 +211,37 @@ keeps() { # software sees nothing of the flow, and it goes on
 tcase "hardware keeps a flow alive, and lets it go" keeps
 tcase "a driver that counts and does not say when keeps a flow alive, and lets it go" keeps no_lastused=1
 
+slow() { # a driver that takes its time for statistics of many flows: the tier answers between two of them
+	mock ports=lan,wan || return
+	hw_rules || return
+	local longest=0 n before end t
+	rm -f "$TMP/all"
+	at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 40 --bytes 600000 --timeout 120 \
+		--at-end "touch $TMP/all; while [ -e $TMP/all ]; do sleep 0.2; done" >"$TMP/par" & local pid=$!
+	busywait 40000 test -e "$TMP/all" && busywait 10000 rules_ge 40 || fail "too few rules: $(mock_rules)"
+	n=$(mock_rules)
+	before=$(mock_get stats)
+	mock_set latency_us 50000
+	# Two rounds of questions take 4 seconds at least.
+	end=$((SECONDS + 60))
+	while [ $(($(mock_get stats) - before)) -lt $((2 * n)) ] && [ $SECONDS -lt $end ]; do
+		t=${EPOCHREALTIME/./}
+		[ "$(hw_get rules)" -ge 40 ] || fail "rules: $(hw_get rules)"
+		t=$(((${EPOCHREALTIME/./} - t) / 1000))
+		longest=$((t > longest ? t : longest))
+		sleep 0.1
+	done
+	want_ge "questions" $(($(mock_get stats) - before)) $((2 * n))
+	want_le "milliseconds that the tier was busy with $n rules" $longest 2000
+	note "longest time $longest ms, $n rules, $((SECONDS + 60 - end)) s"
+	mock_set latency_us 0
+	rm -f "$TMP/all"
+	wait $pid
+	grep -q ^ok "$TMP/par" || fail "$(cat "$TMP/par")"
+	clean
+}
+tcase "a slow driver does not keep others waiting" slow
+
 # ---- what ends a rule
 
 ct_delete() {

@@ -11,19 +11,21 @@
 //!
 //! The packet path counts bytes and puts a flow on the queue once; all else is done by the
 //! flowtable's worker, which also ends the rules of dead flows before it frees them. A rule never
-//! outlives what it was made of: in each round the worker looks at every flow that is in hardware,
+//! outlives what it was made of: round after round the worker looks at every flow that is in hardware,
 //! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
 //! Lock order: RTNL or nf_tables' lock, [`FLOWTABLES`](crate::flowtable::FLOWTABLES) (to show what
 //! there is), [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
-//! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of them. A driver that goes away by itself takes none of these but its
-//! port's, which is an engine's: see `nfo_port_cleanup()`.
+//! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of
+//! them. A driver that goes away by itself takes none of these but its port's, which is an engine's:
+//! see `nfo_port_cleanup()`.
 
 mod bind;
 mod flow;
 mod promote;
 mod show;
+mod verify;
 
 use crate::{
     cold::Cold,
@@ -80,19 +82,15 @@ pub(crate) use bind::{
     SERVED, //
 };
 pub(crate) use flow::Hw;
+use verify::Verified;
 
 /// Flows that may change places in one run of the worker.
 const MOVES: usize = 8192;
-/// And how long that may take, about. The tier is locked as long.
-const MOVING: u32 = HZ.div_ceil(50);
+/// How long one thing may take in a run, about, with all drivers that are asked. The tier is locked as
+/// long, and whoever takes a device away waits, under RTNL.
+const AT_ONCE: u32 = HZ.div_ceil(50);
 /// Between two runs of the worker while there is something in hardware, or waiting for it.
 const ROUND: u32 = HZ / 10;
-/// Between two questions to engines about what they have forwarded.
-const STATS: u32 = HZ;
-/// Bytes between two questions that software may see of a flow in hardware: they were under way.
-const STRAY: u64 = 1000;
-/// Rounds in which software sees the packets of a flow that hardware is said to forward.
-const STRIKES: u8 = 3;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
 const BUSY: u8 = 3;
 
@@ -188,9 +186,7 @@ struct Inner {
     room: Room,
     /// Rules in all engines.
     rules: u32,
-    /// When engines were last asked.
-    asked: u32,
-    around: u32,
+    verified: Verified,
     counts: Counts,
 }
 
@@ -238,8 +234,7 @@ impl Tier {
             moves: [KVVec::new(), KVVec::new()],
             room: Room::new(),
             rules: 0,
-            asked: now(),
-            around: 0,
+            verified: Verified::new(now()),
             counts: Counts::default(),
         };
 
@@ -285,8 +280,7 @@ impl Tier {
 
         inner.tend(self);
         inner.drain(self);
-        inner.verify(ft);
-        let more = inner.place(self, ft);
+        let more = inner.verify(ft) | inner.place(self, ft);
 
         match () {
             () if more => 0,
@@ -466,113 +460,6 @@ impl Inner {
             cold.seen_at(dir, used);
         }
         true
-    }
-
-    /// Looks at all flows in hardware: takes out what must not be there.
-    fn verify(&mut self, ft: &Flowtable) {
-        let generation = ft.generation();
-        let around = AROUND.load(Ordering::Relaxed);
-        let (now, ms) = (now(), now_ms());
-        let ask = now.wrapping_sub(self.asked) >= STATS;
-        let look = ask || around != self.around;
-
-        self.around = around;
-        if ask {
-            self.asked = now;
-        }
-        // From the end: what leaves is replaced by the last, which has been looked at.
-        for at in (0..self.resident.len()).rev() {
-            // SAFETY: Flows in the list are valid until the tier forgets them.
-            let cold = unsafe { self.resident[at].flow.as_ref() };
-
-            if !cold.is_live() {
-                // The worker forgets it, soon.
-                continue;
-            }
-            if cold.ct.get().is_dying() {
-                cold.kill(nft_flow::reason::TeardownReason::CtDying);
-                continue;
-            }
-            let agreed = cold.agreed(generation);
-            let was = self.resident[at].agreed;
-            if agreed != was {
-                self.counts.unsettled += 1;
-                // The other direction has come in as well, maybe.
-                let more = agreed.iter().zip(was).all(|(&now, was)| now || !was);
-                self.demote(at, if more { Next::Waiting } else { Next::Software });
-                continue;
-            }
-            if look {
-                match cold.describe() {
-                    Ok(described) if described.print() == self.resident[at].print => (),
-                    Ok(_) => {
-                        self.counts.stale += 1;
-                        self.demote(at, Next::Waiting);
-                        continue;
-                    }
-                    Err(_) => {
-                        self.counts.stale += 1;
-                        self.demote(at, Next::Software);
-                        continue;
-                    }
-                }
-            }
-            if ask {
-                if let Some(next) = self.round(at, ms) {
-                    match next {
-                        Next::Software => self.counts.aged += 1,
-                        _ => self.counts.lost += 1,
-                    }
-                    self.demote(at, next);
-                }
-            }
-        }
-    }
-
-    /// Statistics of a flow in hardware. Says where it goes if it is not there any more.
-    fn round(&mut self, at: usize, ms: u32) -> Option<Next> {
-        // Taken out for the time of the question.
-        let r = self.resident.get_mut(at)?;
-        let mut taken = Resident {
-            flow: r.flow,
-            rules: core::mem::take(&mut r.rules),
-            ..*r
-        };
-        let before = taken.by_hardware;
-        let asked = [0, 1].map(|dir| self.ask(&mut taken, dir));
-        // SAFETY: Flows in the list are valid until the tier forgets them.
-        let hw = unsafe { &taken.flow.as_ref().hw };
-        let total = hw.bytes.load(Ordering::Relaxed);
-
-        taken.rate.sample(total, ms);
-        let by_hardware = taken.by_hardware.wrapping_sub(before);
-        let by_software = total.wrapping_sub(taken.looked).saturating_sub(by_hardware);
-        taken.looked = total;
-        // Packets that hardware should have forwarded come here: it has forgotten the flow and not
-        // told the driver, or never knew it.
-        taken.strikes = match by_hardware == 0 && by_software > STRAY {
-            true => taken.strikes.saturating_add(1),
-            false => 0,
-        };
-        let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
-        // An engine lets go of a direction that is idle, while the other one may have all the traffic.
-        let mut there = true;
-        for (dir, asked) in asked.into_iter().enumerate() {
-            there &= asked || by_hardware != 0 && self.again(&mut taken, dir);
-        }
-        if by_hardware != 0 {
-            hw.failures.store(0, Ordering::Relaxed);
-        }
-        if let Some(r) = self.resident.get_mut(at) {
-            *r = taken;
-        }
-        match () {
-            () if silent => Some(Next::Failed),
-            () if there => None,
-            // Engines let go of what is idle.
-            () if by_hardware == 0 && by_software <= STRAY => Some(Next::Software),
-            () => Some(Next::Failed),
-        }
     }
 }
 

@@ -14,9 +14,9 @@ use super::{
     Next,
     Resident,
     Tier,
+    AT_ONCE,
     BUSY,
-    MOVES,
-    MOVING, //
+    MOVES, //
 };
 use crate::{
     cold::Cold,
@@ -119,7 +119,7 @@ impl Inner {
             if !self.promote(cold, ft, ms) {
                 return false;
             }
-            if super::now().wrapping_sub(now) > MOVING {
+            if super::now().wrapping_sub(now) > AT_ONCE {
                 break;
             }
         }
