@@ -39,7 +39,7 @@ in_class() { at "$rt" tc -s class show dev "$1" | awk -v c="$2" '$1 == "class" {
 in_qdisc() { at "$rt" tc -s qdisc show dev "$1" | awk '$1 == "Sent" { print $4; exit }'; }
 # offloaded ADDRESS: a UDP conversation x that is fast already
 offloaded() {
-	talk x "$cl" udp "$1" || return
+	talk x "$cl" udp "$1" 5000 ${SPORT:+--sport "$SPORT"} || return
 	say_ok x echo 5
 	busywait 2000 offloaded_line udp 5000 || { fail "not [OFFLOAD]: $(ct_list -p udp)"; return 1; }
 	say_ok x echo 3
@@ -144,6 +144,74 @@ bridged() { # WAN is a bridge: its discipline, though the flowtable lists the po
 	return $rc
 }
 tcase -x "fq_codel on the bridge sees every packet"      over $V4 bridged
+
+# ---- at ingress: what a device in between filters is not picked up below it
+
+meter_on() { # meter_on tc|chain DEV: counts the datagrams from port 5000 that come in by the device
+	case $1 in
+	tc)	at "$rt" tc qdisc replace dev "$2" clsact 2>/dev/null || { skip "no clsact"; return; }
+		tc_rt filter add dev "$2" ingress protocol ip flower ip_proto udp src_port "$METER" action pass ;;
+	chain)	want_ok "chain" nft_rt "table netdev tap { counter seen { }; chain in { type filter hook ingress device $2 priority 0; udp sport $METER counter name seen; }; }" ;;
+	esac
+}
+meter() {
+	case $1 in
+	tc)	at "$rt" tc -s filter show dev "$2" ingress | awk '$1 == "Sent" { n = $4 } END { print n + 0 }' ;;
+	chain)	nft_rt list counter netdev tap seen | awk '$1 == "packets" { print $2 }' ;;
+	esac
+}
+meter_off() {
+	case $1 in
+	tc)	at "$rt" tc qdisc del dev "$2" clsact ;;
+	chain)	nft_rt delete table netdev tap ;;
+	esac
+}
+all_metered() { local a; a=$(meter "$@"); say_ok x echo 10; [ $(($(meter "$@") - a)) -ge 10 ]; }
+all_fast() { counters_zero; say_ok x echo 10; counters; [ "$FORWARDED" = 0 ]; }
+# metered slow|fast tc|chain DEV DEVS ADDRESS: a meter appears at DEV under a flow that is picked up below,
+# and goes again. Meanwhile the flow is slow, or picked up at DEV as that is listed as well.
+metered() {
+	local where=$1 how=$2 dev=$3 a
+	rules DEVS="$4" WATCH="lan, wan" || return
+	offloaded "$5" || return
+	meter_on "$how" "$dev" || { hush x; return; }
+	busywait $((4000 * SLOW)) all_metered "$how" "$dev" || fail "the flow goes past the meter"
+	[ "$where" = slow ] || busywait $((3000 * SLOW)) all_fast || fail "not fast at $dev"
+	a=$(meter "$how" "$dev")
+	counters_zero
+	say_ok x echo $N 300
+	counters
+	want_ge "of $N datagrams, metered" $(($(meter "$how" "$dev") - a)) $N
+	if [ "$where" = fast ]; then
+		want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
+	else
+		[ "$FT" != ours ] || want_ge "reason for that, times" "$(stat_get skip.ingress_filter)" 1
+	fi
+	meter_off "$how" "$dev"
+	busywait $((4000 * SLOW)) all_fast || fail "not fast again without the meter"
+	hush x
+}
+vlan_metered() { local METER=5000; way wan.5; metered "$1" "$2" wan.5 "$3" $VLAN4; }
+bridge_metered() { # LAN is a bridge; of what comes in there
+	local METER=7000 SPORT=7000 rc
+	printf '%s\n' "link add br-lan type bridge forward_delay 0 mcast_snooping 0" "addr flush dev lan" "link set lan master br-lan" | batch "$rt"
+	addr "$rt" br-lan 10.0.1.1/24 fd00:1::1/64
+	ipn "$cl" neigh flush dev eth0
+	busywait 5000 at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
+	way wan
+	metered "$1" "$2" br-lan "$3" $V4
+	rc=$?
+	ipn "$rt" link del br-lan
+	addr "$rt" lan 10.0.1.1/24 fd00:1::1/64
+	ipn "$cl" neigh flush dev eth0
+	busywait 5000 at "$cl" ping -c1 -W1 -q $V4
+	return $rc
+}
+tcase -x "tc filter at the VLAN device's ingress sees every packet, the port is listed" vlan_metered slow tc "lan, wan"
+tcase -x "tc filter at the VLAN device's ingress sees every packet, both are listed" vlan_metered fast tc "lan, wan, wan.5"
+tcase -x "chain at the VLAN device's ingress sees every packet, both are listed" vlan_metered fast chain "lan, wan, wan.5"
+tcase -x "tc filter at the bridge's ingress sees every packet, both are listed" bridge_metered fast tc "lan, br-lan, wan"
+tcase -x "chain at the bridge's ingress sees every packet, the port is listed" bridge_metered slow chain "lan, wan"
 
 # ---- priorities by the type of service, as ip_forward() sets them
 

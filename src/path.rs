@@ -214,7 +214,10 @@ pub(crate) unsafe fn is_current<F: Family>(
         let dev = answers.dst.dev();
         if entry.flow().cold.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
             // Nobody knows how they come in but they themselves.
-            return shape.is_none_or(|shape| shape.as_ref().is_open());
+            return shape.is_none_or(|shape| {
+                let shape = shape.as_ref();
+                shape.is_open() && !shape.is_filtered(ft.net())
+            });
         }
         let walk = walk::down::<F>(dev, Station::Neigh(neigh), ft.nft());
         let end = walk.end();

@@ -170,6 +170,25 @@ impl Shape {
         self.asked.load(Ordering::Relaxed)
     }
 
+    /// Would a device above the one where packets are picked up filter them?
+    ///
+    /// # Safety
+    ///
+    /// RCU is held, and `net` is the namespace of the devices.
+    pub(crate) unsafe fn is_filtered(&self, net: *mut c::net) -> bool {
+        self.devices
+            .iter()
+            .zip(self.devices.iter().skip(1))
+            .take_while(|(_, below)| **below != 0)
+            .any(|(dev, _)| {
+                // SAFETY: By the contract of this function.
+                unsafe {
+                    let dev = c::dev_get_by_index_rcu(net, *dev as i32);
+                    !dev.is_null() && c::nfo_dev_filters(dev)
+                }
+            })
+    }
+
     /// Asks the bridges again. Of the spanning tree only with `rtnl` held.
     fn look_again(&self, net: *mut c::net, rtnl: bool) {
         let forwarded = self.forwarded.load(Ordering::Relaxed);

@@ -5,7 +5,8 @@
 //! They are walked down from the route's device; the lowest one that the flowtable lists is where
 //! packets come in, with the encapsulations of all devices above it. What the devices in between
 //! would not let up is not to be picked up below them: the walk ends at a device that is down, and
-//! at a bridge that would not take packets from its port.
+//! at a bridge that would not take packets from its port. Nor is what they would filter: the walk goes on
+//! from a device with programs, filters or chains at ingress, but where packets come in is no lower.
 
 use crate::{
     family::Family,
@@ -157,6 +158,8 @@ pub(crate) struct Walk {
     here: Layer,
     /// The lowest listed device so far.
     best: Option<(u32, Layer)>,
+    /// Why packets must not be picked up here, if it is because of what is above.
+    barred: Option<SkipReason>,
     /// How it ended.
     end: End,
 }
@@ -196,6 +199,7 @@ impl Walk {
             dev,
             here,
             best: None,
+            barred: None,
             end: End::Bottom,
         };
 
@@ -247,7 +251,7 @@ impl Walk {
             if self.here.mac == [0; 6] && (*dev).addr_len == 6 {
                 self.here.mac = (*dev).dev_addr.cast::<[u8; 6]>().read();
             }
-            if c::nfo_dev_listed(self.nft, dev) {
+            if self.barred.is_none() && c::nfo_dev_listed(self.nft, dev) {
                 self.best = Some((self.ifindex(), self.here.clone()));
             }
         }
@@ -302,6 +306,9 @@ impl Walk {
             }
             if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
                 return Err(End::Closed);
+            }
+            if c::nfo_dev_filters(self.dev) {
+                self.barred = Some(SkipReason::IngressFilter);
             }
         }
         self.at(below);
@@ -367,10 +374,11 @@ impl Walk {
 
     /// Where packets come in.
     pub(crate) fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
-        let (ifindex, layer) = self.best.ok_or(match self.end {
-            End::NoNeigh => SkipReason::Neigh,
-            End::Closed => SkipReason::PathClosed,
-            End::Bottom | End::Unknown => SkipReason::DeviceNotListed,
+        let (ifindex, layer) = self.best.ok_or(match (self.end, self.barred) {
+            (End::NoNeigh, _) => SkipReason::Neigh,
+            (End::Closed, _) => SkipReason::PathClosed,
+            (_, Some(reason)) => reason,
+            (End::Bottom | End::Unknown, None) => SkipReason::DeviceNotListed,
         })?;
 
         Ok(Input {

@@ -175,6 +175,8 @@ reasons! {
         FlowtableClosing = "flowtable_closing",
         /// The SCTP association is not established.
         SctpState = "sctp_state",
+        /// Above the device that is listed there is one with filters of its own for what comes in.
+        IngressFilter = "ingress_filter",
     }
 }
 
