@@ -285,6 +285,15 @@ lan_wan() {
 	ip link add wan netns "$rt" type veth peer name eth0 netns "$sv" || { fail "veth"; return 1; }
 	wired
 }
+# card N NS NAME: gives the N-th of a lane's network cards to a namespace
+card() {
+	local d
+	for d in /sys/class/net/*; do
+		[ "$(cat "$d/address")" = "02:11:22:33:44:5$(($1 + 4))" ] || continue
+		ip link set "${d##*/}" netns "$2" name "$3" && return
+	done
+	fail "no card $1"
+}
 # wired: addresses and routes for the three, whose devices are there
 wired() {
 	router_on "$rt"

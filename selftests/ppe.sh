@@ -20,7 +20,7 @@ DRIVER=/sys/bus/platform/drivers/nft_offload_ppe
 NODE=7e000000.ppe
 PPE=/sys/kernel/debug/ppe0
 HW=$DEBUGFS/hardware
-LAN=02:11:22:33:44:54 WAN=02:11:22:33:44:55
+LAN=02:11:22:33:44:54 WAN=02:11:22:33:44:55 # network cards of the machine
 
 bound() { grep -c ' BND ' $PPE/bind; }
 bound_is() { [ "$(bound)" = "$1" ]; }
@@ -33,13 +33,10 @@ reg() { printf '%08x' "$(busybox devmem $((ENGINE + $1)) 32)"; }
 hw_rules() { rules FLAGS="counter; flags offload;" NAT="${NAT-}"; }
 
 setup() {
-	lan_wan && serve "$sv" || return
-	at "$rt" ip link set lan address $LAN &&
-	at "$rt" ip link set wan address $WAN || return
-	# Both ends knew the router by other addresses.
-	ipn "$cl" neigh flush all; ipn "$sv" neigh flush all
-	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 &&
-	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V6 || { fail "no connectivity with the new addresses"; return 1; }
+	modprobe -q virtio_net
+	ns_add cl rt sv || return
+	card 0 "$rt" lan && card 1 "$rt" wan && card 2 "$cl" eth0 && card 3 "$sv" eth0 || return
+	wired && serve "$sv"
 }
 
 # heavy ID ADDRESS [OPTION...]: a conversation of UDP, both directions of which are in the table; its

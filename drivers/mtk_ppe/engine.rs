@@ -18,7 +18,10 @@ use crate::{
         Port,
         Rule, //
     },
-    ffi, //
+    ffi::{
+        self,
+        c, //
+    }, //
 };
 use core::{
     mem,
@@ -106,10 +109,19 @@ struct Inner {
     /// Where the memory of each is.
     at: KVec<Addresses>,
     board: Board,
-    /// Flowtables that a MAC is bound for: a new ruleset is there before the old one goes.
-    users: [u32; 3],
+    /// Which device a MAC is.
+    owners: [Owner; 3],
+    /// The network namespace of all of them, by its address: indices of interfaces are of one.
+    net: usize,
     /// Counters, which only the engines look at: one of each, if they count.
     counters: KVec<Coherent<[u32]>>,
+}
+
+/// The device that a MAC is, by its address.
+struct Owner {
+    dev: usize,
+    /// Flowtables that it is bound for: a new ruleset is there before the old one goes. 0: nobody's.
+    users: u32,
 }
 
 impl Engines {
@@ -159,7 +171,8 @@ impl Engines {
                         ppes,
                         at: places,
                         board,
-                        users: [0; 3],
+                        owners: [const { Owner { dev: 0, users: 0 } }; 3],
+                        net: 0,
                         counters,
                     },
                     "nft_offload::mtk_ppe"
@@ -279,30 +292,40 @@ impl FlowEngine for Engines {
     fn bind(&self, port: Port) -> Result<(), BindError> {
         // SAFETY: The device is registered, by the invariants of `Port`; an address of six bytes
         // can be read, and so can the heads of its lists.
-        let (mac, stacked) = unsafe {
+        let (mac, stacked, net) = unsafe {
             let dev = &*port.dev;
             if dev.addr_len != 6 {
                 return Err(BindError::NoHardware);
             }
             let below = &raw const dev.adj_list.lower;
             let mac = dev.dev_addr.cast::<Mac>().read();
-            (mac, !ptr::eq((*below).next, below))
+            (
+                mac,
+                !ptr::eq((*below).next, below),
+                c::nfo_dev_hardware_net(dev),
+            )
         };
         let inner = &mut *self.inner.lock();
 
-        // A VLAN device, or a bridge, has the address of what is below it.
-        if inner.ppes.is_empty() || mac == [0; 6] || stacked {
+        // A VLAN device, or a bridge, has the address of what is below it; one that somebody has made
+        // has any.
+        if inner.ppes.is_empty() || mac == [0; 6] || stacked || net.is_null() {
             return Err(BindError::NoHardware);
         }
-        let macs = inner.board.macs.iter_mut().zip(&mut inner.users);
+        if inner.owners.iter().any(|o| o.users != 0) && inner.net != net.addr() {
+            return Err(BindError::NoHardware);
+        }
+        let macs = inner.board.macs.iter_mut().zip(&mut inner.owners);
         match macs.zip(&self.macs).find(|(_, m)| **m == mac) {
             // Another device with that address has it.
-            Some(((place, users), _)) if *users != 0 && *place != port.ifindex => {
+            Some(((_, owner), _)) if owner.users != 0 && owner.dev != port.dev.addr() => {
                 Err(BindError::NoHardware)
             }
-            Some(((place, users), _)) => {
+            Some(((place, owner), _)) => {
                 *place = port.ifindex;
-                *users += 1;
+                owner.dev = port.dev.addr();
+                owner.users += 1;
+                inner.net = net.addr();
                 Ok(())
             }
             None => Err(BindError::NoHardware),
@@ -312,11 +335,11 @@ impl FlowEngine for Engines {
     fn unbind(&self, port: Port) {
         let inner = &mut *self.inner.lock();
 
-        for (mac, users) in inner.board.macs.iter_mut().zip(&mut inner.users) {
-            if *mac == port.ifindex {
-                *users = users.saturating_sub(1);
-                if *users == 0 {
-                    *mac = 0;
+        for (place, owner) in inner.board.macs.iter_mut().zip(&mut inner.owners) {
+            if owner.users != 0 && owner.dev == port.dev.addr() {
+                owner.users -= 1;
+                if owner.users == 0 {
+                    *place = 0;
                 }
             }
         }

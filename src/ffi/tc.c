@@ -2,6 +2,7 @@
 /* Flow blocks: where drivers take flow rules (TC_SETUP_FT). The rules are made in Rust. */
 #include <linux/if_vlan.h>
 #include <linux/slab.h>
+#include <linux/user_namespace.h>
 #include <net/netfilter/nf_tables.h>
 
 #include "helpers.h"
@@ -394,6 +395,17 @@ struct flow_action_entry *nfo_rule_action(struct nfo_rule *r)
 	memset(entry, 0, sizeof(*entry));
 	entry->hw_stats = FLOW_ACTION_HW_STATS_DONT_CARE;
 	return entry;
+}
+
+/* The network namespace of a device that is the machine's own, or NULL. Anybody may have devices, with any
+ * address and index, in a namespace that belongs to a user namespace of theirs; those that software makes
+ * have no parent.
+ */
+struct net *nfo_dev_hardware_net(const struct net_device *dev)
+{
+	struct net *net = dev_net(dev);
+
+	return dev->dev.parent && net->user_ns == &init_user_ns ? net : NULL;
 }
 
 struct net_device *nfo_dev_get(struct net *net, u32 ifindex)
