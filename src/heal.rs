@@ -47,8 +47,16 @@ unsafe extern "C" fn netdev_event(
         c::netdev_cmd_NETDEV_UNREGISTER => TeardownReason::DeviceGone,
         c::netdev_cmd_NETDEV_CHANGEMTU => TeardownReason::MtuChange,
         c::netdev_cmd_NETDEV_CHANGEADDR => TeardownReason::AddressChange,
-        // A port joins or leaves a bridge.
-        c::netdev_cmd_NETDEV_CHANGEUPPER => TeardownReason::PathChange,
+        c::netdev_cmd_NETDEV_CHANGEUPPER => {
+            // SAFETY: What comes with this event says it.
+            let master = unsafe { (*info.cast::<c::netdev_notifier_changeupper_info>()).master };
+
+            // A port joins or leaves a bridge. A VLAN on top changes nothing for others.
+            if !master {
+                return NOTIFY_DONE;
+            }
+            TeardownReason::PathChange
+        }
         _ => return NOTIFY_DONE,
     };
     offload::changed_around();
