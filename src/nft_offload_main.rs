@@ -129,10 +129,12 @@ impl kernel::InPlaceModule for NftOffload {
             _proc: proc::Registration::new()?,
             _debugfs <- debugfs::Files::new(),
             _heal: heal::Registration::new()?,
-            _types: flowtable::Registration::new(module),
             _expr: expr::Registration::new(module)?,
             _netlink: netlink::register()?,
             _engines: drivers::Registrations::new(module)?,
+            // Last, because it cannot fail, and a flowtable of ours must never meet the in-tree
+            // expression.
+            _types: flowtable::Registration::new(module),
         })
     }
 }
