@@ -77,21 +77,14 @@ impl Flowtable {
         // SAFETY: The C object outlives ours. The worker does not run from here on.
         unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
         self.kill_all(TeardownReason::FlowtableDelete, |_| true);
-        self.reap();
-        if self.hw.is_some() {
-            // A packet may have been about to queue a flow when that was killed.
-            // SAFETY: Process context.
-            unsafe { c::synchronize_rcu() };
-            self.reap();
-        }
-
         // Packets that had got hold of the flowtable before its hooks were removed are through
-        // after this.
-        // SAFETY: Process context; afterwards no reader is in the tables.
-        unsafe {
-            c::synchronize_rcu();
-            self.free_tables();
-        }
+        // after this: none is about to put a flow that it has killed on the list of the dead, or a
+        // heavy one on the queue for hardware.
+        // SAFETY: Process context.
+        unsafe { c::synchronize_rcu() };
+        self.reap();
+        // SAFETY: No reader is in the tables.
+        unsafe { self.free_tables() };
         // Theirs as well.
         let all = self.tell_traffic();
         stats::gone(all.0.wrapping_sub(told.0), all.1.wrapping_sub(told.1));
