@@ -365,9 +365,15 @@ impl<F: Family> Entry<F> {
         }
     }
 
-    /// Jiffies since the latest packet.
+    /// Jiffies since the latest packet; none if that has come after `now`.
     pub(crate) fn idle(&self, now: u32) -> u32 {
-        now.wrapping_sub(self.seen())
+        let idle = now.wrapping_sub(self.seen());
+
+        if idle as i32 >= 0 {
+            idle
+        } else {
+            0
+        }
     }
 }
 
