@@ -100,6 +100,8 @@ def serve(a):
     def accept(s):
         while True:
             conn, _ = s.accept()
+            if a.ip_options:
+                conn.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01" * 4)  # no operation
             threading.Thread(target=echo_tcp, args=(conn,), daemon=True).start()
     for addr in a.sctp or []:
         s = socket.socket(family(addr), socket.SOCK_STREAM, SCTP)
@@ -551,6 +553,7 @@ def main():
     q.add_argument("--port", type=int, default=5000)
     q.add_argument("--ready")
     q.add_argument("--no-check", action="store_true", help="answer UDP over IPv4 without checksum")
+    q.add_argument("--ip-options", action="store_true", help="answer TCP over IPv4 with IP options")
     q.add_argument("--sctp", action="append", metavar="ADDR", help="SCTP at this address, too")
     q = sub.add_parser("talk")
     r = sub.add_parser("parallel")

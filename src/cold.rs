@@ -20,7 +20,8 @@ use crate::{
     },
     ffi::{
         self,
-        c, //
+        c,
+        skb, //
     },
     flowtable::Flowtable,
     offload::Hw,
@@ -58,6 +59,7 @@ use nft_flow::{
         Key,
         L4Proto, //
     },
+    parse::tcp as segment,
     reason::TeardownReason,
     state::{
         Direction,
@@ -311,10 +313,52 @@ impl Cold {
         since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
     }
 
+    /// Do packets of direction `dir` that have this route go where the flow sends them? The route back
+    /// was found by looking it up, and rules (marks, NAT before IPsec) may send answers elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// `dst` is the route of a packet of the flow.
+    unsafe fn goes_by(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
+        struct Goes(Direction, *const c::dst_entry);
+        impl Visitor for Goes {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let ours = flow.entries[self.0 as usize].dst.as_ptr();
+
+                // SAFETY: Both are valid, and of this family.
+                unsafe { c::nfo_same_way(self.1, ours, F::NFPROTO) }
+            }
+        }
+
+        self.with(Goes(dir, dst))
+    }
+
+    /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::went_by`].
+    pub(crate) fn went_by(&self, dir: Direction, tcp: &c::nfo_tcp) {
+        struct WentBy<'a>(Direction, &'a c::nfo_tcp);
+        impl Visitor for WentBy<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                let ack = (self.1.flags & segment::ACK != 0).then_some(self.1.ack);
+
+                flow.went_by(self.0, self.1.end, ack, self.1.flags);
+            }
+        }
+
+        if tcp.flags & segment::SYN == 0 {
+            self.with(WentBy(dir, tcp));
+        }
+    }
+
     /// A packet of direction `dir` has passed the whole ruleset, and looks like this. If the
     /// rule that adds the flow was met as well, by this packet or one of the other direction, the
     /// ruleset agrees.
-    pub(crate) fn passed(&self, dir: Direction, looks: Looks) {
+    ///
+    /// # Safety
+    ///
+    /// `dst` is the packet's route.
+    pub(crate) unsafe fn passed(&self, dir: Direction, looks: Looks, dst: *const c::dst_entry) {
         struct Learn;
         impl Visitor for Learn {
             type Output = ();
@@ -338,6 +382,13 @@ impl Cold {
             }
         }
 
+        // SAFETY: By the contract of this function.
+        if !unsafe { self.goes_by(dir, dst) } {
+            if self.kill(TeardownReason::RouteChange) {
+                self.flowtable().unsettle(self.ct.get(), Flowtable::ENOUGH);
+            }
+            return;
+        }
         self.with(Learn);
         let Some(generation) = self.judged_by(dir) else {
             return;
@@ -350,12 +401,13 @@ impl Cold {
     }
 
     /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets
-    /// come in another way now, so that it is added anew.
+    /// come in or leave another way now, so that it is added anew, by this packet's own route. Says by
+    /// which device packets of the other direction come in, if those have no part in that.
     ///
     /// # Safety
     ///
     /// `pkt` is in the forward hook and RCU is held.
-    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) {
+    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<u32> {
         struct Revisit<'a>(&'a c::nft_pktinfo, Direction);
         impl Visitor for Revisit<'_> {
             type Output = bool;
@@ -391,9 +443,20 @@ impl Cold {
             }
         }
 
-        if self.state.is_live() && !self.with(Revisit(pkt, dir)) {
+        if !self.state.is_live() {
+            return None;
+        }
+        // SAFETY: A packet in the forward hook has a route.
+        if !unsafe { self.goes_by(dir, skb::route(pkt.skb)) } {
+            if self.kill(TeardownReason::RouteChange) {
+                self.flowtable().unsettle(self.ct.get(), 1);
+            }
+            return Some(self.entered[dir.opposite() as usize]);
+        }
+        if !self.with(Revisit(pkt, dir)) {
             self.kill(TeardownReason::PathChange);
         }
+        None
     }
 
     /// Do packets of the flow pass the device with this index?

@@ -36,6 +36,9 @@ const IPPROTO_SCTP: u8 = L4Proto::Sctp.number();
 const NFCT_INFOMASK: usize = 7;
 /// `IP_CT_IS_REPLY`: relations from here on belong to the reply direction.
 const IP_CT_IS_REPLY: usize = 3;
+/// `IP_CT_RELATED`: the packet is an error about the connection, or the first one of a connection
+/// that was expected.
+const IP_CT_RELATED: usize = 1;
 
 /// `IP_CT_TCP_FLAG_*`, include/uapi/linux/netfilter/nf_conntrack_tcp.h.
 const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
@@ -114,6 +117,21 @@ impl Ct {
 
         // INVARIANT: The packet holds a reference.
         Some((Self(ct), dir))
+    }
+
+    /// Is this packet of protocol `proto` about the connection that it has the entry of, and not one
+    /// of its own: an ICMP error?
+    ///
+    /// # Safety
+    ///
+    /// `skb` must be valid.
+    pub(crate) unsafe fn is_error(skb: *const c::sk_buff, proto: u8) -> bool {
+        const ICMP: u8 = L4Proto::Icmp.number();
+        const ICMPV6: u8 = L4Proto::Icmpv6.number();
+        // SAFETY: The caller vouches for the packet.
+        let relation = unsafe { (*skb)._nfct } & NFCT_INFOMASK;
+
+        matches!(proto, ICMP | ICMPV6) && relation % IP_CT_IS_REPLY == IP_CT_RELATED
     }
 
     pub(crate) fn as_ptr(self) -> *mut c::nf_conn {

@@ -32,10 +32,7 @@ use kernel::{
 use nft_flow::{
     key::L4Proto,
     parse::tcp,
-    reason::{
-        SkipReason,
-        TeardownReason, //
-    }, //
+    reason::SkipReason, //
 };
 
 /// `NFT_BREAK`, include/uapi/linux/netfilter/nf_tables.h: the rule does not match.
@@ -76,11 +73,17 @@ unsafe fn offload<F: Family>(
     // SAFETY: A packet in the forward hook is valid and keeps its conntrack entry.
     let (ct, dir) = unsafe { Ct::of_skb(pkt.skb) }.ok_or(SkipReason::NoCt)?;
 
+    // An ICMP error has the entry of the connection that it is about.
+    // SAFETY: As above.
+    if unsafe { Ct::is_error(pkt.skb, pkt.tprot) } {
+        return Err(SkipReason::L4Proto);
+    }
+    let mut known = None;
     if ct.is_offloaded() {
         // SAFETY: The forward hook is an RCU read-side section.
         unsafe {
             if let Some(flow) = ft.find(ct) {
-                flow.revisit(dir, pkt);
+                known = flow.revisit(dir, pkt);
             }
         }
         // Still, or in another flowtable; if the flow was killed just now, it is added anew below.
@@ -92,7 +95,6 @@ unsafe fn offload<F: Family>(
         return Err(SkipReason::Unconfirmed);
     }
     let proto = L4Proto::from_number(ct.l4proto())
-        // An ICMP error has the entry of the connection that it is about.
         .filter(|proto| F::has(*proto) && proto.number() == pkt.tprot)
         .ok_or(SkipReason::L4Proto)?;
     if matches!(proto, L4Proto::Icmp | L4Proto::Icmpv6) && !ct.is_echo() {
@@ -102,15 +104,19 @@ unsafe fn offload<F: Family>(
         return Err(SkipReason::SctpState);
     }
     if proto == L4Proto::Tcp {
-        let mut flags = 0;
+        let mut header = c::nfo_tcp {
+            end: 0,
+            ack: 0,
+            flags: 0,
+        };
 
         // SAFETY: The packet is valid; `thoff` was found by nf_tables.
-        if !unsafe { c::nfo_skb_tcp_flags(pkt.skb, pkt.thoff.into(), &mut flags) }
+        if !unsafe { c::nfo_skb_tcp(pkt.skb, pkt.thoff.into(), &mut header) }
             || !ct.is_tcp_established()
         {
             return Err(SkipReason::TcpState);
         }
-        if flags & (tcp::FIN | tcp::RST) != 0 {
+        if header.flags & (tcp::FIN | tcp::RST) != 0 {
             return Err(SkipReason::TcpFinRst);
         }
     }
@@ -135,31 +141,22 @@ unsafe fn offload<F: Family>(
     if ct.is_dying() {
         return Err(SkipReason::CtDying);
     }
+    if ft.is_unsettled(ct) {
+        return Err(SkipReason::RouteUnsettled);
+    }
     if !ct.claim() {
         return Err(SkipReason::AlreadyOffloaded);
     }
 
     // SAFETY: By the contract of this function.
-    let added = unsafe { path::discover::<F>(pkt, ct, dir, nft, &ft.seed) }.and_then(|halves| {
-        let flow = Flow::<F>::new(ct, proto, halves, ft)?;
+    let flow = unsafe { path::discover::<F>(pkt, ct, dir, known, nft, &ft.seed) }
+        .and_then(|halves| Flow::<F>::new(ct, proto, halves, ft))
+        .inspect_err(|_| ct.release_claim())?;
 
-        // From here on a packet may take the flow, and somebody may give the entry back.
-        ct.hand_over();
-        // SAFETY: Just made.
-        unsafe { ft.add(flow) }.inspect_err(|_| {
-            // SAFETY: It was not published.
-            unsafe {
-                let (windows, liberal) = (*flow.as_ptr()).windows(TeardownReason::Replaced);
-                ct.hand_back(0, windows, liberal);
-                ft.release((*flow.as_ptr()).cold.shapes);
-                Flow::destroy(flow);
-            }
-        })
-    });
-    if added.is_err() {
-        ct.release_claim();
-    }
-    added
+    // From here on a packet may take the flow, and somebody may give the entry back.
+    ct.hand_over();
+    // SAFETY: Just made, with the claim.
+    unsafe { ft.add(flow) }
 }
 
 /// The expression meets a packet.

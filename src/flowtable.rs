@@ -63,6 +63,7 @@ use core::{
     sync::atomic::{
         AtomicBool,
         AtomicPtr,
+        AtomicU32,
         AtomicUsize,
         Ordering, //
     }, //
@@ -84,7 +85,10 @@ use nft_flow::{
         Key,
         Seed, //
     },
-    reason::SkipReason,
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    },
     table::{
         Table,
         Writer, //
@@ -100,6 +104,8 @@ use tables::{
 const MIN_BUCKETS: usize = 256;
 /// Buckets for shapes: 1 KiB. A worker makes more if there are many.
 const SHAPE_BUCKETS: usize = 16;
+/// Places to remember connections whose routes were not as found.
+const UNSETTLED: usize = 64;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 /// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
@@ -149,6 +155,9 @@ pub(crate) struct Flowtable {
     dead: AtomicPtr<Cold>,
     /// The worker was asked to run and has not begun.
     kicked: AtomicBool,
+    /// Of connections with this place: when [`Flowtable::unsettle`] was last called (`jiffies`), and
+    /// the sum of the weights.
+    unsettled: [[AtomicU32; 2]; UNSETTLED],
     /// Something about bridges has changed, and the worker has not looked yet.
     alerted: AtomicBool,
     /// Flag `offload`: what is done with hardware.
@@ -180,12 +189,19 @@ unsafe impl Send for Flowtable {}
 // SAFETY: As above; what changes is atomic or under the lock.
 unsafe impl Sync for Flowtable {}
 
+/// Why a flow was not added.
+#[derive(Clone, Copy)]
+enum Rejected {
+    /// It was in no table.
+    Unseen(SkipReason),
+    /// It was in some.
+    Seen(SkipReason),
+}
+
 /// Seconds since boot, as the wheel counts them.
 fn tick() -> u32 {
-    // SAFETY: `jiffies` is always mapped.
-    let jiffies = unsafe { ptr::read_volatile(&raw const c::jiffies) };
-
-    (jiffies as usize / HZ as usize) as u32
+    // SAFETY: No preconditions. Jiffies would wrap around, where they have 32 bits.
+    (unsafe { c::ktime_get_seconds() }) as u32
 }
 
 impl Flowtable {
@@ -194,22 +210,25 @@ impl Flowtable {
         // SAFETY: The buffer is as large as is said.
         unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
 
-        let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
-        let b4 = guarded_buckets(MIN_BUCKETS)?;
-        let b6 = guarded_buckets(MIN_BUCKETS)?;
-        let bs = guarded_buckets(SHAPE_BUCKETS)?;
-        let (v4, w4) = Table::new(b4.dismiss());
-        let (v6, w6) = Table::new(b6.dismiss());
-        let bc = guarded_buckets(MIN_BUCKETS)?;
-        let (shapes, ws) = Table::new(bs.dismiss());
-        let (cts, wc) = Table::new(bc.dismiss());
         // SAFETY: The namespace outlives its flowtables.
-        let rulesets = unsafe { NonNull::from(&mut (*c::nfo_ft_net(nf.as_ptr())).nft) };
+        let rulesets = unsafe { &raw mut (*c::nfo_ft_net(nf.as_ptr())).nft };
+        let rulesets = NonNull::new(rulesets).ok_or(EINVAL)?;
         // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
         let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
             true => Some(Tier::new(nf, crate::hw_threshold())?),
             false => None,
         };
+        let traffic = Traffic::new()?;
+        let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
+        let b4 = guarded_buckets(MIN_BUCKETS)?;
+        let b6 = guarded_buckets(MIN_BUCKETS)?;
+        let bs = guarded_buckets(SHAPE_BUCKETS)?;
+        let bc = guarded_buckets(MIN_BUCKETS)?;
+        // Tables do not free their buckets: nothing fails from here on.
+        let (v4, w4) = Table::new(b4.dismiss());
+        let (v6, w6) = Table::new(b6.dismiss());
+        let (shapes, ws) = Table::new(bs.dismiss());
+        let (cts, wc) = Table::new(bc.dismiss());
         let inner = Inner {
             w4,
             w6,
@@ -221,7 +240,6 @@ impl Flowtable {
             closing: false,
             told: traffic::NONE,
         };
-        let traffic = Traffic::new()?;
         let init = pin_init!(Self {
             seed: Seed::new(random),
             v4,
@@ -234,6 +252,7 @@ impl Flowtable {
             traffic,
             dead: AtomicPtr::new(ptr::null_mut()),
             kicked: AtomicBool::new(false),
+            unsettled: [const { [const { AtomicU32::new(0) }; 2] }; UNSETTLED],
             alerted: AtomicBool::new(false),
             hw,
             passed: Opaque::uninit(),
@@ -389,15 +408,16 @@ impl Flowtable {
         f(&mut inner)
     }
 
-    /// Publishes a flow, which belongs to the flowtable then.
+    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
+    /// its conntrack entry.
     ///
     /// # Errors
     ///
-    /// The flow is the caller's still.
+    /// There is no place for it; conntrack has its entry back.
     ///
     /// # Safety
     ///
-    /// `flow` came from [`Flow::new`] and is in no table.
+    /// `flow` came from [`Flow::new`] and is in no table. Somebody else keeps its conntrack entry.
     pub(crate) unsafe fn add<F: Family>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
         let Flow {
@@ -406,19 +426,27 @@ impl Flowtable {
         } = unsafe { flow.as_ref() };
 
         let (added, crowded) = self.locked(|inner| {
-            if inner.closing {
-                return (Err(SkipReason::FlowtableClosing), false);
-            }
-            // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-            let added = unsafe { insert(&mut inner.cts, cold, Cold::is_live) }.and_then(|()| {
-                // SAFETY: As above.
-                unsafe { insert_both::<F>(inner, orig, reply) }.inspect_err(|_| {
-                    inner.cts.remove(cold);
-                })
-            });
-            if added.is_ok() {
-                // SAFETY: The worker removes the link before it frees the flow.
-                unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
+            let added = if inner.closing {
+                Err(Rejected::Unseen(SkipReason::FlowtableClosing))
+            } else {
+                // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
+                unsafe { insert(&mut inner.cts, cold, Cold::is_live) }
+                    .map_err(Rejected::Unseen)
+                    .and_then(|()| {
+                        // SAFETY: As above.
+                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Seen)
+                    })
+            };
+            match added {
+                Ok(()) => {
+                    // SAFETY: The worker removes the link before it frees the flow.
+                    unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
+                }
+                // A packet may have found it already: the worker frees it.
+                Err(Rejected::Seen(_)) => {
+                    cold.kill(TeardownReason::NotAdded);
+                }
+                Err(Rejected::Unseen(_)) => (),
             }
             (
                 added,
@@ -429,7 +457,63 @@ impl Flowtable {
         if crowded {
             self.kick();
         }
-        added.inspect(|()| stats::count(stats::Counter::FlowsAdded))
+        if let Err(Rejected::Unseen(why)) = added {
+            // SAFETY: By the contract of this function, and it is in no table.
+            unsafe { self.discard(flow) };
+            return Err(why);
+        }
+        stats::count(stats::Counter::FlowsAdded);
+        added.map_err(|e| match e {
+            Rejected::Seen(why) | Rejected::Unseen(why) => why,
+        })
+    }
+
+    /// Frees a flow that nobody has seen, and gives its conntrack entry back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Flowtable::add`].
+    unsafe fn discard<F: Family>(&self, flow: NonNull<Flow<F>>) {
+        // SAFETY: By the contract of this function; the entry outlives the flow.
+        unsafe {
+            let ct = flow.as_ref().cold.ct.get();
+            let (windows, liberal) = flow.as_ref().windows(TeardownReason::NotAdded);
+
+            ct.hand_back(0, windows, liberal);
+            self.release(flow.as_ref().cold.shapes);
+            Flow::destroy(flow);
+            ct.release_claim();
+        }
+    }
+
+    /// Packets of this connection have just left by another route than the one that was found.
+    /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
+    pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
+        let [since, sum] = self.unsettled(ct);
+        let now = ffi::jiffies32();
+
+        if now.wrapping_sub(since.load(Ordering::Relaxed)) < HZ {
+            sum.fetch_add(weight, Ordering::Relaxed);
+        } else {
+            sum.store(weight, Ordering::Relaxed);
+        }
+        since.store(now, Ordering::Relaxed);
+    }
+
+    /// Is it left alone? Now and then because of another connection.
+    pub(crate) fn is_unsettled(&self, ct: Ct) -> bool {
+        let [since, sum] = self.unsettled(ct);
+
+        sum.load(Ordering::Relaxed) >= Self::ENOUGH
+            && ffi::jiffies32().wrapping_sub(since.load(Ordering::Relaxed)) < HZ
+    }
+
+    /// See [`unsettle`](Self::unsettle).
+    pub(crate) const ENOUGH: u32 = 3;
+
+    fn unsettled(&self, ct: Ct) -> &[AtomicU32; 2] {
+        // Entries are aligned to cache lines, and some of them large.
+        &self.unsettled[(ct.as_ptr() as usize / 64).wrapping_mul(0x9e37_79b1) / 64 % UNSETTLED]
     }
 
     /// Has the worker run soon, in whatever context we are.

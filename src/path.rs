@@ -16,7 +16,8 @@ use crate::{
     family::Family,
     ffi::{
         self,
-        c, //
+        c,
+        skb, //
     },
     flowtable::Flowtable,
     route::{
@@ -45,7 +46,7 @@ use nft_flow::{
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
 const RTN_UNICAST: u16 = 1;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
-const MIN_MTU: u32 = 68;
+const MIN_MTU: u16 = 68;
 
 /// How packets of a direction leave.
 pub(crate) enum Output {
@@ -65,7 +66,8 @@ pub(crate) struct Half<'a> {
     pub(crate) input: Input<'a>,
 }
 
-/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`.
+/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. Packets
+/// of the other direction come in by device `known`, if it is known.
 ///
 /// # Safety
 ///
@@ -74,16 +76,15 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     pkt: &c::nft_pktinfo,
     ct: Ct,
     dir: Direction,
+    known: Option<u32>,
     nft: *mut c::nft_flowtable,
     seed: &'a Seed,
 ) -> Result<[Half<'a>; 2], SkipReason> {
     // SAFETY: A packet in the forward hook has a route and an ingress device.
-    let (this, other, arrival) = unsafe {
+    let (this, other, arrival, answers) = unsafe {
         let skb = pkt.skb;
         let came_in = (*pkt.state).in_;
-        let refdst = (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst;
-        let this =
-            NonNull::new((refdst & !1) as *mut c::dst_entry).ok_or(SkipReason::RouteReply)?;
+        let this = NonNull::new(skb::route(skb)).ok_or(SkipReason::RouteReply)?;
 
         if !c::nfo_dst_hold(this.as_ptr()) {
             return Err(SkipReason::RouteReply);
@@ -92,20 +93,33 @@ pub(crate) unsafe fn discover<'a, F: Family>(
 
         let mut fl = MaybeUninit::<c::flowi>::zeroed().assume_init();
         F::flow_to(&mut fl, skb, pkt, ct, dir);
-        let common = &mut fl.u.__fl_common;
-        common.flowic_proto = ct.l4proto();
-        common.flowic_mark = (*skb)
+        fl.u.__fl_common.flowic_proto = ct.l4proto();
+        let mark = (*skb)
             .__bindgen_anon_4
             .headers
             .as_ref()
             .__bindgen_anon_4
             .mark;
+        // With the mark of this packet: connections have marks. Unless answers go back the way that
+        // the packet came only without one: then it is the mark of packets that come in here.
+        let back = |mark| {
+            let mut fl = fl;
 
-        let other = c::nfo_route_input(this.dev(), &mut fl, F::NFPROTO);
-        let other = Dst::from_raw(NonNull::new(other).ok_or(SkipReason::RouteReply)?);
+            fl.u.__fl_common.flowic_mark = mark;
+            let dst = c::nfo_route_input(this.dev(), &mut fl, F::NFPROTO);
+            let dst = Dst::from_raw(NonNull::new(dst)?);
+            let returns = c::nfo_came_in(came_in, (*dst.dev()).ifindex as u32);
+            Some((dst, returns))
+        };
+        let found = match back(mark) {
+            Some((dst, true)) => Some((dst, true)),
+            found if mark != 0 => back(0).filter(|(_, returns)| *returns).or(found),
+            found => found,
+        };
+        let (other, returns) = found.ok_or(SkipReason::RouteReply)?;
 
         // Answers need not leave where packets come in; then there is what the frame says.
-        let arrival = if c::nfo_came_in(came_in, (*other.dev()).ifindex as u32) {
+        let arrival = if returns {
             None
         } else {
             let mut mac = [0; 6];
@@ -113,17 +127,34 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             c::nfo_skb_source(skb, mac.as_mut_ptr());
             Some((came_in.cast_const(), mac))
         };
-        (this, other, arrival)
+        // Nobody knows who sends these: behind a bridge they stay slow.
+        let answers = match known {
+            Some(ifindex) if ifindex != (*this.dev()).ifindex as u32 => {
+                let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
+
+                (!dev.is_null()).then_some((dev.cast_const(), [0; 6]))
+            }
+            _ => None,
+        };
+        (this, other, arrival, answers)
     };
 
     // SAFETY: RCU is held.
-    let this = unsafe { half::<F>(this, None, ct, dir, nft, seed) }?;
+    let this = unsafe { half::<F>(this, answers, ct, dir, nft, seed) }?;
     // SAFETY: RCU is held.
     let other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
     Ok(match dir {
         Direction::Original => [this, other],
         Direction::Reply => [other, this],
     })
+}
+
+/// The largest packet that a route takes, in bytes.
+pub(crate) fn mtu<F: Family>(dst: &Dst) -> u16 {
+    // SAFETY: The route is valid, and of this family.
+    let mtu = unsafe { c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO) };
+
+    mtu.min(u16::MAX.into()) as u16
 }
 
 /// One direction, by its route. Packets of the other one come in by the same devices, or where one
@@ -142,7 +173,7 @@ unsafe fn half<F: Family>(
 ) -> Result<Half<'_>, SkipReason> {
     // SAFETY: The route is valid; its device cannot go away while RCU is held.
     unsafe {
-        if (*dst.as_ptr()).error != 0 || !(*dst.as_ptr()).lwtstate.is_null() {
+        if (*dst.as_ptr()).error != 0 || c::nfo_dst_redirects(dst.as_ptr()) {
             return Err(SkipReason::PathShape);
         }
         if F::NFPROTO == c::NFPROTO_IPV4 as u8
@@ -156,11 +187,10 @@ unsafe fn half<F: Family>(
         {
             return Err(SkipReason::PathShape);
         }
-        let mtu = c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO);
+        let mtu = mtu::<F>(&dst);
         if mtu < MIN_MTU {
             return Err(SkipReason::Mtu);
         }
-        let mtu = mtu.min(u16::MAX.into()) as u16;
 
         if c::nfo_dst_xfrm(dst.as_ptr()) {
             // Answers appear, decrypted, on the device that the encrypted packets came in through.

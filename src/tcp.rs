@@ -111,6 +111,21 @@ impl<F: Family> Flow<F> {
         }
     }
 
+    /// A packet of direction `dir` has passed the ruleset, whose last byte is the one before `end`. It
+    /// may be one that the hook has not seen: from a device whose ingress is redirected, a fragment,
+    /// with IP options.
+    pub(crate) fn went_by(&self, dir: Direction, end: u32, ack: Option<u32>, flags: u8) {
+        let entry = &self.entries[dir as usize];
+
+        if flags & tcp::RST == 0 && !entry.sent.note(end, entry.reach) {
+            // Noted, or remembered as astray.
+            let _ = out_of_reach(entry, end, ack);
+        }
+        if flags & (tcp::FIN | tcp::RST) != 0 {
+            self.settle();
+        }
+    }
+
     /// A packet has come since conntrack was asked: learns its verdict, unless that may be under way.
     #[cold]
     pub(crate) fn learn_later(&self, now: u32) {
@@ -121,9 +136,13 @@ impl<F: Family> Flow<F> {
 
     /// Has conntrack judged what it was asked, now that a packet has passed the ruleset?
     pub(crate) fn learn(&self) {
-        if !self.entries[0].has_flag(flag::ASKED) {
-            return;
+        if self.entries[0].has_flag(flag::ASKED) {
+            self.settle();
         }
+    }
+
+    /// Follows conntrack's state.
+    fn settle(&self) {
         let ct = self.cold.ct.get();
 
         self.cold.kill(match ct.tcp_state() {
@@ -160,7 +179,12 @@ impl<F: Family> Flow<F> {
                 at != 0 && !after(entry.seen(), at)
             });
         let windows = match reason {
-            TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse => Windows::Keep,
+            // Conntrack has judged a packet by what we know, and knows more now.
+            TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse
+                if self.entries[0].has_flag(flag::ASKED) =>
+            {
+                Windows::Keep
+            }
             // Nothing has passed since that would prove us right.
             _ if astray || control.is_unseen() => Windows::Forget,
             _ => Windows::Known(self.progress()),

@@ -12,6 +12,7 @@
 #include <net/ip6_route.h>
 #include <net/ip_tunnels.h>
 #include <net/l3mdev.h>
+#include <net/lwtunnel.h>
 #include <net/neighbour.h>
 #include <net/netfilter/nf_conntrack_acct.h>
 #include <net/netfilter/nf_conntrack_helper.h>
@@ -129,7 +130,21 @@ bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4])
 	return !skb_copy_bits(skb, at, bytes, sizeof(*bytes));
 }
 
-bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags)
+/* Of a packet that leaves: where its transport header is, from data, and which one; or negative. */
+int nfo_skb_transport(const struct sk_buff *skb, u8 *proto)
+{
+	int at = skb_network_offset(skb);
+	__be16 frag;
+
+	if (skb->protocol == htons(ETH_P_IP)) {
+		*proto = ip_hdr(skb)->protocol;
+		return at + ip_hdrlen(skb);
+	}
+	*proto = ipv6_hdr(skb)->nexthdr;
+	return ipv6_skip_exthdr(skb, at + sizeof(struct ipv6hdr), proto, &frag);
+}
+
+bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp)
 {
 	const struct tcphdr *th;
 	struct tcphdr _th;
@@ -137,7 +152,9 @@ bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags)
 	th = skb_header_pointer(skb, thoff, sizeof(_th), &_th);
 	if (!th)
 		return false;
-	*flags = ((const u8 *)th)[13];
+	tcp->flags = ((const u8 *)th)[13];
+	tcp->ack = ntohl(th->ack_seq);
+	tcp->end = ntohl(th->seq) + skb->len - thoff - th->doff * 4 + th->fin;
 	return true;
 }
 
@@ -211,6 +228,36 @@ struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 f
 	return ip6_route_input_lookup(dev_net(dev), dev, &fl->u.ip6, NULL, RT6_LOOKUP_F_HAS_SADDR);
 }
 
+static bool same_gateway4(const struct rtable *a, const struct rtable *b)
+{
+	if (a->rt_gw_family != b->rt_gw_family)
+		return false;
+	if (a->rt_gw_family == AF_INET6)
+		return ipv6_addr_equal(&a->rt_gw6, &b->rt_gw6);
+	return a->rt_gw_family != AF_INET || a->rt_gw4 == b->rt_gw4;
+}
+
+static bool same_gateway6(const struct rt6_info *a, const struct rt6_info *b)
+{
+	if ((a->rt6i_flags ^ b->rt6i_flags) & RTF_GATEWAY)
+		return false;
+	return !(a->rt6i_flags & RTF_GATEWAY) || ipv6_addr_equal(&a->rt6i_gateway, &b->rt6i_gateway);
+}
+
+/* Do packets of one connection go the same way by both routes? */
+bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family)
+{
+	if (a == b)
+		return true;
+	if (READ_ONCE(a->dev) != READ_ONCE(b->dev) || !dst_xfrm(a) != !dst_xfrm(b))
+		return false;
+	if (dst_xfrm(a))
+		return true;
+	if (family == NFPROTO_IPV4)
+		return same_gateway4(dst_rtable(a), dst_rtable(b));
+	return same_gateway6(dst_rt6_info(a), dst_rt6_info(b));
+}
+
 /* Is a packet that is in the forward path by way of @in one that came in at this device? */
 bool nfo_came_in(const struct net_device *in, u32 ifindex)
 {
@@ -239,6 +286,28 @@ u32 nfo_dst_mtu(struct dst_entry *dst, u8 family)
 bool nfo_dst_check(struct dst_entry *dst, u32 cookie)
 {
 	return dst_check(dst, cookie);
+}
+
+/* Are packets given to something else than the device of the route? An encapsulation that the
+ * device reads from the route is none of ours.
+ */
+bool nfo_dst_redirects(const struct dst_entry *dst)
+{
+	return lwtunnel_output_redirect(dst->lwtstate) || lwtunnel_input_redirect(dst->lwtstate) ||
+	       lwtunnel_xmit_redirect(dst->lwtstate);
+}
+
+/* ip6_forward() looks at this for each packet. Under RCU. */
+bool nfo_forwards6(struct net *net, u32 ifindex)
+{
+	const struct inet6_dev *idev;
+	struct net_device *dev;
+
+	if (READ_ONCE(net->ipv6.devconf_all->forwarding))
+		return true;
+	dev = dev_get_by_index_rcu(net, ifindex);
+	idev = dev ? __in6_dev_get(dev) : NULL;
+	return idev && READ_ONCE(idev->cnf.force_forwarding);
 }
 
 bool nfo_dst_xfrm(const struct dst_entry *dst)

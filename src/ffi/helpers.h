@@ -48,6 +48,13 @@ void nfo_bh_disable(void);
 void nfo_bh_enable(void);
 void nfo_cond_resched(void);
 
+/* Of a TCP packet: the sequence number after its last byte, what it acknowledges, its flags. */
+struct nfo_tcp {
+	u32	end;
+	u32	ack;
+	u8	flags;
+};
+
 bool nfo_skb_pull(struct sk_buff *skb, u32 len);
 bool nfo_skb_cow_head(struct sk_buff *skb, u32 headroom);
 bool nfo_skb_trim(struct sk_buff *skb, u32 len);
@@ -57,7 +64,8 @@ bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_skb_ip_options(const struct sk_buff *skb);
 bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu);
 bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4]);
-bool nfo_skb_tcp_flags(const struct sk_buff *skb, u32 thoff, u8 *flags);
+int nfo_skb_transport(const struct sk_buff *skb, u8 *proto);
+bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp);
 
 bool nfo_dscp_restored(void);
 bool nfo_priority_by_tos(const struct net *net);
@@ -65,10 +73,13 @@ u8 nfo_tos2priority(u8 tos);
 
 bool nfo_dst_hold(struct dst_entry *dst);
 struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 family);
+bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family);
 bool nfo_came_in(const struct net_device *in, u32 ifindex);
 bool nfo_skb_source(const struct sk_buff *skb, u8 *mac);
 u32 nfo_dst_mtu(struct dst_entry *dst, u8 family);
 bool nfo_dst_check(struct dst_entry *dst, u32 cookie);
+bool nfo_dst_redirects(const struct dst_entry *dst);
+bool nfo_forwards6(struct net *net, u32 ifindex);
 bool nfo_dst_xfrm(const struct dst_entry *dst);
 u32 nfo_rt6_cookie(const struct dst_entry *dst);
 void nfo_neigh_put(struct neighbour *n);

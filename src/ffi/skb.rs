@@ -47,6 +47,18 @@ pub(crate) enum Segments {
 #[derive(Clone, Copy)]
 pub(crate) struct Skb(NonNull<c::sk_buff>);
 
+/// The route of a packet, null if it has none.
+///
+/// # Safety
+///
+/// `skb` must be valid.
+pub(crate) unsafe fn route(skb: *const c::sk_buff) -> *mut c::dst_entry {
+    // SAFETY: The caller vouches for the packet.
+    let refdst = unsafe { (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst };
+
+    (refdst & !DST_NOREF) as *mut c::dst_entry
+}
+
 macro_rules! field {
     ($self:ident, $($f:tt)+) => {
         (*$self.0.as_ptr()).$($f)+

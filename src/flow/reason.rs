@@ -177,6 +177,8 @@ reasons! {
         SctpState = "sctp_state",
         /// Above the device that is listed there is one with filters of its own for what comes in.
         IngressFilter = "ingress_filter",
+        /// A moment ago packets of the connection left by another route than the one that was found.
+        RouteUnsettled = "route_unsettled",
     }
 }
 
@@ -201,7 +203,7 @@ reasons! {
         DeviceDown = "device_down",
         /// A device of the path was unregistered.
         DeviceGone = "device_gone",
-        /// The MTU of a device of the path changed.
+        /// The MTU of the path, or of a device of it, changed.
         MtuChange = "mtu_change",
         /// The link-layer address of a device of the path changed.
         AddressChange = "address_change",
@@ -209,14 +211,16 @@ reasons! {
         FlowtableDelete = "flowtable_delete",
         /// The network namespace was deleted.
         NetnsExit = "netns_exit",
-        /// A newer flow took the place of this one.
-        Replaced = "replaced",
+        /// There was no room for its second direction, or another flow has its key.
+        NotAdded = "not_added",
         /// Connection tracking asked for the flow back.
         Conntrack = "conntrack",
         /// After a change of the ruleset no rule added the flow again.
         Ruleset = "ruleset",
         /// Packets come in another way than before.
         PathChange = "path_change",
+        /// Packets of a direction leave the stack by another route than the one that was found.
+        RouteChange = "route_change",
         /// Somebody asked for it, see `netlink/nft_offload.yaml`.
         Flush = "flush",
     }

@@ -8,10 +8,12 @@ use super::{
     FLOWTABLES, //
 };
 use crate::{
+    cold::Cold,
     ct::Ct,
     drivers::Port,
     ffi::{
         c,
+        skb,
         HZ, //
     },
     hook,
@@ -33,6 +35,10 @@ use kernel::{
     },
     prelude::*, //
 };
+use nft_flow::{
+    key::L4Proto,
+    state::Direction, //
+};
 
 /// A packet leaves the ruleset, and has not been dropped.
 ///
@@ -51,11 +57,40 @@ pub(super) unsafe extern "C" fn passed(
 
         if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
             if let Some(flow) = ft.find(ct) {
-                flow.passed(dir, Looks::of(skb));
+                passed_of(flow, dir, skb);
             }
         }
     }
     c::NF_ACCEPT
+}
+
+/// A packet of a flow, or an error about it, has passed.
+///
+/// # Safety
+///
+/// As for [`passed`].
+#[cold]
+unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff) {
+    const TCP: u8 = L4Proto::Tcp.number();
+    let mut proto = 0;
+    let mut tcp = c::nfo_tcp {
+        end: 0,
+        ack: 0,
+        flags: 0,
+    };
+
+    // SAFETY: A packet that leaves has its headers and a route.
+    unsafe {
+        let thoff = c::nfo_skb_transport(packet, &mut proto);
+
+        if thoff < 0 || Ct::is_error(packet, proto) {
+            return;
+        }
+        if proto == TCP && c::nfo_skb_tcp(packet, thoff as u32, &mut tcp) {
+            flow.went_by(dir, &tcp);
+        }
+        flow.passed(dir, Looks::of(packet), skb::route(packet));
+    }
 }
 
 /// `nf_flowtable_type.init`: a flowtable is being created.
@@ -76,8 +111,11 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     // SAFETY: nf_tables gives us a new object that nobody else uses yet.
     unsafe { c::nfo_ft_init(nf.as_ptr(), Some(gc)) };
     if let Err(e) = ft.watch() {
-        // SAFETY: No packet and no rule knows it yet.
-        unsafe { ft.free_tables() };
+        // SAFETY: Process context. Packets may have come by the half that was registered.
+        unsafe {
+            c::synchronize_rcu();
+            ft.free_tables();
+        }
         return e.to_errno();
     }
     // INVARIANT: It is taken out of the list before it is freed.

@@ -20,6 +20,7 @@ use crate::{
         c,
         HZ, //
     },
+    path,
     shape, //
 };
 use core::{
@@ -52,7 +53,7 @@ impl Flowtable {
         self.reap();
         self.tell_traffic();
         self.look_at_bridges();
-        self.age();
+        let behind = self.age();
         self.reap();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
@@ -67,7 +68,11 @@ impl Flowtable {
         };
         let hardware = self.hw.as_ref().map_or(pause, |tier| tier.run(self));
 
-        pause.min(hardware) as usize
+        if behind {
+            1
+        } else {
+            pause.min(hardware) as usize
+        }
     }
 
     /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
@@ -135,12 +140,17 @@ impl Flowtable {
         }
     }
 
-    /// Looks at the flows whose time has come.
-    fn age(&self) {
+    /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
+    /// flows the dead must be taken out in between.
+    fn age(&self) -> bool {
         let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
+        let begun = tick();
 
         loop {
             let now = tick();
+            if now.wrapping_sub(begun) > 1 {
+                return true;
+            }
             let mut n = 0;
             let flows = self.locked(|inner| {
                 let mut budget = 4 * FLOWS_AT_ONCE as u32;
@@ -158,7 +168,7 @@ impl Flowtable {
                 inner.wheel.len().wrapping_add(n)
             });
             if n == 0 {
-                return;
+                return false;
             }
 
             let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
@@ -185,15 +195,33 @@ impl Flowtable {
         }
     }
 
+    /// Is IPv6 forwarded that comes in by these devices? The stack looks for each packet; for IPv4
+    /// routes become stale.
+    fn forwards(&self, devices: [u32; 2]) -> bool {
+        let _rcu = rcu::read_lock();
+
+        devices
+            .iter()
+            // SAFETY: The namespace outlives its flowtables; RCU is held.
+            .all(|ifindex| unsafe { c::nfo_forwards6(self.net(), *ifindex) })
+    }
+
     /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
     fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
-        struct Valid;
-        impl Visitor for Valid {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+        struct Stale;
+        impl Visitor for Stale {
+            type Output = Option<TeardownReason>;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
                 let _rcu = rcu::read_lock();
 
-                flow.entries.iter().all(|entry| F::dst_valid(entry))
+                if !flow.entries.iter().all(|entry| F::dst_valid(entry)) {
+                    Some(TeardownReason::DstStale)
+                } else if flow.entries.iter().any(|e| path::mtu::<F>(&e.dst) != e.mtu) {
+                    // By router advertisements and settings, which nobody announces.
+                    Some(TeardownReason::MtuChange)
+                } else {
+                    None
+                }
             }
         }
 
@@ -212,7 +240,9 @@ impl Flowtable {
             TeardownReason::Ruleset
         } else if ct.is_closed() {
             TeardownReason::Conntrack
-        } else if !cold.with(Valid) {
+        } else if let Some(reason) = cold.with(Stale) {
+            reason
+        } else if cold.is_v6() && !self.forwards(cold.entered) {
             TeardownReason::DstStale
         } else if !cold.is_current() {
             TeardownReason::PathChange

@@ -1,0 +1,207 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# Policy routing: where packets of a connection go may depend on marks, on what came before NAT,
+# and on the direction. No packet leaves by another way than without a flowtable.
+#
+#      cl                       rt                           sv
+#   eth0 10.0.1.2 ---- lan  10.0.1.1  wan  10.0.2.1 ---- eth0 10.0.2.2
+#   eth1 10.0.6.2 ---- lan2 10.0.6.1  wan2 10.0.4.1 ---- eth1 10.0.4.2
+#        fd00:1::2          fd00:1::1      fd00:2::1     mv0  10.0.2.3, on eth0
+#        fd00:6::2          fd00:6::1      fd00:4::1     lo   10.9.9.9, fd00:9::9
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.9.9.9 V6=fd00:9::9
+MASQ="chain post { type nat hook postrouting priority 100; oifname { wan, wan2 } masquerade; };"
+
+setup() {
+	local n
+	lan_wan || return
+	ip link add lan2 netns "$rt" type veth peer name eth1 netns "$cl" &&
+	ip link add wan2 netns "$rt" type veth peer name eth1 netns "$sv" || { fail "veth"; return 1; }
+	addr "$rt" lan2 10.0.6.1/24 fd00:6::1/64
+	addr "$rt" wan2 10.0.4.1/24 fd00:4::1/64
+	addr "$cl" eth1 10.0.6.2/24 fd00:6::2/64
+	addr "$sv" eth1 10.0.4.2/24 fd00:4::2/64
+	# its datagrams have these addresses whomever they are for
+	printf '%s\n' "addr add $V4/32 dev lo" "addr add $V6/128 dev lo nodad" \
+		"route add 10.0.2.1 dev eth0 src $V4" "route add 10.0.4.1 dev eth1 src $V4" | batch "$sv"
+	printf '%s\n' "route add $V4 via 10.0.2.2" "route add $V6 via fd00:2::2" | batch "$rt"
+	for n in all lan lan2 wan wan2; do at "$rt" sysctl -qw "net/ipv4/conf/$n/rp_filter=0"; done
+	for n in all eth0 eth1; do at "$cl" sysctl -qw "net/ipv4/conf/$n/rp_filter=0"; at "$sv" sysctl -qw "net/ipv4/conf/$n/rp_filter=0"; done
+	answers_by eth1
+	# what comes in where, on both sides
+	for n in "$cl" "$sv"; do
+		at "$n" nft -f - <<-END
+		table netdev seen {
+			counter eth0 { }
+			counter eth1 { }
+			chain a { type filter hook ingress device eth0 priority 0; meta l4proto { tcp, udp } meta ipsec missing counter name eth0; }
+			chain b { type filter hook ingress device eth1 priority 0; meta l4proto { tcp, udp } counter name eth1; }
+		}
+		END
+	done
+	serve "$sv"
+}
+# answers_by DEV: the server's way back to the client's networks, and to the router's addresses
+answers_by() {
+	local n=2
+	[ "$1" = eth0 ] || n=4
+	printf '%s\n' "route replace default via 10.0.$n.1 dev $1 src $V4" "route replace ::/0 via fd00:$n::1 dev $1 src $V6" | batch "$sv"
+}
+# by_mark FAMILY ROUTE...: packets with mark 100 go by a table with these routes
+by_mark() {
+	local f=$1 r; shift
+	at "$rt" ip "$f" rule del pref 100 2>/dev/null
+	at "$rt" ip "$f" route flush table 100 2>/dev/null
+	[ $# -gt 0 ] || return 0
+	for r in "$@"; do
+		# shellcheck disable=SC2086
+		ipn "$rt" "$f" route replace $r table 100
+	done
+	ipn "$rt" "$f" rule add pref 100 fwmark 100 lookup 100
+}
+# marks WHICH: a chain that gives the packets of WHICH the mark
+marks() { echo "chain mangle { type filter hook prerouting priority mangle; $1 meta mark set 100; };"; }
+# strayed NS DEV: packets that came in there
+strayed() { at "$1" nft list counter netdev seen "$2" | awk '$1 == "packets" { print $2 }'; }
+zero() { at "$cl" nft reset counters >/dev/null; at "$sv" nft reset counters >/dev/null; }
+fam() { [[ $1 = *:* ]] && echo -6 || echo -4; }
+
+out_by_mark() { # out_by_mark ADDRESS [NAT]: the table for marked packets has a default route only
+	local f gw=10.0.4.2
+	f=$(fam "$1")
+	[ "$f" = -4 ] || gw=fd00:4::2
+	by_mark "$f" "default via $gw dev wan2"
+	rules DEVS="lan, wan, wan2" NAT="$(marks "iifname lan") ${2:-}" || return
+	zero
+	bypass tcp "$1"
+	bypass udp "$1"
+	want_eq "packets by the other link" "$(strayed "$sv" eth0)" 0
+	by_mark "$f"
+}
+tcase    "IPv4: the client's packets are marked, masquerade" out_by_mark $V4 "$MASQ"
+tcase    "IPv4: the client's packets are marked"             out_by_mark $V4
+tcase -x "IPv6: the client's packets are marked"             out_by_mark $V6
+
+ct_mark() { # both directions have the connection's mark, and the table knows the client's network
+	by_mark -4 "default via 10.0.4.2 dev wan2" "10.0.1.0/24 dev lan"
+	rules DEVS="lan, wan, wan2" NAT="chain mangle { type filter hook prerouting priority mangle;
+		meta mark set ct mark; iifname lan ct state new meta mark set 100; ct mark set meta mark; }; $MASQ" || return
+	zero
+	bypass tcp $V4
+	bypass udp $V4
+	want_eq "packets by the other link" "$(strayed "$sv" eth0)" 0
+	by_mark -4
+}
+tcase "the mark of the connection, for both directions" ct_mark
+
+answers_marked() { # answers_marked ADDRESS: only answers are, and go back by another link
+	local f net=10.0.1.0/24 gw=10.0.6.2
+	f=$(fam "$1")
+	[ "$f" = -4 ] || net=fd00:1::/64 gw=fd00:6::2
+	answers_by eth0
+	by_mark "$f" "$net via $gw dev lan2"
+	rules DEVS="lan, lan2, wan" NAT="$(marks "iifname wan")" || return
+	zero
+	talk x "$cl" udp "$1" || return
+	# learned from packets of both directions, one after the other
+	busywait $((5000 * SLOW)) settled || fail "not fast: $FORWARDED of $ARRIVED packets in the forward chain"
+	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
+	counters_zero
+	say_ok x echo 300 500
+	counters
+	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
+	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
+	want_ge "answers by the marked link" "$(strayed "$cl" eth1)" 350
+	hush x
+	talk x "$cl" tcp "$1" || return
+	say_ok x echo 300000
+	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
+	hush x
+	by_mark "$f"
+	answers_by eth1
+}
+settled() { counters_zero; say_ok x echo 50 500; counters; [ "$FORWARDED" -le 4 ]; }
+tcase -x "IPv4: only the answers are marked" answers_marked $V4
+tcase -x "IPv6: only the answers are marked" answers_marked $V6
+
+one_rule() { # the same, while only packets of the client come to the rule that adds flows
+	answers_by eth0
+	by_mark -4 "10.0.1.0/24 via 10.0.6.2 dev lan2"
+	rules DEVS="lan, lan2, wan" NAT="$(marks "iifname wan")" MATCH="iifname lan" || return
+	zero
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 300 500
+	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
+	want_ge "answers by the marked link" "$(strayed "$cl" eth1)" 300
+	hush x
+	by_mark -4
+	answers_by eth1
+}
+tcase -x "only the answers are marked, and a rule for the client's packets" one_rule
+
+gateways() { # two of them on one link; marked packets go to the second one
+	local before
+	ipn "$sv" link add link eth0 name mv0 type macvlan mode bridge
+	ipn "$sv" link set mv0 up; ipn "$sv" addr add 10.0.2.3/32 dev mv0
+	at "$sv" sysctl -qw net/ipv4/conf/mv0/rp_filter=0 net/ipv4/conf/eth0/arp_ignore=1 net/ipv4/conf/mv0/arp_ignore=1
+	answers_by eth0
+	by_mark -4 "default via 10.0.2.3 dev wan"
+	rules NAT="$(marks "iifname lan")" || return
+	busywait 5000 at "$rt" ping -c1 -W1 -q 10.0.2.3 || fail "no second gateway"
+	before=$(ipn "$sv" -s -j link show mv0 | jq '.[0].stats64.rx.packets')
+	bypass udp $V4
+	want_ge "packets by the second gateway" $(($(ipn "$sv" -s -j link show mv0 | jq '.[0].stats64.rx.packets') - before)) 300
+	by_mark -4
+	ipn "$sv" link del mv0
+	answers_by eth1
+}
+tcase -x "another gateway on the same link" gateways
+
+changes() { # a rule for marks comes and goes while a stream flows
+	answers_by eth0
+	rules DEVS="lan, wan, wan2" NAT="$(marks "iifname lan")" || return
+	stream_start $V4 || return
+	zero
+	by_mark -4 "default via 10.0.4.2 dev wan2"
+	busywait $((2000 * SLOW)) by_eth1 || fail "the stream does not follow the rule"
+	fast_now
+	by_mark -4
+	busywait $((2000 * SLOW)) by_eth0 || fail "the stream does not come back"
+	fast_now
+	stream_end 1500 0
+	answers_by eth1
+}
+by_eth1() { zero; sleep 0.2; [ "$(strayed "$sv" eth1)" -ge 20 ] && [ "$(strayed "$sv" eth0)" -le 2 ]; }
+by_eth0() { zero; sleep 0.2; [ "$(strayed "$sv" eth0)" -ge 20 ] && [ "$(strayed "$sv" eth1)" -le 2 ]; }
+tcase "a rule for marks comes and goes" changes
+
+nat_before_ipsec() { # the policy is for what packets look like after masquerading
+	local n k=0x0102030405060708090a0b0c0d0e0f10
+	answers_by eth0
+	for n in "$rt" "$sv"; do
+		ipn "$n" xfrm state add src 10.0.2.1 dst 10.0.2.2 proto esp spi 0x201 mode tunnel enc 'cbc(aes)' $k auth 'hmac(sha1)' $k &&
+		ipn "$n" xfrm state add src 10.0.2.2 dst 10.0.2.1 proto esp spi 0x202 mode tunnel enc 'cbc(aes)' $k auth 'hmac(sha1)' $k ||
+			{ skip "no IPsec"; return; }
+	done
+	ipn "$rt" xfrm policy add src 10.0.2.1 dst $V4 dir out tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
+	ipn "$rt" xfrm policy add src $V4 dst 10.0.2.1 dir in tmpl src 10.0.2.2 dst 10.0.2.1 proto esp mode tunnel
+	ipn "$rt" xfrm policy add src $V4 dst 10.0.2.1 dir fwd tmpl src 10.0.2.2 dst 10.0.2.1 proto esp mode tunnel
+	ipn "$sv" xfrm policy add src $V4 dst 10.0.2.1 dir out tmpl src 10.0.2.2 dst 10.0.2.1 proto esp mode tunnel
+	ipn "$sv" xfrm policy add src 10.0.2.1 dst $V4 dir in tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
+	rules NAT="$MASQ" || return
+	zero
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 200 500
+	# packets that were decrypted come by once more, with a security path
+	want_eq "packets on the wire in clear" "$(strayed "$sv" eth0)" 0
+	hush x
+	for n in "$rt" "$sv"; do ipn "$n" xfrm policy flush; ipn "$n" xfrm state flush; done
+	answers_by eth1
+}
+tcase -x "masquerading comes before IPsec: nothing leaves in clear" nat_before_ipsec
+
+SETUP=setup
+run_cases "$@"
