@@ -99,6 +99,34 @@ answers_dropped() { # only the answers
 }
 tcase -x "a rule that drops the answers only" answers_dropped
 
+# A client's error about the answers comes to the rule that adds flows, and passes: no packet of the
+# stream has.
+errors() { # errors ADDRESS
+	local sport e
+	rules MATCH="meta l4proto { tcp, udp, icmp, icmpv6 }" || return
+	stream_start "$1" || return
+	fast_now
+	sport=$(ct_list -p udp --orig-port-dst 6000 | grep -o 'sport=[0-9]*' | head -n1 | cut -d= -f2)
+	insert udp dport 6000 counter drop
+	sleep 0.3
+	if [ "$1" = $V4 ]; then
+		e="IP(dst='$1')/ICMP(type=3, code=3)/IP(src='$1', dst='10.0.1.2')/UDP(sport=6000, dport=$sport)"
+	else
+		e="IPv6(dst='$1')/ICMPv6DestUnreach(code=4)/IPv6(src='$1', dst='fd00:1::2')/UDP(sport=6000, dport=$sport)"
+	fi
+	at "$sv" nft "table inet got { counter errors { }; chain in { type filter hook input priority 0; icmp type destination-unreachable counter name errors; icmpv6 type destination-unreachable counter name errors; }; }"
+	want_ok "errors" at "$cl" python3 -c "from scapy.all import *; send($e, count=5, inter=0.02, verbose=0)"
+	want_le "datagrams in 0.3 s after the errors" "$(received_in 0.3)" 2
+	want_ge "errors that passed the router" "$(at "$sv" nft list counter inet got errors | awk '$1 == "packets" { print $2 }')" 3
+	at "$sv" nft delete table inet got
+	want_ok "delete the rule" nft_rt flush chain inet t forward
+	want_ok "add the flow rule again" nft_rt add rule inet t forward meta l4proto udp flow add @f
+	busywait $((3000 * SLOW)) flowing || fail "the stream does not flow again"
+	stream_end 60000
+}
+tcase -x "IPv4: ICMP errors do not bring a dropped stream back" errors $V4
+tcase -x "IPv6: ICMP errors do not bring a dropped stream back" errors $V6
+
 disowned() { # no rule adds it any more
 	rules || return
 	stream_start $V4 || return
