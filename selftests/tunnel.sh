@@ -335,6 +335,91 @@ cleartext() { # answers of a flow that has to come through IPsec come without
 tcase -x "IPsec, cleartext answers are not forwarded, IPv4" cleartext 4
 tcase -x "IPsec, cleartext answers are not forwarded, IPv6" cleartext 6
 
+# What goes in and out of IPIP is protected by IPsec in transport mode: the outer packets of the tunnel.
+ipip_ipsec() {
+	local a=10.0.2.1 b=10.0.2.2 n in out
+	tun 2 ipip $V4OUT || return
+	no_ipsec
+	for n in "$rt" "$sv"; do
+		if [ "$n" = "$rt" ]; then out="src $a dst $b" in="src $b dst $a"; else out="src $b dst $a" in="src $a dst $b"; fi
+		printf '%s\n' \
+			"xfrm state add src $a dst $b proto esp spi 0x201 mode transport enc cbc(aes) ${KEY1:0:34} auth hmac(sha1) $KEY1" \
+			"xfrm state add src $b dst $a proto esp spi 0x202 mode transport enc cbc(aes) ${KEY2:0:34} auth hmac(sha1) $KEY2" \
+			"xfrm policy add $out proto 4 dir out tmpl $out proto esp mode transport" \
+			"xfrm policy add $in proto 4 dir in tmpl $in proto esp mode transport" >"$TMP/batch"
+		want_ok "IPsec" batch "$n" <"$TMP/batch" || return
+	done
+}
+# clear_counters: of cleartext in the tunnel that comes to the router, and of answers that come to the client
+clear_counters() {
+	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	at "$rt" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device wan priority -500; ip protocol 4 counter name got; }; }"
+}
+got() { at "$1" nft list counter "$2" clear got | awk '$1 == "packets" { print $2 }'; }
+forged_came() { [ $(($(got "$rt" netdev) - FORGED)) -ge 50 ]; }
+# forged_stop: 50 datagrams are answered in the clear, and none of these answers arrives
+forged_stop() {
+	local n
+	n=$(got "$cl" inet) FORGED=$(got "$rt" netdev)
+	say_ok x send 50
+	busywait $((3000 * SLOW)) forged_came || fail "of 50 answers in the clear, $(($(got "$rt" netdev) - FORGED)) came to the router"
+	sleep 0.1
+	want_eq "cleartext packets that were forwarded" $(($(got "$cl" inet) - n)) 0
+}
+# forged DEVS: answers in IPIP that has to come through IPsec come without
+forged() {
+	local before
+	ipip_ipsec || return
+	# (the tunnel is not watched: where a chain is, packets are not picked up below)
+	SEEN='' rules DEVS="$1" WATCH="lan" || return
+	before=$(esp_in)
+	talk x "$cl" udp $V4 || { no_ipsec; return; }
+	say_ok x echo 50
+	want_ge "ESP packets at the server" $(($(esp_in) - before)) 50
+	counters_zero
+	say_ok x echo 50
+	counters
+	if [[ $1 = *tun* ]]; then
+		want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
+	elif [ "$FT" = ours ]; then
+		want_ge "reason for being slow, times" "$(stat_get skip.tunnel_policy)" 50
+	fi
+	# the server's end does not encrypt any more, as somebody who made its packets up would not
+	ipn "$sv" xfrm policy deleteall dir out
+	clear_counters
+	forged_stop
+	hush x
+	at "$cl" nft delete table inet clear
+	no_ipsec
+}
+tcase -x "IPIP through IPsec, cleartext is not forwarded" forged "lan, wan"
+tcase -x "IPIP through IPsec, cleartext is not forwarded, the tunnel is listed as well" forged "lan, wan, tun"
+
+must_be_secure() { # a tunnel runs in the clear, then a policy says that what comes in it must not
+	local sel="src 10.0.2.2 dst 10.0.2.1"
+	tun 2 ipip $V4OUT || return
+	no_ipsec
+	rules || return
+	talk x "$cl" udp $V4 5000 --timeout 3 || return
+	say_ok x echo 50
+	offloaded_line udp 5000 || fail "not offloaded"
+	clear_counters
+	# shellcheck disable=SC2086
+	want_ok "policy" ipn "$rt" xfrm policy add $sel proto 4 dir in tmpl $sel proto esp mode transport
+	busywait $((4000 * SLOW)) in_vain || fail "packets in the clear are forwarded"
+	forged_stop
+	at "$rt" nft delete table netdev clear
+	no_ipsec
+	say_ok x drain
+	busywait $((4000 * SLOW)) say x echo 10 || fail "traffic does not come back"
+	[ "$FT" != ours ] || busywait $((4000 * SLOW)) echo_fast || fail "not fast again without the policy"
+	hush x
+	at "$cl" nft delete table inet clear
+}
+in_vain() { local a; a=$(got "$cl" inet); say_ok x send 10; sleep 0.2; [ "$(got "$cl" inet)" = "$a" ]; }
+echo_fast() { counters_zero; say x echo 20 >/dev/null; counters; [ "$FORWARDED" = 0 ]; }
+tcase -x "IPIP, an IPsec policy for what comes in is added under traffic" must_be_secure
+
 policy_added() { # a flow runs in the clear, then a policy says it must not
 	ipsec 4 || return
 	no_ipsec

@@ -170,7 +170,7 @@ impl Shape {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Would a device above the one where packets are picked up filter them?
+    /// Would a device above the one where packets are picked up filter them, or a tunnel?
     ///
     /// # Safety
     ///
@@ -184,7 +184,9 @@ impl Shape {
                 // SAFETY: By the contract of this function.
                 unsafe {
                     let dev = c::dev_get_by_index_rcu(net, *dev as i32);
-                    !dev.is_null() && c::nfo_dev_filters(dev)
+                    let tunnel = self.key.ports != 0;
+
+                    !dev.is_null() && (c::nfo_dev_filters(dev) || tunnel && c::nfo_dev_ipsec(dev))
                 }
             })
     }

@@ -6,7 +6,8 @@
 //! packets come in, with the encapsulations of all devices above it. What the devices in between
 //! would not let up is not to be picked up below them: the walk ends at a device that is down, and
 //! at a bridge that would not take packets from its port. Nor is what they would filter: the walk goes on
-//! from a device with programs, filters or chains at ingress, but where packets come in is no lower.
+//! from a device with programs, filters or chains at ingress, but where packets come in is no lower. The same
+//! holds for a tunnel if there are IPsec policies: only the stack knows which packets may be in one.
 
 use crate::{
     family::Family,
@@ -299,6 +300,9 @@ impl Walk {
                     ));
                     self.here.mac = [0; 6];
                     self.here.outside = self.here.depth;
+                    if c::nfo_dev_ipsec(below) {
+                        self.barred = Some(SkipReason::TunnelPolicy);
+                    }
                 }
                 // The lowest one, or a port of a switch: its packets come in there, out of the
                 // conduit's own encapsulation.

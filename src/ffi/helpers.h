@@ -106,6 +106,7 @@ u8 nfo_genmask_next(const struct net *net);
 int nfo_put_name(struct sk_buff *skb, int attr, const char *name);
 bool nfo_dev_listed(struct nft_flowtable *ft, const struct net_device *dev);
 bool nfo_dev_filters(const struct net_device *dev);
+bool nfo_dev_ipsec(const struct net_device *dev);
 struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);
 u32 nfo_netns_inum(const struct net *net);

@@ -3,6 +3,7 @@
 #include <linux/filter.h>
 #include <linux/netfilter.h>
 #include <net/tcx.h>
+#include <net/xfrm.h>
 
 #include "helpers.h"
 
@@ -41,4 +42,19 @@ static bool has_hooks(const struct net_device *dev)
 bool nfo_dev_filters(const struct net_device *dev)
 {
 	return has_programs(dev) || has_hooks(dev);
+}
+
+/* Might what comes to the host itself, like the outer packets of a tunnel, have to come through IPsec?
+ * As __xfrm_check_nopolicy() asks it before it looks at a packet.
+ */
+bool nfo_dev_ipsec(const struct net_device *dev)
+{
+#ifdef CONFIG_XFRM
+	const struct net *net = dev_net(dev);
+
+	return READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_IN]) ||
+	       READ_ONCE(net->xfrm.policy_default[XFRM_POLICY_IN]) != XFRM_USERPOLICY_ACCEPT;
+#else
+	return false;
+#endif
 }

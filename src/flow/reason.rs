@@ -179,6 +179,8 @@ reasons! {
         IngressFilter = "ingress_filter",
         /// A moment ago packets of the connection left by another route than the one that was found.
         RouteUnsettled = "route_unsettled",
+        /// Packets come in a tunnel, and there are IPsec policies; the tunnel itself is not listed.
+        TunnelPolicy = "tunnel_policy",
     }
 }
 
