@@ -102,6 +102,27 @@ full_size() { # the largest packet that fits, one that does not, an odd one
 }
 tcase "PPPoE, packets of the largest size"      full_size
 
+ppp0() { ipn "$rt" -s -j link show ppp0 | jq -r ".[0].stats64.$1"; }
+counted() { # counted RT-DEV SV-DEV DEVS: the PPP device knows of packets that went by it below
+	local n p b
+	session "$1" "$2" 78 || return
+	rules DEVS="$3" WATCH="lan, wan" || return
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 20 1000
+	offloaded_line udp 5000 || fail "the flow is not offloaded"
+	for n in rx tx; do
+		p=$(ppp0 $n.packets) b=$(ppp0 $n.bytes)
+		say_ok x echo 200 1000
+		p=$(($(ppp0 $n.packets) - p)) b=$(($(ppp0 $n.bytes) - b))
+		want_ge "$n: packets" $p 200; want_le "$n: packets" $p 210
+		want_ge "$n: bytes" $b $((200 * 1028)); want_le "$n: bytes" $b $((200 * 1028 + 2000))
+	done
+	hush x
+	hangup
+}
+tcase -x "the PPP device counts what is fast"          counted wan eth0 "lan, wan"
+tcase -x "the PPP device counts what is fast, in a VLAN" counted wan.7 eth0.7 "lan, wan"
+
 sqm() { # what shapes the line: a discipline on the PPP device, though the flowtable lists the port
 	local a
 	modprobe -qa sch_fq_codel sch_cake 2>/dev/null

@@ -491,5 +491,21 @@ bond() { # an active-backup bond on the LAN, one leg
 }
 tcase "bond, the bond device is listed"         bond "bond9, wan"
 
+# One device for all tunnels; each route says where its own one goes.
+external() {
+	untun
+	{ echo "link add tun mtu 1400 type gre external"; addr_lines tun 10.0.3.1/24 fd00:3::1/64; } | batch "$rt"
+	{ echo "link add tun mtu 1400 type gre local 10.0.2.2 remote 10.0.2.1 key 7"; addr_lines tun 10.0.3.2/24 fd00:3::2/64
+	echo "$BACK"; } | batch "$sv"
+	ipn "$rt" route replace $V4 encap ip id 7 dst 10.0.2.2 key dev tun 2>"$TMP/out" ||
+		{ ipn "$rt" route replace $V4 via 10.0.2.2; untun; skip "no encapsulation by routes: $(tail -n1 "$TMP/out")"; return; }
+	rules DEVS="lan, tun" || return
+	bypass tcp $V4
+	bypass udp $V4
+	ipn "$rt" route replace $V4 via 10.0.2.2
+	untun
+}
+tcase "external GRE, the route says where to"   external
+
 SETUP=setup
 run_cases "$@"

@@ -72,8 +72,7 @@ static void count_rx_vlan(struct net_device *dev, u32 bytes)
 }
 
 /* A packet of so many bytes has come up through the first of n devices; the last one, where the
- * list ends or the packet was picked up, has counted it. PPP devices keep their counters to
- * themselves. In softirq context, under RCU.
+ * list ends or the packet was picked up, has counted it. In softirq context, under RCU.
  */
 void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes)
 {
