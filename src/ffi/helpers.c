@@ -244,10 +244,10 @@ static bool same_gateway6(const struct rt6_info *a, const struct rt6_info *b)
 	return !(a->rt6i_flags & RTF_GATEWAY) || ipv6_addr_equal(&a->rt6i_gateway, &b->rt6i_gateway);
 }
 
-/* Do packets of one connection go the same way by both routes? */
+/* Does a packet with route @a go the same way as by @b? One that is bridged has no route of its own. */
 bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family)
 {
-	if (a == b)
+	if (!a || a == b || a->flags & DST_FAKE_RTABLE)
 		return true;
 	if (READ_ONCE(a->dev) != READ_ONCE(b->dev) || !dst_xfrm(a) != !dst_xfrm(b))
 		return false;
