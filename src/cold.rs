@@ -90,8 +90,9 @@ pub(crate) struct Cold {
     pub(crate) qos: [Qos; 2],
     /// When a packet of each direction last took the slow path, in `jiffies`.
     refreshed: [AtomicU32; 2],
-    /// `jiffies` (never 0) when a packet was first sent to a ruleset that has not agreed yet.
-    bounced: AtomicU32,
+    /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset that has not
+    /// agreed yet.
+    bounced: [AtomicU32; 2],
     /// The ruleset in force when a packet of each direction was last sent there.
     sent_to: [AtomicU32; 2],
     /// The ruleset in which a packet of either direction last came to the rule that adds the flow.
@@ -156,7 +157,7 @@ impl Cold {
             acct: ct.counters(),
             qos: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
-            bounced: AtomicU32::new(0),
+            bounced: Default::default(),
             sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
             kept: AtomicU32::new(generation),
             hash: key.hash(&ft.seed),
@@ -222,16 +223,20 @@ impl Cold {
 
         if due {
             self.refreshed[dir as usize].store(now, Ordering::Relaxed);
-            self.expect(now);
+            self.expect(dir, now);
         }
         due
     }
 
-    /// A packet is on its way through the ruleset. If it does not pass, [`Cold::is_disowned`].
-    fn expect(&self, now: u32) {
-        let _ = self
-            .bounced
-            .compare_exchange(0, now | 1, Ordering::Relaxed, Ordering::Relaxed);
+    /// A packet of direction `dir` is on its way through the ruleset. If it does not pass,
+    /// [`Cold::is_disowned`].
+    fn expect(&self, dir: Direction, now: u32) {
+        let _ = self.bounced[dir as usize].compare_exchange(
+            0,
+            now | 1,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Is it a flow of IPv6?
@@ -264,7 +269,7 @@ impl Cold {
     pub(crate) fn bounce(&self, dir: Direction, generation: u32, ds_field: u8) {
         self.qos[dir as usize].sent(ds_field);
         self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
-        self.expect(ffi::jiffies32());
+        self.expect(dir, ffi::jiffies32());
     }
 
     /// Do the bridges below let packets of direction `dir` up?
@@ -309,8 +314,11 @@ impl Cold {
     pub(crate) fn is_disowned(&self, now: u32) -> bool {
         const PATIENCE: u32 = 2 * ffi::HZ;
 
-        let since = self.bounced.load(Ordering::Relaxed);
-        since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
+        self.bounced.iter().any(|bounced| {
+            let since = bounced.load(Ordering::Relaxed);
+
+            since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
+        })
     }
 
     /// Do packets of direction `dir` that have this route go where the flow sends them? The route back
@@ -375,10 +383,9 @@ impl Cold {
         }
         struct Passed(Direction, u32);
         impl Visitor for Passed {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
                 flow.entries[self.0 as usize].agree(self.1);
-                flow.entries.iter().all(|entry| entry.agrees(self.1))
             }
         }
 
@@ -395,8 +402,9 @@ impl Cold {
         };
         let by_tos = self.nfproto == V4::NFPROTO && qos::is_by_tos(self.flowtable());
         self.with(Leave(dir, self.qos[dir as usize].passed(looks, by_tos)));
-        if self.kept.load(Ordering::Relaxed) == generation && self.with(Passed(dir, generation)) {
-            self.bounced.store(0, Ordering::Relaxed);
+        if self.kept.load(Ordering::Relaxed) == generation {
+            self.with(Passed(dir, generation));
+            self.bounced[dir as usize].store(0, Ordering::Relaxed);
         }
     }
 
