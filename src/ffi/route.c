@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Routes and neighbours, for Rust: what is an inline function or a macro in C. */
+#include <linux/etherdevice.h>
+#include <linux/if_arp.h>
+#include <net/ip.h>
+#include <net/ip6_fib.h>
+#include <net/ip6_route.h>
+#include <net/l3mdev.h>
+#include <net/lwtunnel.h>
+#include <net/neighbour.h>
+#include <net/xfrm.h>
+
+#include "helpers.h"
+
+bool nfo_dst_hold(struct dst_entry *dst)
+{
+	return dst_hold_safe(dst);
+}
+
+static struct dst_entry *route_input4(struct net_device *dev, const struct flowi4 *fl)
+{
+	struct dst_entry *dst = NULL;
+	struct sk_buff *skb;
+	struct iphdr *iph;
+	__be16 *ports;
+
+	/* Rules and multipath hashes look at the packet. */
+	skb = alloc_skb(sizeof(*iph) + 2 * sizeof(*ports), GFP_ATOMIC | __GFP_NOWARN);
+	if (!skb)
+		return NULL;
+	skb_reset_network_header(skb);
+	iph = skb_put_zero(skb, sizeof(*iph));
+	skb_set_transport_header(skb, skb->len);
+	ports = skb_put(skb, 2 * sizeof(*ports));
+	iph->version = 4;
+	iph->ihl = sizeof(*iph) / 4;
+	iph->tot_len = htons(skb->len);
+	iph->ttl = 64;
+	iph->protocol = fl->flowi4_proto;
+	iph->saddr = fl->saddr;
+	iph->daddr = fl->daddr;
+	ports[0] = fl->fl4_sport;
+	ports[1] = fl->fl4_dport;
+	skb->protocol = htons(ETH_P_IP);
+	skb->mark = fl->flowi4_mark;
+	skb->dev = dev;
+	if (!ip_route_input_noref(skb, fl->daddr, fl->saddr, fl->flowi4_dscp, dev)) {
+		dst = skb_dst(skb);
+		if (dst && !dst_hold_safe(dst))
+			dst = NULL;
+	}
+	kfree_skb(skb);
+	return dst;
+}
+
+/* The route of packets that come in at @dev, as the stack would find it. Under RCU. */
+struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 family)
+{
+	struct net_device *master = l3mdev_master_dev_rcu(dev);
+
+	/* Routing sees packets of a VRF as its own. */
+	if (master)
+		dev = master;
+	if (family == NFPROTO_IPV4)
+		return route_input4(dev, &fl->u.ip4);
+	fl->u.ip6.flowi6_iif = dev->ifindex;
+	return ip6_route_input_lookup(dev_net(dev), dev, &fl->u.ip6, NULL, RT6_LOOKUP_F_HAS_SADDR);
+}
+
+static bool same_gateway4(const struct rtable *a, const struct rtable *b)
+{
+	if (a->rt_gw_family != b->rt_gw_family)
+		return false;
+	if (a->rt_gw_family == AF_INET6)
+		return ipv6_addr_equal(&a->rt_gw6, &b->rt_gw6);
+	return a->rt_gw_family != AF_INET || a->rt_gw4 == b->rt_gw4;
+}
+
+static bool same_gateway6(const struct rt6_info *a, const struct rt6_info *b)
+{
+	if ((a->rt6i_flags ^ b->rt6i_flags) & RTF_GATEWAY)
+		return false;
+	return !(a->rt6i_flags & RTF_GATEWAY) || ipv6_addr_equal(&a->rt6i_gateway, &b->rt6i_gateway);
+}
+
+/* Does a packet with route @a go the same way as by @b? One that is bridged has no route of its own. */
+bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family)
+{
+	if (!a || a == b || a->flags & DST_FAKE_RTABLE)
+		return true;
+	if (READ_ONCE(a->dev) != READ_ONCE(b->dev) || !dst_xfrm(a) != !dst_xfrm(b))
+		return false;
+	if (dst_xfrm(a))
+		return true;
+	if (family == NFPROTO_IPV4)
+		return same_gateway4(dst_rtable(a), dst_rtable(b));
+	return same_gateway6(dst_rt6_info(a), dst_rt6_info(b));
+}
+
+/* Is a packet that is in the forward path by way of @in one that came in at this device? */
+bool nfo_came_in(const struct net_device *in, u32 ifindex)
+{
+	if (in->ifindex == ifindex)
+		return true;
+	return netif_is_l3_master(in) &&
+	       l3mdev_master_upper_ifindex_by_index_rcu(dev_net(in), ifindex) == in->ifindex;
+}
+
+/* The link-layer address that sent the frame; false if there is none. */
+bool nfo_skb_source(const struct sk_buff *skb, u8 *mac)
+{
+	if (!skb_mac_header_was_set(skb) || skb_mac_header_len(skb) < ETH_HLEN ||
+	    !skb->dev || skb->dev->type != ARPHRD_ETHER)
+		return false;
+	ether_addr_copy(mac, eth_hdr(skb)->h_source);
+	return true;
+}
+
+u32 nfo_dst_mtu(struct dst_entry *dst, u8 family)
+{
+	return family == NFPROTO_IPV4 ? ip_dst_mtu_maybe_forward(dst, true) :
+					ip6_dst_mtu_maybe_forward(dst, true);
+}
+
+bool nfo_dst_check(struct dst_entry *dst, u32 cookie)
+{
+	return dst_check(dst, cookie);
+}
+
+/* Are packets given to something else than the device of the route? An encapsulation that the
+ * device reads from the route is none of ours.
+ */
+bool nfo_dst_redirects(const struct dst_entry *dst)
+{
+	return lwtunnel_output_redirect(dst->lwtstate) || lwtunnel_input_redirect(dst->lwtstate) ||
+	       lwtunnel_xmit_redirect(dst->lwtstate);
+}
+
+/* ip6_forward() looks at this for each packet. Under RCU. */
+bool nfo_forwards6(struct net *net, u32 ifindex)
+{
+	const struct inet6_dev *idev;
+	struct net_device *dev;
+
+	if (READ_ONCE(net->ipv6.devconf_all->forwarding))
+		return true;
+	dev = dev_get_by_index_rcu(net, ifindex);
+	idev = dev ? __in6_dev_get(dev) : NULL;
+	return idev && READ_ONCE(idev->cnf.force_forwarding);
+}
+
+bool nfo_dst_xfrm(const struct dst_entry *dst)
+{
+	return dst_xfrm(dst);
+}
+
+u32 nfo_rt6_cookie(const struct dst_entry *dst)
+{
+	return rt6_get_cookie(dst_rt6_info(dst));
+}
+
+void nfo_neigh_put(struct neighbour *n)
+{
+	neigh_release(n);
+}
+
+/* Has the neighbour resolved, if it is not. */
+void nfo_neigh_resolve(struct neighbour *n)
+{
+	neigh_event_send(n, NULL);
+}
+
+/* The neighbour's link-layer address; false, and zeroes, if it is not known. */
+bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
+{
+	bool valid;
+
+	read_lock_bh(&n->lock);
+	valid = n->nud_state & NUD_VALID && n->dev->addr_len == ETH_ALEN;
+	if (valid)
+		ether_addr_copy(ha, n->ha);
+	else
+		eth_zero_addr(ha);
+	read_unlock_bh(&n->lock);
+	return valid;
+}
+
+/* What the forward path does before dst_output(), which takes the packet through IPsec. */
+void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff)
+{
+	struct net *net = dev_net(skb->dev);
+
+	if (family == NFPROTO_IPV4) {
+		memset(IPCB(skb), 0, sizeof(*IPCB(skb)));
+		IPCB(skb)->iif = skb->dev->ifindex;
+		IPCB(skb)->flags = IPSKB_FORWARDED;
+	} else {
+		memset(IP6CB(skb), 0, sizeof(*IP6CB(skb)));
+		IP6CB(skb)->iif = skb->dev->ifindex;
+		IP6CB(skb)->flags = IP6SKB_FORWARDED;
+	}
+	skb_set_transport_header(skb, skb_network_offset(skb) + thoff);
+	skb_clear_tstamp(skb);
+#ifdef CONFIG_NET_SWITCHDEV
+	skb->offload_fwd_mark = 0;
+#endif
+	skb_orphan(skb);
+	skb_dst_drop(skb);
+	skb_dst_set_noref(skb, dst);
+	dst_output(net, NULL, skb);
+}
