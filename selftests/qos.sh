@@ -206,7 +206,7 @@ bridge_metered() { # LAN is a bridge; of what comes in there
 	ipn "$rt" link set lan down
 	addr "$rt" lan 10.0.1.1/24 fd00:1::1/64
 	ipn "$cl" neigh flush dev eth0
-	busywait 5000 at "$cl" ping -c1 -W1 -q $V4 && busywait 5000 at "$cl" ping -c1 -W1 -q $V6 || fail "no connectivity any more"
+	busywait $((10000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 && busywait $((10000 * SLOW)) at "$cl" ping -c1 -W1 -q $V6 || fail "no connectivity any more"
 	return $rc
 }
 tcase -x "tc filter at the VLAN device's ingress sees every packet, the port is listed" vlan_metered slow tc "lan, wan"
