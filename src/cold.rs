@@ -326,7 +326,7 @@ impl Cold {
     ///
     /// # Safety
     ///
-    /// `dst` is the route of a packet of the flow.
+    /// `dst` is the route of a packet of the flow, or null.
     unsafe fn goes_by(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
         struct Goes(Direction, *const c::dst_entry);
         impl Visitor for Goes {
@@ -334,7 +334,7 @@ impl Cold {
             fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
                 let ours = flow.entries[self.0 as usize].dst.as_ptr();
 
-                // SAFETY: Both are valid, and of this family.
+                // SAFETY: Both are valid, if there are two, and of this family.
                 unsafe { c::nfo_same_way(self.1, ours, F::NFPROTO) }
             }
         }
@@ -365,7 +365,7 @@ impl Cold {
     ///
     /// # Safety
     ///
-    /// `dst` is the packet's route.
+    /// `dst` is the packet's route, or null.
     pub(crate) unsafe fn passed(&self, dir: Direction, looks: Looks, dst: *const c::dst_entry) {
         struct Learn;
         impl Visitor for Learn {

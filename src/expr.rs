@@ -13,7 +13,10 @@ use crate::{
     ct::Ct,
     entry::Flow,
     family::{Family, V4, V6},
-    ffi::c,
+    ffi::{
+        c,
+        skb, //
+    },
     flowtable::Flowtable,
     path,
     stats, //
@@ -104,18 +107,10 @@ unsafe fn offload<F: Family>(
         return Err(SkipReason::SctpState);
     }
     if proto == L4Proto::Tcp {
-        let mut header = c::nfo_tcp {
-            end: 0,
-            ack: 0,
-            flags: 0,
-        };
-
         // SAFETY: The packet is valid; `thoff` was found by nf_tables.
-        if !unsafe { c::nfo_skb_tcp(pkt.skb, pkt.thoff.into(), &mut header) }
-            || !ct.is_tcp_established()
-        {
-            return Err(SkipReason::TcpState);
-        }
+        let header = unsafe { skb::tcp(pkt.skb, pkt.thoff.into()) }
+            .filter(|_| ct.is_tcp_established())
+            .ok_or(SkipReason::TcpState)?;
         if header.flags & (tcp::FIN | tcp::RST) != 0 {
             return Err(SkipReason::TcpFinRst);
         }

@@ -124,13 +124,15 @@ bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4])
 	return !skb_copy_bits(skb, at, bytes, sizeof(*bytes));
 }
 
-/* Of a packet that leaves: where its transport header is, from data, and which one; or negative. */
-int nfo_skb_transport(const struct sk_buff *skb, u8 *proto)
+/* Of a packet in a hook of IPv4 or IPv6: where its transport header is, from data, and which one; or
+ * negative.
+ */
+int nfo_skb_transport(const struct sk_buff *skb, u8 family, u8 *proto)
 {
 	int at = skb_network_offset(skb);
 	__be16 frag;
 
-	if (skb->protocol == htons(ETH_P_IP)) {
+	if (family == NFPROTO_IPV4) {
 		*proto = ip_hdr(skb)->protocol;
 		return at + ip_hdrlen(skb);
 	}

@@ -59,6 +59,22 @@ pub(crate) unsafe fn route(skb: *const c::sk_buff) -> *mut c::dst_entry {
     (refdst & !DST_NOREF) as *mut c::dst_entry
 }
 
+/// What a TCP packet says with its header at `thoff`; [`None`] if there is no whole one.
+///
+/// # Safety
+///
+/// `skb` must be valid.
+pub(crate) unsafe fn tcp(skb: *const c::sk_buff, thoff: u32) -> Option<c::nfo_tcp> {
+    let mut tcp = c::nfo_tcp {
+        end: 0,
+        ack: 0,
+        flags: 0,
+    };
+
+    // SAFETY: The caller vouches for the packet.
+    unsafe { c::nfo_skb_tcp(skb, thoff, &mut tcp) }.then_some(tcp)
+}
+
 macro_rules! field {
     ($self:ident, $($f:tt)+) => {
         (*$self.0.as_ptr()).$($f)+

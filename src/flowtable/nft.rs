@@ -48,7 +48,7 @@ use nft_flow::{
 pub(super) unsafe extern "C" fn passed(
     ft: *mut kernel::ffi::c_void,
     skb: *mut c::sk_buff,
-    _state: *const c::nf_hook_state,
+    state: *const c::nf_hook_state,
 ) -> c_uint {
     // SAFETY: Netfilter passes what `watch` has registered, which lives until a grace period after
     // it was unregistered, and a packet that keeps its conntrack entry; RCU is held.
@@ -57,7 +57,7 @@ pub(super) unsafe extern "C" fn passed(
 
         if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
             if let Some(flow) = ft.find(ct) {
-                passed_of(flow, dir, skb);
+                passed_of(flow, dir, skb, (*state).pf);
             }
         }
     }
@@ -70,24 +70,22 @@ pub(super) unsafe extern "C" fn passed(
 ///
 /// As for [`passed`].
 #[cold]
-unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff) {
+unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family: u8) {
     const TCP: u8 = L4Proto::Tcp.number();
     let mut proto = 0;
-    let mut tcp = c::nfo_tcp {
-        end: 0,
-        ack: 0,
-        flags: 0,
-    };
 
-    // SAFETY: A packet that leaves has its headers and a route.
+    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid, if it
+    // has one.
     unsafe {
-        let thoff = c::nfo_skb_transport(packet, &mut proto);
+        let thoff = c::nfo_skb_transport(packet, family, &mut proto);
 
         if thoff < 0 || Ct::is_error(packet, proto) {
             return;
         }
-        if proto == TCP && c::nfo_skb_tcp(packet, thoff as u32, &mut tcp) {
-            flow.went_by(dir, &tcp);
+        if proto == TCP {
+            if let Some(tcp) = skb::tcp(packet, thoff as u32) {
+                flow.went_by(dir, &tcp);
+            }
         }
         flow.passed(dir, Looks::of(packet), skb::route(packet));
     }
