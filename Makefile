@@ -9,7 +9,7 @@ VM := selftests/vm
 DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
-.PHONY: all modules modules_install install uninstall demo test check-host check-uml check-stock check-arm64 check-vfio check-debug \
+.PHONY: all modules modules_install install uninstall demo test test-all check-host check-uml check-stock check-arm64 check-vfio check-debug \
 	vm uml fuzz fmt clippy doctor clean distclean help
 
 all: modules
@@ -22,9 +22,17 @@ modules:
 demo:
 	@$(VM)/run-lane stock -t 1800 selftests/demo.sh
 
-## test               everything that proves the project: host tests, uml lane, stock lane
+## test               what proves the project, in under an hour: host tests, uml lane, stock lane. Without KVM the
+##                      stock lane is emulated and runs the choice of cases in selftests/vm/quick
+## test-all           the same with every case on every lane, KVM or not, and the debug kernels: some hours
+test: export KSFT_QUICK ?= emulated
 test:
 	@$(VM)/check host uml stock
+
+test-all: export KSFT_QUICK :=
+test-all: export TIMEOUT ?= 86400
+test-all:
+	@$(VM)/check host uml stock debug lockdep
 
 ## check-host         cargo test, loom, clippy, formatting, shellcheck
 ## check-uml          kselftests in User Mode Linux (fast)

@@ -8,7 +8,8 @@
 #   FT=intree   the kernel's own nf_flow_table_inet.ko + nft_flow_offload.ko
 #   FT=none     no flowtable at all: every case that claims a bypass must fail
 #
-# Arguments of a test: patterns (grep -E) of the cases to run; -l lists them.
+# Arguments of a test: patterns (grep -E) of the cases to run; -l lists them. With KSFT_TIMES=1 each case
+# says how long it took.
 # shellcheck shell=bash disable=SC2034
 
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
@@ -59,7 +60,7 @@ tcase() {
 }
 
 run_cases() {
-	local i n=0 bad=0 keep want=() pat=${1:-.}
+	local i n=0 bad=0 keep t0 want=() pat=${1:-.}
 	if [ "$pat" = -l ]; then printf '%s\n' "${DESC[@]}"; exit 0; fi
 	shift $(($# ? 1 : 0))
 	for i in "$@"; do pat+="|$i"; done
@@ -86,7 +87,7 @@ run_cases() {
 		echo "Bail out! $SETUP failed"; exit 1
 	fi
 	for i in $((${#DESC[@]} - 2)) "${want[@]}" $((${#DESC[@]} - 1)); do
-		n=$((n + 1)) RET=0 NOTE=
+		n=$((n + 1)) RET=0 NOTE= t0=$(now_ms)
 		if [[ ${KIND[i]} = *o* && $FT != ours ]]; then
 			skip "about our module"
 		else
@@ -98,6 +99,7 @@ run_cases() {
 				PIDS=("${PIDS[@]:0:keep}")
 			fi
 		fi
+		[ -z "${KSFT_TIMES:-}" ] || note "$(($(now_ms) - t0)) ms"
 		case $RET in
 		0) echo "ok $n ${DESC[i]}" ;;
 		4) echo "ok $n ${DESC[i]} # SKIP $NOTE" ;;

@@ -9,6 +9,7 @@
 #   FT=intree        with the kernel's C modules instead of ours
 #   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of selftests/vm/quick only, on
 #                    uml every test, but of those that are named there the given cases
+#   KSFT_QUICK=emulated   the choice on emulated machines only
 #   KSFT_SHARD=.K-N  of all tests, those that fall to guest K of N
 #   KSFT_TIMEOUT=S   seconds per test (default: timeout= in settings; x5 with the debug kernel)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,7 +44,7 @@ list_tests() {
 }
 loaded() { grep -q "^$1 " /proc/modules; }
 taint() { cat /proc/sys/kernel/tainted; }
-# The address range of our module: leak reports name functions only while it is loaded.
+# The address range of our module: leak reports do not name its functions once it is unloaded.
 module_range() { awk '$1 == "nft_offload" { print $6, $2 }' /proc/modules; }
 
 # unload MODULE...: a namespace that is still being dismantled may hold the module for a moment.
@@ -126,15 +127,12 @@ one() {
 		[ -n "$why" ] || why="left network namespaces behind: $left"
 		for m in $left; do ip netns del "$m" 2>/dev/null; done
 	fi
-	if [ "$LANE" = debug ] && [ "$FT" = ours ]; then
-		range=$(module_range)
-		leaks "$range" >"$log.leaks"
-	fi
+	if [ "$LANE" = debug ] && [ "$FT" = ours ]; then range=$(module_range); fi
 	if ! unload "${ours[@]}"; then
 		[ -n "$why" ] || why="the module cannot be unloaded: $(tail -1 "$logs/.rmmod")"
-	elif [ -n "$range" ]; then
-		leaks "$range" >>"$log.leaks"
 	fi
+	# Once, after the module: each look takes six seconds.
+	if [ -n "$range" ]; then leaks "$range" >"$log.leaks"; fi
 	if [ -s "$log.leaks" ] && [ -z "$why" ]; then
 		why="leaked $(grep -c '^unreferenced' "$log.leaks") allocations, see $log.leaks"
 	fi
@@ -176,6 +174,9 @@ check() {
 
 # quick [TEST]: what CI runs on this lane: lines of test and pattern of its cases; those of TEST.
 quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/vm/quick"; }
+
+# UML is no emulation, and checking kernels are asked for by name.
+case ${KSFT_QUICK:-}:$LANE in emulated:stock|emulated:arm64) ;; emulated:*) KSFT_QUICK= ;; esac
 
 tests=() args=()
 # named NAME: the tests that one word of T means
