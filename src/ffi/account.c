@@ -2,14 +2,29 @@
 /* Traffic of a flowtable, and the kernel's counters that it belongs into. */
 #include <linux/if_vlan.h>
 #include <linux/percpu.h>
+#include <linux/u64_stats_sync.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
 
 #include "helpers.h"
 
+/* What Rust adds to comes first. With 32 bits others may see half of a sum. */
+struct nfo_traffic_cpu {
+	struct nfo_traffic	traffic;
+	struct u64_stats_sync	syncp;
+};
+
 struct nfo_traffic __percpu *nfo_traffic_alloc(void)
 {
-	return alloc_percpu_gfp(struct nfo_traffic, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	struct nfo_traffic_cpu __percpu *all;
+	int cpu;
+
+	all = alloc_percpu_gfp(struct nfo_traffic_cpu, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!all)
+		return NULL;
+	for_each_possible_cpu(cpu)
+		u64_stats_init(&per_cpu_ptr(all, cpu)->syncp);
+	return &all->traffic;
 }
 
 void nfo_traffic_free(struct nfo_traffic __percpu *traffic)
@@ -20,29 +35,42 @@ void nfo_traffic_free(struct nfo_traffic __percpu *traffic)
 /* For each forwarded packet, where Rust has no access to per-CPU data. */
 void nfo_traffic_add(struct nfo_traffic __percpu *traffic, bool v6, u32 bytes)
 {
-	struct nfo_traffic *t = this_cpu_ptr(traffic);
+#if BITS_PER_LONG == 64
+	this_cpu_inc(traffic->family[v6].packets);
+	this_cpu_add(traffic->family[v6].bytes, bytes);
+#else
+	struct nfo_traffic_cpu *t = this_cpu_ptr((struct nfo_traffic_cpu __percpu *)traffic);
 
-	t->family[v6].packets++;
-	t->family[v6].bytes += bytes;
+	u64_stats_update_begin(&t->syncp);
+	t->traffic.family[v6].packets++;
+	t->traffic.family[v6].bytes += bytes;
+	u64_stats_update_end(&t->syncp);
+#endif
 }
 
 void nfo_traffic_sum(const struct nfo_traffic __percpu *traffic, struct nfo_traffic *sum)
 {
+	const struct nfo_traffic_cpu __percpu *all = (const struct nfo_traffic_cpu __percpu *)traffic;
 	int cpu, i;
 
 	memset(sum, 0, sizeof(*sum));
 	for_each_possible_cpu(cpu) {
-		const struct nfo_traffic *t = per_cpu_ptr(traffic, cpu);
+		const struct nfo_traffic_cpu *t = per_cpu_ptr(all, cpu);
+		struct nfo_traffic now;
+		unsigned int start;
 
+		do {
+			start = u64_stats_fetch_begin(&t->syncp);
+			now = t->traffic;
+		} while (u64_stats_fetch_retry(&t->syncp, start));
 		for (i = 0; i < ARRAY_SIZE(sum->family); i++) {
-			sum->family[i].packets += t->family[i].packets;
-			sum->family[i].bytes += t->family[i].bytes;
+			sum->family[i].packets += now.family[i].packets;
+			sum->family[i].bytes += now.family[i].bytes;
 		}
 	}
 }
 
-/* What ip_rcv(), ip_forward() and ip_output() count of a forwarded packet. */
-void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
+static void mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
 {
 	if (!v6) {
 		IP_ADD_STATS(net, IPSTATS_MIB_INPKTS, packets);
@@ -57,6 +85,17 @@ void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
 		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_OUTPKTS, packets);
 		IP6_ADD_STATS(net, NULL, IPSTATS_MIB_OUTOCTETS, bytes);
 	}
+}
+
+/* What ip_rcv(), ip_forward() and ip_output() count of a forwarded packet. A namespace that ends frees
+ * its counters, maybe before its flowtables, but a grace period after check_net() has become false.
+ */
+void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
+{
+	rcu_read_lock();
+	if (check_net(net))
+		mib_add(net, v6, packets, bytes);
+	rcu_read_unlock();
 }
 
 static void count_rx_vlan(struct net_device *dev, u32 bytes)
