@@ -96,6 +96,11 @@ bpf_xdp_nft_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
 		opts->error = -EINVAL;
 		return NULL;
 	}
+	/* Another program may run on this CPU before this one has used its answer. */
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		opts->error = -EOPNOTSUPP;
+		return NULL;
+	}
 	switch (fib_tuple->family) {
 	case AF_INET:
 		key.family = NFPROTO_IPV4;
