@@ -337,8 +337,13 @@ impl Family {
         version: u32,
         ops: &'static [Op],
     ) -> Self {
-        /// `netnsok`, and `parallel_ops`: the operations take their own locks.
-        const FLAGS: u8 = 1 << 0 | 1 << 1;
+        /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first bit
+        /// fields of their byte.
+        const FLAGS: u8 = if cfg!(target_endian = "big") {
+            1 << 7 | 1 << 6
+        } else {
+            1 << 0 | 1 << 1
+        };
 
         // SAFETY: All zeroes is a valid value: no operations, and no name.
         let mut family = unsafe { MaybeUninit::<c::genl_family>::zeroed().assume_init() };
