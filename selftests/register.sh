@@ -58,6 +58,24 @@ for f in ip ip6 inet; do
 	tcase -o "nft add flowtable loads the module, table $f" autoload $f
 done
 
+at_once() { # whichever is first, flowtables are those of ours
+	local i
+	have_intree || return
+	for i in 1 2 3 4 5 6 7 8; do
+		clean
+		want_ok "unload" unload
+		unload_intree
+		modprobe nf_flow_table_inet & modprobe -q nft_flow_offload &
+		want_ok "load" load_ours
+		wait
+		rules || return
+		want_eq "flowtables of ours" "$(grep -c 'table t flowtable f' $DEBUGFS/flowtables)" 1
+	done
+	clean
+	want_ok "unload the in-tree modules" unload_intree
+}
+tcase -o "both modules are loaded at the same time" at_once
+
 twice() { want_err "insmod" "File exists" insmod "${NFT_OFFLOAD_KO:-$(modinfo -n nft_offload)}"; }
 tcase -o "loading it twice is refused" twice
 

@@ -415,18 +415,45 @@ void nfo_table_free_rcu(void *p, size_t size)
 	call_rcu(&tail->rcu, nfo_table_free_cb);
 }
 
-/* Move the newest entry of a list to its front. The newest is at the tail, so that its successor
- * is the list's head, which nobody exports.
- */
-void nfo_list_to_front(struct list_head *entry)
+static struct list_head *nfo_successor(const struct list_head *entry)
 {
-	struct list_head *head;
+	struct list_head *next;
 
 	nfnl_lock(NFNL_SUBSYS_NFTABLES);
-	head = entry->next;
-	if (head->next != entry) {
-		list_del_rcu(entry);
-		list_add_rcu(entry, head);
+	next = entry->next;
+	nfnl_unlock(NFNL_SUBSYS_NFTABLES);
+	return next;
+}
+
+/* Register flowtable types in front of others: nf_tables takes the first one of a family. It puts a
+ * new one at the end of its list, whose head it does not export; the head is what comes after. Unless
+ * another module registers its types at this moment: then not all of ours find the same there.
+ */
+void nfo_types_register(struct nf_flowtable_type *types, u32 n)
+{
+	struct list_head *head;
+	bool sure;
+	u32 i;
+
+	do {
+		sure = true;
+		head = NULL;
+		for (i = 0; i < n; i++) {
+			struct list_head *next;
+
+			nft_register_flowtable_type(&types[i]);
+			next = nfo_successor(&types[i].list);
+			sure &= !i || next == head;
+			head = next;
+		}
+		for (i = 0; !sure && i < n; i++)
+			nft_unregister_flowtable_type(&types[i]);
+	} while (!sure);
+
+	nfnl_lock(NFNL_SUBSYS_NFTABLES);
+	for (i = 0; i < n; i++) {
+		list_del_rcu(&types[i].list);
+		list_add_rcu(&types[i].list, head);
 	}
 	nfnl_unlock(NFNL_SUBSYS_NFTABLES);
 }

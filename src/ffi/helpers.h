@@ -193,7 +193,7 @@ int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info);
 u32 nfo_dev_ifindex(struct net *net, const char *name);
 bool nfo_dev_exists(struct net *net, u32 ifindex);
 
-void nfo_list_to_front(struct list_head *entry);
+void nfo_types_register(struct nf_flowtable_type *types, u32 n);
 
 bool nfo_region_claim(phys_addr_t start, resource_size_t size);
 void nfo_region_release(phys_addr_t start, resource_size_t size);

@@ -194,6 +194,7 @@ unsafe extern "C" fn setup(
 }
 
 /// A type that C links into its list.
+#[repr(transparent)]
 pub(super) struct Type(pub(super) UnsafeCell<c::nf_flowtable_type>);
 
 // SAFETY: C serialises what it does with registered types.
@@ -251,15 +252,12 @@ impl Registration {
     /// Registers the flowtable types, in front of those of nf_flow_table_inet if that is loaded.
     pub(crate) fn new(module: &'static ThisModule) -> Self {
         for ty in &TYPES {
-            let ty = ty.0.get();
-
             // SAFETY: The type is static, and not registered yet.
-            unsafe {
-                (*ty).owner = module.as_ptr().cast();
-                c::nft_register_flowtable_type(ty);
-                // nf_tables takes the first one of a family.
-                c::nfo_list_to_front(&raw mut (*ty).list);
-            }
+            unsafe { (*ty.0.get()).owner = module.as_ptr().cast() };
+        }
+        // SAFETY: As above. C may change what is in a cell, and a cell is laid out as what is in it.
+        unsafe {
+            c::nfo_types_register(TYPES.as_ptr().cast_mut().cast(), TYPES.len() as u32);
         }
         Self(())
     }
