@@ -319,5 +319,23 @@ netns_gone() { # the router disappears in the middle of it; always the last case
 peer_gone() { ! ipn "$cl" link show eth0; }
 tcase "namespace deleted under traffic" netns_gone
 
+bridge_module() { # is not held when no flow passes a bridge any more
+	unloadable bridge || modprobe -q bridge && unloadable bridge || { skip "bridge is built in"; return; }
+	! unloadable br_netfilter || rmmod br_netfilter
+	ipn "$rt" addr flush dev lan
+	ipn "$rt" link add br0 type bridge
+	ipn "$rt" link set br0 address "$(mac "$rt" lan)"
+	ipn "$rt" link set lan master br0
+	addr "$rt" br0 10.0.1.1/24 fd00:1::1/64
+	rules "DEVS=lan, wan" || return
+	BYTES=300000 bypass tcp $V4
+	want_ge "references" "$(cat /sys/module/bridge/refcnt)" 1
+	forget
+	ipn "$rt" link del br0
+	addr "$rt" lan 10.0.1.1/24 fd00:1::1/64
+	busywait $((5000 * SLOW)) rmmod bridge || fail "bridge cannot be unloaded: $(cat /sys/module/bridge/refcnt) references"
+}
+tcase -o "the bridge module can be unloaded after the last bridged flow" bridge_module
+
 SETUP=setup
 run_cases "$@"

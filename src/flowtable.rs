@@ -44,6 +44,7 @@ use crate::{
     offload::Tier,
     shape::{
         self,
+        Numbers,
         Shape, //
     },
     stats,
@@ -83,6 +84,7 @@ use nft_flow::{
     key::{
         AddrKey,
         Key,
+        PortId,
         Seed, //
     },
     reason::{
@@ -92,7 +94,8 @@ use nft_flow::{
     table::{
         Table,
         Writer, //
-    }, //
+    },
+    turn::Turn, //
 };
 use tables::{
     guarded_buckets,
@@ -148,6 +151,8 @@ pub(crate) struct Flowtable {
     rulesets: NonNull<c::netns_nftables>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     shaped: AtomicUsize,
+    /// How many of them have to do with bridges.
+    gated: AtomicUsize,
     nf: NonNull<c::nf_flowtable>,
     /// What the fast path has forwarded.
     pub(crate) traffic: Traffic,
@@ -165,6 +170,8 @@ pub(crate) struct Flowtable {
     /// Sees the packets that have passed the ruleset.
     passed: Opaque<c::nf_hook_ops>,
     #[pin]
+    numbers: Numbers,
+    #[pin]
     inner: SpinLock<Inner>,
 }
 
@@ -174,10 +181,10 @@ pub(crate) struct Inner {
     pub(crate) w6: Writer<Entry<V6>>,
     pub(crate) shapes: Writer<Shape>,
     cts: Writer<Cold>,
-    /// The number of the next shape.
-    pub(crate) next_shape: u32,
-    /// All numbers were given out once: some may be in use.
-    pub(crate) shapes_wrapped: bool,
+    /// Numbers of shapes.
+    pub(crate) turn: Turn,
+    /// Shapes that have to do with bridges.
+    pub(crate) gated: usize,
     wheel: Wheel,
     closing: bool,
     /// Traffic that the network namespace's statistics have.
@@ -234,8 +241,8 @@ impl Flowtable {
             w6,
             shapes: ws,
             cts: wc,
-            next_shape: 0,
-            shapes_wrapped: false,
+            turn: Turn::new(PortId::MAX_INTERNED),
+            gated: 0,
             wheel: Wheel::new(tick()),
             closing: false,
             told: traffic::NONE,
@@ -248,6 +255,7 @@ impl Flowtable {
             cts,
             rulesets,
             shaped: AtomicUsize::new(0),
+            gated: AtomicUsize::new(0),
             nf,
             traffic,
             dead: AtomicPtr::new(ptr::null_mut()),
@@ -256,6 +264,7 @@ impl Flowtable {
             alerted: AtomicBool::new(false),
             hw,
             passed: Opaque::uninit(),
+            numbers <- Numbers::new(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
         // Cannot fail: the memory is there.
@@ -529,7 +538,7 @@ impl Flowtable {
     pub(crate) fn alert(&self) {
         const SOON: usize = (HZ / 10) as usize;
 
-        if self.has_shapes() && !self.alerted.swap(true, Ordering::Relaxed) {
+        if self.has_gates() && !self.alerted.swap(true, Ordering::Relaxed) {
             // SAFETY: As above.
             unsafe { c::nfo_gc_kick(self.nf.as_ptr(), SOON) };
         }
@@ -561,6 +570,23 @@ impl Flowtable {
         self.shaped.load(Ordering::Relaxed) != 0
     }
 
+    /// Do packets of flows pass bridges?
+    fn has_gates(&self) -> bool {
+        self.gated.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says to packets and the worker which shapes there are, if that has changed.
+    fn tell_shapes(&self, inner: &Inner) {
+        for (told, now) in [
+            (&self.shaped, inner.shapes.len()),
+            (&self.gated, inner.gated),
+        ] {
+            if told.load(Ordering::Relaxed) != now {
+                told.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
     pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
         if input.layer.tunnel.is_none() && !input.has_frame_shape() {
@@ -569,9 +595,9 @@ impl Flowtable {
         let mut reserve = shape::Reserve::new(input)?;
 
         let shape = self.locked(|inner| {
-            let shape = shape::intern(inner, input, &mut reserve);
+            let shape = shape::intern(inner, &self.numbers, input, &mut reserve);
 
-            self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
+            self.tell_shapes(inner);
             shape
         })?;
         // SAFETY: A use of it is ours, if there is one.
@@ -589,8 +615,8 @@ impl Flowtable {
     fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
         for shape in shapes.into_iter().flatten() {
             // SAFETY: Counted by `intern`, and given back once.
-            unsafe { shape::release(inner, shape) };
+            unsafe { shape::release(inner, &self.numbers, shape) };
         }
-        self.shaped.store(inner.shapes.len(), Ordering::Relaxed);
+        self.tell_shapes(inner);
     }
 }

@@ -141,6 +141,7 @@ impl Registration {
             })?;
             // Cannot fail.
             c::register_netevent_notifier(NETEVENT.0.get());
+            c::nfo_bridge_register();
         }
         Ok(Self(()))
     }
@@ -153,7 +154,7 @@ impl Drop for Registration {
             c::unregister_netevent_notifier(NETEVENT.0.get());
             c::unregister_netdevice_notifier(NETDEV.0.get());
             c::nfo_switchdev_unregister(SWITCHDEV.0.get());
-            c::nfo_bridge_forget();
+            c::nfo_bridge_unregister();
         }
     }
 }

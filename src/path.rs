@@ -246,7 +246,7 @@ pub(crate) unsafe fn is_current<F: Family>(
             // Nobody knows how they come in but they themselves.
             return shape.is_none_or(|shape| {
                 let shape = shape.as_ref();
-                shape.is_open() && !shape.is_filtered(ft.net())
+                shape.may_be_open() && !shape.is_filtered(ft.net())
             });
         }
         let walk = walk::down::<F>(dev, Station::Neigh(neigh), ft.nft());
@@ -266,7 +266,7 @@ pub(crate) unsafe fn is_current<F: Family>(
 
         same || matches!(end, End::Unknown | End::NoNeigh)
             && shape.is_none_or(|shape| {
-                shape.as_ref().is_open() && entry.idle(ffi::jiffies32()) > SILENT
+                shape.as_ref().may_be_open() && entry.idle(ffi::jiffies32()) > SILENT
             })
     }
 }

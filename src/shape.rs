@@ -33,7 +33,10 @@ use core::{
         Ordering, //
     }, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
 use nft_flow::{
     encap::{
         self,
@@ -47,10 +50,10 @@ use nft_flow::{
     reason::SkipReason,
     table::{
         Cursor,
-        InsertError,
         Item,
         Visit, //
-    }, //
+    },
+    turn::Turn, //
 };
 
 /// A shape.
@@ -72,7 +75,7 @@ pub(crate) struct Shape {
     around: [u8; MAX_DEVICES],
     /// Bridges that the packets pass.
     gates: [Option<Gate>; MAX_GATES],
-    /// The bridges take them. Assumed of a new shape, until the worker has asked.
+    /// The bridges take them, as far as they have been asked.
     open: AtomicBool,
     asked: AtomicBool,
     /// The spanning tree's part in that.
@@ -165,6 +168,11 @@ impl Shape {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Would they, unless the bridges have yet to be asked?
+    pub(crate) fn may_be_open(&self) -> bool {
+        self.is_open() || !self.is_known()
+    }
+
     /// Have the bridges been asked?
     pub(crate) fn is_known(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
@@ -201,7 +209,12 @@ impl Shape {
             self.forwarded.store(open, Ordering::Relaxed);
             self.asked.store(true, Ordering::Relaxed);
         }
-        self.open.store(open, Ordering::Relaxed);
+        self.open.store(open && self.is_known(), Ordering::Relaxed);
+    }
+
+    /// Do its packets pass a bridge?
+    fn is_gated(&self) -> bool {
+        self.gates[0].is_some()
     }
 
     fn has_same_way(&self, other: &Self) -> bool {
@@ -223,40 +236,68 @@ pub(crate) fn look_again(
         // SAFETY: In the table, hence valid; the lock is held.
         let shape = unsafe { shape.as_ref() };
 
-        if shape.gates[0].is_some() {
+        if shape.is_gated() {
             shape.look_again(net, rtnl);
         }
         Visit::Keep
     })
 }
 
-/// A number that no shape has. They are given out in turn.
-fn free_number(inner: &mut Inner) -> Option<PortId> {
-    const TRIES: usize = 16;
+/// The numbers of shapes: which are in use.
+///
+/// # Invariants
+///
+/// Initialised, until it is dropped.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Numbers {
+    #[pin]
+    ida: Opaque<c::ida>,
+}
 
-    for _ in 0..TRIES {
-        let Some(port) = PortId::from_interned(inner.next_shape) else {
-            inner.next_shape = 0;
-            inner.shapes_wrapped = true;
-            continue;
-        };
-        let mut taken = false;
+// SAFETY: C has a lock in it.
+unsafe impl Send for Numbers {}
+// SAFETY: As above.
+unsafe impl Sync for Numbers {}
 
-        inner.next_shape += 1;
-        if inner.shapes_wrapped {
-            inner
-                .shapes
-                .visit(&mut Cursor::default(), usize::MAX, |shape| {
-                    // SAFETY: In the table, hence valid; the lock is held.
-                    taken |= unsafe { shape.as_ref() }.port == port;
-                    Visit::Keep
-                });
-        }
-        if !taken {
-            return Some(port);
+impl Numbers {
+    /// None is in use.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: The slot is ours, and pinned.
+            ida <- Opaque::ffi_init(|ida| unsafe { c::nfo_numbers_init(ida) }),
+        })
+    }
+
+    /// Takes the next one.
+    fn take(&self, turn: &mut Turn) -> Result<PortId, SkipReason> {
+        let number = turn.take(|from, to| {
+            // SAFETY: Initialised by the type invariant.
+            let number = unsafe { c::nfo_number_claim(self.ida.get(), from, to) };
+
+            u32::try_from(number).map_err(|_| match Error::from_errno(number) {
+                ENOMEM => SkipReason::NoMem,
+                _ => SkipReason::Ifindex,
+            })
+        })?;
+
+        PortId::from_interned(number).ok_or(SkipReason::Ifindex)
+    }
+
+    /// Gives one back, if it is one.
+    fn give_back(&self, port: PortId) {
+        if let Some(number) = port.interned() {
+            // SAFETY: Initialised by the type invariant.
+            unsafe { c::nfo_number_free(self.ida.get(), number) };
         }
     }
-    None
+}
+
+#[pinned_drop]
+impl PinnedDrop for Numbers {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Initialised by the type invariant, and not used any more.
+        unsafe { c::nfo_numbers_destroy(self.ida.get()) };
+    }
 }
 
 /// Memory for the shapes that an input may need: allocated before the lock is taken.
@@ -277,7 +318,7 @@ impl Reserve {
                 devices,
                 around: input.layer.around,
                 gates: input.layer.gates,
-                open: AtomicBool::new(true),
+                open: AtomicBool::new(!input.is_bridged()),
                 asked: AtomicBool::new(!input.is_bridged()),
                 forwarded: AtomicBool::new(true),
                 parent: None,
@@ -305,6 +346,7 @@ impl Reserve {
 /// keys. None: packets come in as they are, and the interface is their port.
 pub(crate) fn intern(
     inner: &mut Inner,
+    numbers: &Numbers,
     input: &Input<'_>,
     reserve: &mut Reserve,
 ) -> Result<Option<NonNull<Shape>>, SkipReason> {
@@ -312,7 +354,7 @@ pub(crate) fn intern(
     let frame = match frame.take() {
         Some(shape) => {
             let numbered = !input.layer.encaps.is_empty();
-            Some(get_or_insert(inner, shape, numbered)?)
+            Some(get_or_insert(inner, numbers, shape, numbered)?)
         }
         None => None,
     };
@@ -325,12 +367,12 @@ pub(crate) fn intern(
     shape.key = encap::tunnel_shape(saddr, daddr, proto, port);
     shape.hash = shape.key.hash(input.seed);
     shape.parent = frame;
-    match get_or_insert(inner, shape, true) {
+    match get_or_insert(inner, numbers, shape, true) {
         Ok(shape) => Ok(Some(shape)),
         Err(e) => {
             if let Some(frame) = frame {
                 // SAFETY: The use that was counted above.
-                unsafe { release(inner, frame) };
+                unsafe { release(inner, numbers, frame) };
             }
             Err(e)
         }
@@ -339,39 +381,49 @@ pub(crate) fn intern(
 
 fn get_or_insert(
     inner: &mut Inner,
+    numbers: &Numbers,
     mut new: KBox<Shape>,
     numbered: bool,
 ) -> Result<NonNull<Shape>, SkipReason> {
-    if numbered {
-        new.port = free_number(inner).ok_or(SkipReason::Ifindex)?;
+    if let Some(old) = inner.shapes.find(&new) {
+        // SAFETY: In the table, hence valid; the lock is held.
+        let this = unsafe { old.as_ref() };
+
+        if !this.has_same_way(&new) {
+            // Its flows are about to be taken down.
+            return Err(SkipReason::PathChange);
+        }
+        this.refs.fetch_add(1, Ordering::Relaxed);
+        if let Some(parent) = new.parent {
+            // The old one holds a use of its own.
+            // SAFETY: The use was the new one's.
+            unsafe { release(inner, numbers, parent) };
+        }
+        return Ok(old);
     }
-    let parent = new.parent;
+
+    if numbered {
+        new.port = numbers.take(&mut inner.turn)?;
+    }
+    let gated = new.is_gated();
     let new = NonNull::from(KBox::leak(new));
 
     // SAFETY: The shape is freed a grace period after it was removed.
-    match unsafe { inner.shapes.insert(new) } {
-        Ok(()) => Ok(new),
-        Err(e) => {
-            // SAFETY: Leaked above, and seen by nobody.
-            let new = unsafe { KBox::from_raw(new.as_ptr()) };
-            let InsertError::Exists(old) = e else {
-                return Err(SkipReason::TableFull);
-            };
-            // SAFETY: In the table, hence valid; the lock is held.
-            if !unsafe { old.as_ref() }.has_same_way(&new) {
-                // Its flows are about to be taken down.
-                return Err(SkipReason::PathChange);
-            }
-            // SAFETY: In the table, hence valid; the lock is held.
-            unsafe { old.as_ref() }.refs.fetch_add(1, Ordering::Relaxed);
-            if let Some(parent) = parent {
-                // The old one holds a use of its own.
-                // SAFETY: The use was the new one's.
-                unsafe { release(inner, parent) };
-            }
-            Ok(old)
+    if unsafe { inner.shapes.insert(new) }.is_err() {
+        // SAFETY: Leaked above, and seen by nobody.
+        let new = unsafe { KBox::from_raw(new.as_ptr()) };
+
+        if numbered {
+            numbers.give_back(new.port);
         }
+        return Err(SkipReason::TableFull);
     }
+    if gated {
+        inner.gated = inner.gated.wrapping_add(1);
+        // SAFETY: Ended by `release`.
+        unsafe { c::nfo_bridge_get() };
+    }
+    Ok(new)
 }
 
 /// Ends a use of a shape.
@@ -379,7 +431,7 @@ fn get_or_insert(
 /// # Safety
 ///
 /// The use was counted by [`intern`], and ends once.
-pub(crate) unsafe fn release(inner: &mut Inner, shape: NonNull<Shape>) {
+pub(crate) unsafe fn release(inner: &mut Inner, numbers: &Numbers, shape: NonNull<Shape>) {
     /// # Safety
     ///
     /// Called by RCU only, for the `rcu` of a shape that [`release`] has removed.
@@ -402,6 +454,12 @@ pub(crate) unsafe fn release(inner: &mut Inner, shape: NonNull<Shape>) {
         }
         next = this.parent;
         inner.shapes.remove(this);
+        numbers.give_back(this.port);
+        if this.is_gated() {
+            inner.gated = inner.gated.wrapping_sub(1);
+            // SAFETY: Counted when it was inserted.
+            unsafe { c::nfo_bridge_put() };
+        }
         // SAFETY: Out of the table; the callback frees it.
         unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
     }

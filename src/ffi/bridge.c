@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What a bridge does with a frame that comes in at a port. Its module is asked when there is a
- * bridge, by the names that it exports: being loaded must not load it. Once asked it stays.
+ * bridge, by the names that it exports: being loaded must not load it. Once asked it stays, as long as
+ * there is something to ask about: nfo_bridge_get().
  */
 #include <linux/if_bridge.h>
 #include <linux/module.h>
@@ -30,28 +31,74 @@ static struct {
 	[BR_VLAN_GET_INFO]	= { "br_vlan_get_info_rcu" },
 };
 
-/* NULL: the bridge has been built without it. */
+static atomic_t users = ATOMIC_INIT(0);
+
+/* NULL: the bridge has been built without it. Under RCU, as long as the function is used: forget() may
+ * come in between, but the memory of a module goes after a grace period.
+ */
 static void *symbol(unsigned int i)
 {
 	void *fn = READ_ONCE(symbols[i].fn);
 
-	if (fn)
-		return fn;
-	fn = __symbol_get(symbols[i].name);
-	if (fn && cmpxchg(&symbols[i].fn, NULL, fn))
-		__symbol_put(symbols[i].name);
-	return fn;
+	if (!fn) {
+		fn = __symbol_get(symbols[i].name) ?: ERR_PTR(-ENOENT);
+		if (cmpxchg(&symbols[i].fn, NULL, fn) && !IS_ERR(fn))
+			__symbol_put(symbols[i].name);
+	}
+	return IS_ERR(fn) ? NULL : fn;
 }
 
-void nfo_bridge_forget(void)
+static void forget(void)
 {
+	void *fn;
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(symbols); i++) {
-		if (symbols[i].fn)
+		fn = xchg(&symbols[i].fn, NULL);
+		if (!IS_ERR_OR_NULL(fn))
 			__symbol_put(symbols[i].name);
-		symbols[i].fn = NULL;
 	}
+}
+
+/* Somebody is going to ask, from time to time. */
+void nfo_bridge_get(void)
+{
+	atomic_inc(&users);
+}
+
+/* The last one lets the module go. If another one comes at this moment, who asks again, then what it
+ * has found goes with that one.
+ */
+void nfo_bridge_put(void)
+{
+	if (atomic_dec_and_test(&users))
+		forget();
+}
+
+/* What was not there may have come. */
+static int module_event(struct notifier_block *nb, unsigned long event, void *module)
+{
+	int i;
+
+	if (event == MODULE_STATE_LIVE)
+		for (i = 0; i < ARRAY_SIZE(symbols); i++)
+			cmpxchg(&symbols[i].fn, ERR_PTR(-ENOENT), NULL);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block module_nb = {
+	.notifier_call	= module_event,
+};
+
+void nfo_bridge_register(void)
+{
+	register_module_notifier(&module_nb); /* never fails */
+}
+
+void nfo_bridge_unregister(void)
+{
+	unregister_module_notifier(&module_nb);
+	forget();
 }
 
 static bool has_vlan(const struct net_device *dev, u16 vid, u16 *flags)
@@ -105,9 +152,14 @@ bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device 
 /* Does its spanning tree let the port pass frames? Under RTNL. */
 bool nfo_bridge_port_forwards(const struct net_device *port)
 {
-	typeof(&br_port_get_stp_state) get = symbol(BR_PORT_GET_STP_STATE);
+	typeof(&br_port_get_stp_state) get;
+	bool forwards;
 
-	return !get || get(port) == BR_STATE_FORWARDING;
+	rcu_read_lock();
+	get = symbol(BR_PORT_GET_STP_STATE);
+	forwards = !get || get(port) == BR_STATE_FORWARDING;
+	rcu_read_unlock();
+	return forwards;
 }
 
 bool nfo_rtnl_trylock(void)

@@ -370,6 +370,29 @@ void nfo_gc_cancel(struct nf_flowtable *ft)
 	disable_delayed_work_sync(&ft->gc_work);
 }
 
+/* Numbers, each in use once */
+
+void nfo_numbers_init(struct ida *numbers)
+{
+	ida_init(numbers);
+}
+
+void nfo_numbers_destroy(struct ida *numbers)
+{
+	ida_destroy(numbers);
+}
+
+/* The first free number of a range; -ENOSPC, or -ENOMEM. */
+int nfo_number_claim(struct ida *numbers, u32 from, u32 to)
+{
+	return ida_alloc_range(numbers, from, to, GFP_ATOMIC | __GFP_NOWARN);
+}
+
+void nfo_number_free(struct ida *numbers, u32 number)
+{
+	ida_free(numbers, number);
+}
+
 /* Memory */
 
 /* On its own: a flow that was lost is reported when the cache goes. */

@@ -3,6 +3,7 @@
 #ifndef _NFT_OFFLOAD_HELPERS_H
 #define _NFT_OFFLOAD_HELPERS_H
 
+#include <linux/idr.h>
 #include <linux/netdevice.h>
 #include <linux/percpu.h>
 #include <linux/skbuff.h>
@@ -111,7 +112,10 @@ struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);
 u32 nfo_netns_inum(const struct net *net);
 
-void nfo_bridge_forget(void);
+void nfo_bridge_register(void);
+void nfo_bridge_unregister(void);
+void nfo_bridge_get(void);
+void nfo_bridge_put(void);
 bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device *port, u16 vid,
 		       bool tagged_below, bool tagged_above);
 bool nfo_bridge_port_forwards(const struct net_device *port);
@@ -124,6 +128,11 @@ void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc);
 void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay);
 void nfo_gc_kick(struct nf_flowtable *ft, unsigned long delay);
 void nfo_gc_cancel(struct nf_flowtable *ft);
+
+void nfo_numbers_init(struct ida *numbers);
+void nfo_numbers_destroy(struct ida *numbers);
+int nfo_number_claim(struct ida *numbers, u32 from, u32 to);
+void nfo_number_free(struct ida *numbers, u32 number);
 
 struct kmem_cache *nfo_cache_create(const char *name, u32 size);
 void *nfo_cache_zalloc(struct kmem_cache *cache);

@@ -27,6 +27,9 @@ impl PortId {
 
     const INTERNED: u32 = 1 << 23;
 
+    /// The largest number of a shape.
+    pub const MAX_INTERNED: u32 = Self::INTERNED - 1;
+
     /// The plain case: packets without encapsulation that enter by the interface `ifindex`.
     ///
     /// [`None`] for 0, which no interface has, and for 2^23 and above, which does not fit; intern

@@ -31,6 +31,7 @@ pub mod rewrite;
 pub mod state;
 pub mod sweep;
 pub mod table;
+pub mod turn;
 pub mod window;
 
 mod bytes;

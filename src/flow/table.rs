@@ -252,6 +252,11 @@ impl<T: Item> Writer<T> {
         self.resize.is_some()
     }
 
+    /// The item with the key of `like`, which need not be in any table.
+    pub fn find(&self, like: &T) -> Option<NonNull<T>> {
+        find_key(self.current.as_ref()?, like)
+    }
+
     /// Inserts an item.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ impl Flowtable {
         self.resize(&self.shapes, |inner| &mut inner.shapes);
 
         // Without switchdev bridges give no notice.
-        let pause = if self.has_shapes() && !cfg!(CONFIG_NET_SWITCHDEV) {
+        let pause = if self.has_gates() && !cfg!(CONFIG_NET_SWITCHDEV) {
             HZ / 2
         } else {
             HZ
@@ -77,22 +77,31 @@ impl Flowtable {
 
     /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
     /// which must not be waited for here: who holds it may wait for a flowtable's end, which waits
-    /// for us.
+    /// for us. Nor is it held for long.
     fn look_at_bridges(&self) {
-        if !self.has_shapes() {
-            return;
-        }
-        // SAFETY: Process context; unlocked below.
-        let rtnl = unsafe { c::nfo_rtnl_trylock() };
+        const STEPS: usize = 8;
 
         let mut cursor = Cursor::default();
+        let mut more = self.has_gates();
 
-        while self.locked(|inner| shape::look_again(inner, &mut cursor, self.net(), rtnl)) {}
-        if rtnl {
-            // SAFETY: Locked above.
-            unsafe { c::nfo_rtnl_unlock() };
-        } else {
-            self.alert();
+        while more {
+            // SAFETY: Process context; unlocked below.
+            let rtnl = unsafe { c::nfo_rtnl_trylock() };
+
+            for _ in 0..STEPS {
+                more = self.locked(|inner| shape::look_again(inner, &mut cursor, self.net(), rtnl));
+                if !more {
+                    break;
+                }
+            }
+            if rtnl {
+                // SAFETY: Locked above.
+                unsafe { c::nfo_rtnl_unlock() };
+            } else {
+                self.alert();
+            }
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
         }
     }
 
