@@ -557,7 +557,7 @@ impl Cold {
         true
     }
 
-    /// Frees the flow after a grace period.
+    /// Gives the routes back, and frees the flow after a grace period.
     ///
     /// # Safety
     ///
@@ -582,6 +582,17 @@ impl Cold {
             cold.with(Destroy);
         }
 
+        struct Routes;
+        impl Visitor for Routes {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                // SAFETY: The flow is in no table, and this is its end.
+                unsafe { flow.release_routes() };
+            }
+        }
+
+        // SAFETY: Valid until the callback.
+        unsafe { this.as_ref() }.with(Routes);
         // SAFETY: The head is in memory that lives until the callback, which runs once.
         unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
     }

@@ -428,7 +428,20 @@ impl<F: Family> Flow<F> {
         Ok(flow)
     }
 
-    /// Frees a flow, except for the uses of its shapes.
+    /// Gives the routes back: they, too, live for a grace period more. Not later, because what counts
+    /// them may go with the network namespace, which waits for no packet then.
+    ///
+    /// # Safety
+    ///
+    /// No packet finds the flow any more, and this is called once.
+    pub(crate) unsafe fn release_routes(&self) {
+        for entry in &self.entries {
+            // SAFETY: By the contract of this function; never dropped otherwise.
+            drop(unsafe { ptr::read(&raw const *entry.dst) });
+        }
+    }
+
+    /// Frees a flow, except for its routes and the uses of its shapes.
     ///
     /// # Safety
     ///
@@ -441,7 +454,6 @@ impl<F: Family> Flow<F> {
             for entry in &mut this.entries {
                 entry.die();
                 entry.set_neigh(None);
-                ManuallyDrop::drop(&mut entry.dst);
             }
             ManuallyDrop::drop(&mut this.cold.ct);
             F::cache().free(flow.cast());

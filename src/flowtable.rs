@@ -490,6 +490,7 @@ impl Flowtable {
 
             ct.hand_back(0, windows, liberal);
             self.release(flow.as_ref().cold.shapes);
+            flow.as_ref().release_routes();
             Flow::destroy(flow);
             ct.release_claim();
         }
