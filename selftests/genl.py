@@ -6,6 +6,8 @@ requests can be wrong in ways that a better client would not allow.
 flush [NAME=VALUE...]   takes flows down, prints "flows N", or an errno and what the kernel says
 bad KIND                a malformed request
 storm [SECONDS]         flush over and over, whether the family is there or not
+hammer SECONDS [NAME=VALUE...]
+                        flush over and over, whatever the answer; says "begun" after the first
 """
 import errno
 import os
@@ -141,6 +143,22 @@ def storm(seconds):
     print(f"flushed {flushed} absent {absent}")
 
 
+def hammer(seconds, **which):
+    end, genl, done, busy = time.monotonic() + seconds, Genl(), 0, 0
+    genl.sock.settimeout(None)
+    while time.monotonic() < end:
+        try:
+            genl.flush(**which)
+            done += 1
+        except Refused as e:
+            if not str(e).startswith("EBUSY"):
+                raise
+            busy += 1
+        if done + busy == 1:
+            print("begun", flush=True)
+    print(f"flushed {done} busy {busy}")
+
+
 def main():
     what, args = sys.argv[1], sys.argv[2:]
     try:
@@ -153,6 +171,8 @@ def main():
             print("accepted")
         elif what == "kinds":
             print(*BAD)
+        elif what == "hammer":
+            hammer(float(args[0]), **dict(a.split("=", 1) for a in args[1:]))
         elif what == "storm":
             storm(float(args[0]) if args else 10)
         else:

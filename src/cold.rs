@@ -467,25 +467,33 @@ impl Cold {
         None
     }
 
-    /// Do packets of the flow pass the device with this index?
-    pub(crate) fn passes(&self, ifindex: u32) -> bool {
-        struct Passes(u32);
-        impl Visitor for Passes {
+    /// Do packets of the flow pass a device whose index is one of those?
+    pub(crate) fn passes(&self, those: &dyn Fn(u32) -> bool) -> bool {
+        struct Passes<'a>(&'a dyn Fn(u32) -> bool);
+        impl Visitor for Passes<'_> {
             type Output = bool;
             fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
                 flow.entries.iter().any(|entry| {
-                    // SAFETY: The route is valid; a device is freed after a grace period, and the
-                    // flowtable's lock keeps us on the CPU.
-                    unsafe { (*entry.dst.dev()).ifindex as u32 == self.0 }
+                    // SAFETY: The route is valid; a device is freed after a grace period, and so is a
+                    // neighbour, which keeps its own when routes have lost it. The flowtable's lock
+                    // keeps us on the CPU.
+                    unsafe {
+                        let by = |dev: *const c::net_device| self.0((*dev).ifindex as u32);
+
+                        by(entry.dst.dev()) || entry.neigh().as_ref().is_some_and(|n| by(n.dev))
+                    }
                 })
             }
         }
 
-        self.with(Passes(ifindex))
-            || self.entered.contains(&ifindex)
+        self.with(Passes(those))
+            || self.entered.iter().any(|ifindex| those(*ifindex))
             || self.shapes.iter().flatten().any(|shape| {
                 // SAFETY: The flow uses it.
-                unsafe { shape.as_ref() }.devices.contains(&ifindex)
+                unsafe { shape.as_ref() }
+                    .devices
+                    .iter()
+                    .any(|ifindex| *ifindex != 0 && those(*ifindex))
             })
     }
 

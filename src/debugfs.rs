@@ -7,7 +7,8 @@
 
 use crate::{
     ffi::c,
-    flowtable::FLOWTABLES,
+    flowtable::Flowtable,
+    netns,
     stats::Stats, //
 };
 use kernel::{
@@ -23,30 +24,44 @@ use kernel::{
     }, //
 };
 
+/// Namespace, table and name of a flowtable.
+fn name(f: &mut fmt::Formatter<'_>, ft: &Flowtable) -> fmt::Result {
+    // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for which
+    // the flowtable is in use.
+    let (net, table, name) = unsafe {
+        let nft = ft.nft();
+
+        (
+            c::nfo_netns_inum(ft.net()),
+            CStr::from_char_ptr((*(*nft).table).name.cast()),
+            CStr::from_char_ptr((*nft).name.cast()),
+        )
+    };
+
+    f.write_fmt(fmt!("netns {net} table {table} flowtable {name}"))
+}
+
+/// Writes something about each flowtable.
+fn list(mut one: impl FnMut(&Flowtable) -> fmt::Result) -> fmt::Result {
+    let mut result = Ok(());
+    let all = netns::for_all(|ft| result = result.and_then(|()| one(ft)));
+
+    all.map_err(|_| fmt::Error).and(result)
+}
+
 /// All flowtables of ours in all network namespaces.
 pub(crate) struct Flowtables;
 
 impl fmt::Display for Flowtables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
+        list(|ft| {
             let ([v4, v6], [b4, b6]) = ft.size();
 
-            // SAFETY: nf_tables keeps table and flowtable with their names until it has told us,
-            // which takes ours out of the list first.
-            let (net, table, name) = unsafe {
-                let nft = ft.nft();
-                (
-                    c::nfo_netns_inum(ft.net()),
-                    CStr::from_char_ptr((*(*nft).table).name.cast()),
-                    CStr::from_char_ptr((*nft).name.cast()),
-                )
-            };
+            name(f, ft)?;
             f.write_fmt(fmt!(
-                "netns {net} table {table} flowtable {name} flows_ipv4 {v4} flows_ipv6 {v6} \
-                 buckets_ipv4 {b4} buckets_ipv6 {b6}\n"
-            ))?;
-        }
-        Ok(())
+                " flows_ipv4 {v4} flows_ipv6 {v6} buckets_ipv4 {b4} buckets_ipv6 {b6}\n"
+            ))
+        })
     }
 }
 
@@ -55,23 +70,15 @@ pub(crate) struct Hardware;
 
 impl fmt::Display for Hardware {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
+        list(|ft| {
             let Some(tier) = &ft.hw else {
-                continue;
+                return Ok(());
             };
-            // SAFETY: As for `Flowtables`.
-            let (net, table, name) = unsafe {
-                let nft = ft.nft();
-                (
-                    c::nfo_netns_inum(ft.net()),
-                    CStr::from_char_ptr((*(*nft).table).name.cast()),
-                    CStr::from_char_ptr((*nft).name.cast()),
-                )
-            };
-            f.write_fmt(fmt!("netns {net} table {table} flowtable {name}\n"))?;
-            tier.show(f)?;
-        }
-        Ok(())
+
+            name(f, ft)?;
+            f.write_fmt(fmt!("\n"))?;
+            tier.show(f)
+        })
     }
 }
 

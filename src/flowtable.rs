@@ -8,10 +8,11 @@
 //! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
 //!
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
-//! mainline has its hash table, the worker where mainline has its own.
+//! mainline has its hash table. Our object lives a grace period longer than nf_tables'.
 //!
-//! Lock order: RTNL, [`FLOWTABLES`], then a flowtable's `inner` (softirqs off), then a conntrack
-//! entry's lock. `nfnl_lock` may be held around all of them, and is taken around none.
+//! Lock order: RTNL, the list of a [`Netns`], then a flowtable's `inner` (softirqs off), then a
+//! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may be
+//! held around all of them, and is taken around none.
 
 mod end;
 mod nft;
@@ -20,6 +21,7 @@ mod worker;
 
 pub(crate) use nft::{
     of_hook,
+    passed,
     Registration, //
 };
 
@@ -40,6 +42,10 @@ use crate::{
         c,
         BhGuard,
         HZ, //
+    },
+    netns::{
+        Netns,
+        Place, //
     },
     offload::Tier,
     shape::{
@@ -70,11 +76,10 @@ use core::{
     }, //
 };
 use kernel::{
-    error::to_result,
     new_spinlock,
     prelude::*,
     sync::{
-        global_lock,
+        Arc,
         SpinLock, //
     },
     types::Opaque, //
@@ -115,64 +120,56 @@ const BUCKETS_AT_ONCE: usize = 256;
 const NF_FLOWTABLE_HW_OFFLOAD: u32 = 1;
 const NF_FLOWTABLE_COUNTER: u32 = 2;
 
-global_lock! {
-    // SAFETY: Initialised by the module's init before the types are registered.
-    pub(crate) unsafe(uninit) static FLOWTABLES: Mutex<KVec<Registered>> = KVec::new();
-}
-
-/// A flowtable in [`FLOWTABLES`].
-///
-/// # Invariants
-///
-/// The flowtable is valid while it is in the list.
-pub(crate) struct Registered(NonNull<Flowtable>);
-
-// SAFETY: A flowtable may be used from everywhere.
-unsafe impl Send for Registered {}
-
-impl Registered {
-    /// The flowtable.
-    pub(crate) fn get(&self) -> &Flowtable {
-        // SAFETY: By the type invariant; the list's lock is held by whoever sees `self`.
-        unsafe { self.0.as_ref() }
-    }
-}
-
-/// A flowtable.
+/// A flowtable. What each packet reads comes first; what is written while packets are forwarded is
+/// in other cache lines.
 #[pin_data]
+#[repr(C)]
 pub(crate) struct Flowtable {
     pub(crate) seed: Seed,
     pub(crate) v4: Table<Entry<V4>>,
     pub(crate) v6: Table<Entry<V6>>,
     pub(crate) shapes: Table<Shape>,
-    /// Flows by the address of their conntrack entry.
-    cts: Table<Cold>,
     /// The namespace's rulesets: which one is in force.
     rulesets: NonNull<c::netns_nftables>,
+    /// nf_tables' object: valid until [`Flowtable::close`] returns.
+    nf: NonNull<c::nf_flowtable>,
+    /// What the fast path has forwarded.
+    pub(crate) traffic: Traffic,
+    /// Flag `offload`: what is done with hardware.
+    pub(crate) hw: Option<Pin<KBox<Tier>>>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     shaped: AtomicUsize,
     /// How many of them have to do with bridges.
     gated: AtomicUsize,
-    nf: NonNull<c::nf_flowtable>,
-    /// What the fast path has forwarded.
-    pub(crate) traffic: Traffic,
-    /// Flows that were killed and not yet taken out.
-    dead: AtomicPtr<Cold>,
-    /// The worker was asked to run and has not begun.
-    kicked: AtomicBool,
-    /// Of connections with this place: when [`Flowtable::unsettle`] was last called (`jiffies`), and
-    /// the sum of the weights.
-    unsettled: [[AtomicU32; 2]; UNSETTLED],
-    /// Something about bridges has changed, and the worker has not looked yet.
-    alerted: AtomicBool,
-    /// Flag `offload`: what is done with hardware.
-    pub(crate) hw: Option<Pin<KBox<Tier>>>,
-    /// Sees the packets that have passed the ruleset.
-    passed: Opaque<c::nf_hook_ops>,
+    /// Flows by the address of their conntrack entry.
+    cts: Table<Cold>,
+    pub(crate) netns: Arc<Netns>,
+    /// In the list of the namespace.
+    pub(crate) place: Place,
+    busy: Busy,
+    /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
+    #[pin]
+    worker: Opaque<c::nfo_worker>,
     #[pin]
     numbers: Numbers,
     #[pin]
     inner: SpinLock<Inner>,
+}
+
+/// What changes as flows come and go.
+#[repr(align(64))]
+struct Busy {
+    /// Flows that were killed and not yet taken out.
+    dead: AtomicPtr<Cold>,
+    /// The worker was asked to run and has not begun.
+    kicked: AtomicBool,
+    /// Something about bridges has changed, and the worker has not looked yet.
+    alerted: AtomicBool,
+    /// Nobody else is to begin a walk, or go on with one.
+    closed: AtomicBool,
+    /// Of connections with this place: when [`Flowtable::unsettle`] was last called (`jiffies`), and
+    /// the sum of the weights.
+    unsettled: [[AtomicU32; 2]; UNSETTLED],
 }
 
 /// What only one thread at a time may change.
@@ -191,7 +188,7 @@ pub(crate) struct Inner {
     told: Totals,
 }
 
-// SAFETY: The pointer to the C object is used under the rules of nf_tables: it outlives ours.
+// SAFETY: The pointer to the C object is used under the rules of nf_tables, as long as it is there.
 unsafe impl Send for Flowtable {}
 // SAFETY: As above; what changes is atomic or under the lock.
 unsafe impl Sync for Flowtable {}
@@ -217,8 +214,12 @@ impl Flowtable {
         // SAFETY: The buffer is as large as is said.
         unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
 
+        // SAFETY: nf_tables has set the namespace.
+        let net = unsafe { c::nfo_ft_net(nf.as_ptr()) };
+        // SAFETY: The namespace is in use.
+        let netns = unsafe { Netns::of(net) }.ok_or(ENOENT)?.into();
         // SAFETY: The namespace outlives its flowtables.
-        let rulesets = unsafe { &raw mut (*c::nfo_ft_net(nf.as_ptr())).nft };
+        let rulesets = unsafe { &raw mut (*net).nft };
         let rulesets = NonNull::new(rulesets).ok_or(EINVAL)?;
         // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
         let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
@@ -252,18 +253,24 @@ impl Flowtable {
             v4,
             v6,
             shapes,
-            cts,
             rulesets,
-            shaped: AtomicUsize::new(0),
-            gated: AtomicUsize::new(0),
             nf,
             traffic,
-            dead: AtomicPtr::new(ptr::null_mut()),
-            kicked: AtomicBool::new(false),
-            unsettled: [const { [const { AtomicU32::new(0) }; 2] }; UNSETTLED],
-            alerted: AtomicBool::new(false),
             hw,
-            passed: Opaque::uninit(),
+            shaped: AtomicUsize::new(0),
+            gated: AtomicUsize::new(0),
+            cts,
+            netns,
+            place: Place::new(),
+            busy: Busy {
+                dead: AtomicPtr::new(ptr::null_mut()),
+                kicked: AtomicBool::new(false),
+                alerted: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                unsettled: [const { [const { AtomicU32::new(0) }; 2] }; UNSETTLED],
+            },
+            // SAFETY: The slot is ours, and pinned.
+            worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
             numbers <- Numbers::new(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
@@ -305,27 +312,8 @@ impl Flowtable {
         }
     }
 
-    /// Begins to see the packets that have passed the ruleset.
-    fn watch(&self) -> Result {
-        /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
-        const POST_ROUTING: u32 = 4;
-
-        // SAFETY: The memory is ours, pinned, and unknown to netfilter until it is registered; all
-        // zeroes is a valid value.
-        unsafe {
-            let ops = self.passed.get();
-
-            ops.write_bytes(0, 1);
-            (*ops).hook = Some(nft::passed);
-            (*ops).priv_ = ptr::from_ref(self).cast_mut().cast();
-            (*ops).pf = c::NFPROTO_INET as u8;
-            (*ops).hooknum = POST_ROUTING;
-            (*ops).priority = i32::MAX;
-            to_result(c::nf_register_net_hook(self.net(), ops))
-        }
-    }
-
-    /// nf_tables' object.
+    /// nf_tables' object. It is gone when [`Flowtable::close`] has returned, for which walks over the
+    /// list of a namespace are waited for.
     pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
         self.nf
             .as_ptr()
@@ -335,13 +323,18 @@ impl Flowtable {
 
     /// The network namespace.
     pub(crate) fn net(&self) -> *mut c::net {
-        // SAFETY: The C object outlives ours.
-        unsafe { c::nfo_ft_net(self.nf.as_ptr()) }
+        self.netns.net()
+    }
+
+    /// Is it about to end?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.busy.closed.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn flags(&self) -> u32 {
-        // SAFETY: The C object outlives ours. Nf_tables may change the flags at any time.
+        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at any
+        // time.
         unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
     }
 
@@ -523,14 +516,14 @@ impl Flowtable {
 
     fn unsettled(&self, ct: Ct) -> &[AtomicU32; 2] {
         // Entries are aligned to cache lines, and some of them large.
-        &self.unsettled[(ct.as_ptr() as usize / 64).wrapping_mul(0x9e37_79b1) / 64 % UNSETTLED]
+        &self.busy.unsettled[(ct.as_ptr() as usize / 64).wrapping_mul(0x9e37_79b1) / 64 % UNSETTLED]
     }
 
     /// Has the worker run soon, in whatever context we are.
     pub(crate) fn kick(&self) {
-        if !self.kicked.swap(true, Ordering::Relaxed) {
-            // SAFETY: The C object outlives ours; does nothing once the worker is disabled.
-            unsafe { c::nfo_gc_kick(self.nf.as_ptr(), 0) };
+        if !self.busy.kicked.swap(true, Ordering::Relaxed) {
+            // SAFETY: Initialised; does nothing once the worker is disabled.
+            unsafe { c::nfo_worker_kick(self.worker.get(), 0) };
         }
     }
 
@@ -539,23 +532,25 @@ impl Flowtable {
     pub(crate) fn alert(&self) {
         const SOON: usize = (HZ / 10) as usize;
 
-        if self.has_gates() && !self.alerted.swap(true, Ordering::Relaxed) {
+        if self.has_gates() && !self.busy.alerted.swap(true, Ordering::Relaxed) {
             // SAFETY: As above.
-            unsafe { c::nfo_gc_kick(self.nf.as_ptr(), SOON) };
+            unsafe { c::nfo_worker_kick(self.worker.get(), SOON) };
         }
     }
 
     /// Puts a killed flow on the list for the worker. Takes no lock.
     pub(crate) fn bury(&self, cold: &Cold) {
         let new = ptr::from_ref(cold).cast_mut();
-        let mut head = self.dead.load(Ordering::Relaxed);
+        let mut head = self.busy.dead.load(Ordering::Relaxed);
 
         loop {
             cold.next_dead.store(head, Ordering::Relaxed);
-            match self
-                .dead
-                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.busy.dead.compare_exchange_weak(
+                head,
+                new,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => break,
                 Err(now) => head = now,
             }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What changes around a flow: devices that go down, away, or carry smaller packets, and bridge
-//! ports that belong to another VLAN or are blocked.
+//! ports that belong to another VLAN or are blocked. Notice is given under RTNL, for which everybody
+//! waits: here it is only noted, and the namespace's worker looks for the flows (see [`Netns`]).
 //!
 //! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
 //! do stations that move: packets to them leave through the bridge, and theirs come in where there
@@ -11,7 +12,10 @@
 
 use crate::{
     ffi::c,
-    flowtable::FLOWTABLES,
+    netns::{
+        Event,
+        Netns, //
+    },
     offload, //
 };
 use core::{
@@ -66,10 +70,9 @@ unsafe extern "C" fn netdev_event(
         (c::nfo_dev_net(dev), (*dev).ifindex as u32)
     };
 
-    for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
-        if ptr::eq(ft.net(), net) {
-            ft.kill_all(reason, |flow| flow.passes(ifindex));
-        }
+    // SAFETY: The namespace of a registered device, or of one that is being unregistered.
+    if let Some(netns) = unsafe { Netns::of(net) } {
+        Netns::notify(netns, Event::Device(ifindex, reason));
     }
     NOTIFY_DONE
 }
@@ -87,10 +90,9 @@ unsafe extern "C" fn switchdev_event(
     // SAFETY: What comes with an event begins with the device.
     let net = unsafe { c::nfo_dev_net((*info.cast::<c::switchdev_notifier_info>()).dev) };
 
-    for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
-        if ptr::eq(ft.net(), net) {
-            ft.alert();
-        }
+    // SAFETY: As in `netdev_event`.
+    if let Some(netns) = unsafe { Netns::of(net) } {
+        Netns::notify(netns, Event::Bridges);
     }
     offload::changed_around();
     NOTIFY_DONE

@@ -4,7 +4,7 @@
 //!
 //! The interface is `netlink/nft_offload.yaml`; the numbers here are those that follow from it.
 //!
-//! Lock order: generic netlink's own, then [`FLOWTABLES`].
+//! Generic netlink holds a lock of its own, for reading, while a request is served.
 
 use crate::{
     cold::Cold,
@@ -21,12 +21,9 @@ use crate::{
             Request, //
         }, //
     },
-    flowtable::{
-        Flowtable,
-        FLOWTABLES, //
-    }, //
+    flowtable::Flowtable,
+    netns::Netns, //
 };
-use core::ptr;
 use kernel::{
     module::this_module,
     prelude::*,
@@ -93,11 +90,23 @@ impl Operation for Flush {
         let mut flows = 0usize;
         let mut found = false;
 
-        for ft in FLOWTABLES.lock().iter().map(|r| r.get()) {
-            if ptr::eq(ft.net(), request.net()) && filter.names(ft) {
-                found = true;
-                flows += ft.kill_all(TeardownReason::Flush, |flow| filter.matches(flow));
-            }
+        // SAFETY: The namespace lives as long as the request.
+        if let Some(netns) = unsafe { Netns::of(request.net()) } {
+            let _one = One::begin(request)?;
+
+            netns.for_each(|ft| {
+                if filter.names(ft) {
+                    let reason = TeardownReason::Flush;
+                    let which = |flow: &Cold| filter.matches(flow);
+
+                    found = true;
+                    flows += ft.kill_all(reason, which, || !ft.is_closed() && !killed());
+                }
+                !killed()
+            });
+        }
+        if killed() {
+            return Err(EINTR);
         }
         if !found {
             if filter.named.is_some() {
@@ -106,6 +115,36 @@ impl Operation for Flush {
             }
         }
         reply.put_u32(attr::FLOWS, flows.try_into().unwrap_or(u32::MAX))
+    }
+}
+
+/// Is the caller to die, so that nobody waits for the answer?
+fn killed() -> bool {
+    // SAFETY: No preconditions.
+    unsafe { c::nfo_killed() }
+}
+
+/// The one flush that is under way in a namespace: who flushes all the time, from many threads, is
+/// made to wait, and nobody else.
+struct One<'a>(&'a Request<'a>);
+
+impl<'a> One<'a> {
+    fn begin(request: &'a Request<'a>) -> Result<Self> {
+        // SAFETY: The namespace lives as long as the request.
+        match unsafe { c::nfo_flush_begin(request.net()) } {
+            0 => Ok(Self(request)),
+            e => {
+                let message = c"other flushes of this network namespace are under way";
+                Err(request.refuse(Error::from_errno(e), message, None))
+            }
+        }
+    }
+}
+
+impl Drop for One<'_> {
+    fn drop(&mut self) {
+        // SAFETY: As above; begun by `begin`.
+        unsafe { c::nfo_flush_end(self.0.net()) };
     }
 }
 
@@ -211,8 +250,8 @@ impl<'a> Filter<'a> {
 
     /// Is this one of the flowtables?
     fn names(&self, ft: &Flowtable) -> bool {
-        // SAFETY: nf_tables keeps table and flowtable with their names until it has told us, which
-        // takes ours out of the list first.
+        // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for which
+        // the flowtable is in use.
         let (nfproto, table, name) = unsafe {
             let nft = ft.nft();
             let table = (*nft).table;
@@ -247,6 +286,10 @@ impl<'a> Filter<'a> {
         }) && self
             .mark
             .is_none_or(|(value, mask)| ct.mark().is_some_and(|mark| mark & mask == value))
-            && self.devices.iter().flatten().all(|&d| flow.passes(d))
+            && self
+                .devices
+                .iter()
+                .flatten()
+                .all(|&d| flow.passes(&|by| by == d))
     }
 }

@@ -21,6 +21,7 @@
 //! | `qos`       | priority, mark and DSCP as the ruleset made them                   |
 //! | `tcp`       | connections that open, close, or seem to                           |
 //! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
+//! | `netns`     | network namespaces and their flowtables                            |
 //! | `heal`      | devices that change                                                |
 //! | `traffic`   | packets and bytes of a flowtable                                   |
 //! | `stats`     | counters, one per reason                                           |
@@ -48,6 +49,7 @@ mod flowtable;
 mod heal;
 mod hook;
 mod netlink;
+mod netns;
 mod offload;
 mod path;
 mod proc;
@@ -108,6 +110,7 @@ struct NftOffload {
     #[pin]
     _debugfs: debugfs::Files,
     _proc: proc::Registration,
+    _netns: netns::Registration,
     _caches: [ffi::cache::CacheGuard; 2],
 }
 
@@ -115,7 +118,6 @@ impl kernel::InPlaceModule for NftOffload {
     fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
         // SAFETY: Once, before anything uses it.
         unsafe {
-            flowtable::FLOWTABLES.init();
             drivers::NATIVE.init();
             offload::SERVED.init();
         }
@@ -126,6 +128,7 @@ impl kernel::InPlaceModule for NftOffload {
                 V4::cache().create(c"nft_offload_flow4", size_of::<Flow<V4>>())?,
                 V6::cache().create(c"nft_offload_flow6", size_of::<Flow<V6>>())?,
             ],
+            _netns: netns::Registration::new()?,
             _proc: proc::Registration::new()?,
             _debugfs <- debugfs::Files::new(),
             _heal: heal::Registration::new()?,

@@ -15,8 +15,7 @@
 //! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
-//! Lock order: RTNL or nf_tables' lock, [`FLOWTABLES`](crate::flowtable::FLOWTABLES) (to show what
-//! there is), [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
+//! Lock order: RTNL or nf_tables' lock, [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
 //! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of
 //! them. A driver that goes away by itself takes none of these but its port's, which is an engine's:
 //! see `nfo_port_cleanup()`.
@@ -51,6 +50,7 @@ use core::{
         AtomicI64,
         AtomicPtr,
         AtomicU32,
+        AtomicUsize,
         Ordering, //
     }, //
 };
@@ -200,6 +200,8 @@ pub(crate) struct Tier {
     queue: AtomicPtr<Cold>,
     /// Bytes in a second from which a flow is worth a place.
     threshold: u64,
+    /// How many flows wait for a place.
+    waiting: AtomicUsize,
     tc: Arc<TcFt>,
     #[pin]
     inner: Mutex<Inner>,
@@ -242,6 +244,7 @@ impl Tier {
             pin_init!(Self {
                 queue: AtomicPtr::new(ptr::null_mut()),
                 threshold,
+                waiting: AtomicUsize::new(0),
                 tc,
                 inner <- new_mutex!(inner, "nft_offload::tier"),
             }),
@@ -269,9 +272,9 @@ impl Tier {
         }
     }
 
-    /// How many flows wait for a place.
+    /// How many flows wait for a place. Takes no lock: everybody may ask.
     pub(crate) fn waiting(&self) -> usize {
-        self.inner.lock().waiting.len()
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// One run of the worker. Returns in how many jiffies it wants the next one.
@@ -281,6 +284,7 @@ impl Tier {
         inner.tend(self);
         inner.drain(self);
         let more = inner.verify(ft) | inner.place(self, ft);
+        self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
 
         match () {
             () if more => 0,
@@ -312,6 +316,7 @@ impl Tier {
             Stage::Software => return flow.hw.step(Stage::Software, Stage::Closed),
             Stage::Refused | Stage::Closed => (),
         }
+        self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
         true
     }
 }

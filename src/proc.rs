@@ -4,9 +4,8 @@
 
 use crate::{
     ffi::c,
-    flowtable::FLOWTABLES, //
+    netns::Netns, //
 };
-use core::ptr;
 use kernel::{
     error::to_result,
     prelude::*, //
@@ -19,13 +18,15 @@ use kernel::{
 /// Called by `ffi/proc.c` only, which passes a network namespace and memory for the answer.
 #[no_mangle]
 unsafe extern "C" fn nfo_work_pending(net: *const c::net, work: *mut c::nfo_work) {
-    let waiting = FLOWTABLES
-        .lock()
-        .iter()
-        .map(|r| r.get())
-        .filter(|ft| ptr::eq(ft.net(), net))
-        .filter_map(|ft| ft.hw.as_ref().map(|tier| tier.waiting()))
-        .sum::<usize>();
+    let mut waiting = 0_usize;
+
+    // SAFETY: By the contract of this function.
+    if let Some(netns) = unsafe { Netns::of(net) } {
+        netns.for_each(|ft| {
+            waiting = waiting.wrapping_add(ft.hw.as_ref().map_or(0, |tier| tier.waiting()));
+            true
+        });
+    }
 
     // Rules are taken away and asked about by whoever finds that it has to be done: none of that
     // ever waits.

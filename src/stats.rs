@@ -9,6 +9,10 @@ use crate::{
     ffi::c,
     traffic, //
 };
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
 use kernel::fmt;
 use nft_flow::reason::{
     MissReason,
@@ -74,6 +78,38 @@ pub(crate) fn gone(packets: u64, bytes: u64) {
     unsafe { c::nfo_stat_gone(packets, bytes) };
 }
 
+/// Flowtables whose traffic is on the way from their own books to those of all that are gone: how
+/// many set out, and arrived, ever.
+static CLOSING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+
+/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`gone`].
+pub(crate) fn closing(f: impl FnOnce()) {
+    CLOSING[0].fetch_add(1, Ordering::SeqCst);
+    f();
+    CLOSING[1].fetch_add(1, Ordering::SeqCst);
+}
+
+/// Packets and bytes of all flowtables, gone or not.
+fn forwarded() -> (u64, u64) {
+    const TRIES: usize = 8;
+
+    let mut sums = (0, 0);
+    for _ in 0..TRIES {
+        let arrived = CLOSING[1].load(Ordering::SeqCst);
+        let (packets, bytes) = traffic::all();
+
+        sums = (
+            sum(NFO_STATS).wrapping_add(packets),
+            sum(NFO_STATS + 1).wrapping_add(bytes),
+        );
+        // Nobody was on the way.
+        if CLOSING[0].load(Ordering::SeqCst) == arrived {
+            break;
+        }
+    }
+    sums
+}
+
 /// All counters, one `name value` a line.
 pub(crate) struct Stats;
 
@@ -82,9 +118,9 @@ impl fmt::Display for Stats {
         let added = sum(Counter::FlowsAdded as usize);
         let freed = sum(Counter::FlowsFreed as usize);
 
-        let (packets, bytes) = traffic::all();
-        writeln!(f, "packets_fast {}", sum(NFO_STATS).wrapping_add(packets))?;
-        writeln!(f, "bytes_fast {}", sum(NFO_STATS + 1).wrapping_add(bytes))?;
+        let (packets, bytes) = forwarded();
+        writeln!(f, "packets_fast {packets}")?;
+        writeln!(f, "bytes_fast {bytes}")?;
         writeln!(f, "flows_added {added}")?;
         writeln!(f, "flows_freed {freed}")?;
         writeln!(f, "flows {}", added.wrapping_sub(freed))?;

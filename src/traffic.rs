@@ -6,7 +6,7 @@
 use crate::{
     family::Family,
     ffi::c,
-    flowtable::FLOWTABLES, //
+    netns, //
 };
 use core::ptr::NonNull;
 use kernel::prelude::*;
@@ -110,11 +110,12 @@ pub(crate) unsafe fn tell(net: *mut c::net, now: &Totals, before: &mut Totals) {
 pub(crate) fn all() -> (u64, u64) {
     let mut sums = (0_u64, 0_u64);
 
-    for ft in FLOWTABLES.lock().iter() {
-        for family in ft.get().traffic.totals().family {
+    // Without memory they are shown as soon as there is some.
+    let _ = netns::for_all(|ft| {
+        for family in ft.traffic.totals().family {
             sums.0 = sums.0.wrapping_add(family.packets);
             sums.1 = sums.1.wrapping_add(family.bytes);
         }
-    }
+    });
     sums
 }

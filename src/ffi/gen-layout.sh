@@ -8,7 +8,7 @@ for t in sk_buff net_device nf_hook_state nf_conn nf_conntrack_tuple nf_conntrac
 	nf_flowtable nf_flowtable_type nft_flowtable nft_expr nft_expr_ops nft_expr_type nft_ctx nft_pktinfo \
 	dst_entry rtable rt6_info neighbour hh_cache flowi4 flowi6 net_device_path_ctx \
 	net_device_path_stack netns_ipv4 nla_policy notifier_block switchdev_notifier_info \
-	nf_hook_entries nf_hook_entry ida \
+	nf_hook_entries nf_hook_entry nfo_worker ida \
 	genl_family genl_info genl_ops netlink_ext_ack nlattr; do
 	sed -n -E \
 		-e "s/.*\[\"Size of $t\"\]\[.* - ([0-9]+)usize\];/static_assert(sizeof(struct $t) == \1);/p" \

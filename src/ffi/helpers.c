@@ -348,26 +348,10 @@ u32 nfo_netns_inum(const struct net *net)
 }
 
 /* The parts of struct nf_flowtable that are ours to use. The flow block is what drivers get. */
-void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc)
+void nfo_ft_init(struct nf_flowtable *ft)
 {
-	INIT_DELAYED_WORK(&ft->gc_work, gc);
 	flow_block_init(&ft->flow_block);
 	init_rwsem(&ft->flow_block_lock);
-}
-
-void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay)
-{
-	queue_delayed_work(system_dfl_wq, &ft->gc_work, delay);
-}
-
-void nfo_gc_kick(struct nf_flowtable *ft, unsigned long delay)
-{
-	mod_delayed_work(system_dfl_wq, &ft->gc_work, delay);
-}
-
-void nfo_gc_cancel(struct nf_flowtable *ft)
-{
-	disable_delayed_work_sync(&ft->gc_work);
 }
 
 /* Numbers, each in use once */

@@ -124,10 +124,34 @@ void nfo_rtnl_unlock(void);
 int nfo_switchdev_register(struct notifier_block *nb);
 void nfo_switchdev_unregister(struct notifier_block *nb);
 
-void nfo_ft_init(struct nf_flowtable *ft, work_func_t gc);
-void nfo_gc_queue(struct nf_flowtable *ft, unsigned long delay);
-void nfo_gc_kick(struct nf_flowtable *ft, unsigned long delay);
-void nfo_gc_cancel(struct nf_flowtable *ft);
+void nfo_ft_init(struct nf_flowtable *ft);
+
+/* The work of a flowtable: from time to time, and at its end. */
+struct nfo_worker {
+	struct delayed_work	gc;
+	struct rcu_work		end;
+};
+
+void nfo_worker_init(struct nfo_worker *worker);
+void nfo_worker_queue(struct nfo_worker *worker, unsigned long delay);
+void nfo_worker_kick(struct nfo_worker *worker, unsigned long delay);
+void nfo_worker_cancel(struct nfo_worker *worker);
+void nfo_worker_finish(struct nfo_worker *worker);
+/* In Rust. */
+void nfo_flowtable_gc(struct nfo_worker *worker);
+void nfo_flowtable_end(struct nfo_worker *worker);
+
+void *nfo_netns(const struct net *net);
+int nfo_flush_begin(const struct net *net);
+void nfo_flush_end(const struct net *net);
+bool nfo_killed(void);
+int nfo_netns_register(void);
+void nfo_netns_unregister(void);
+const void *nfo_queue(void);
+/* In Rust. */
+void *nfo_netns_new(struct net *net);
+void nfo_netns_leave(void *netns);
+void nfo_netns_put(void *netns);
 
 void nfo_numbers_init(struct ida *numbers);
 void nfo_numbers_destroy(struct ida *numbers);

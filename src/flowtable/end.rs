@@ -4,9 +4,7 @@
 
 use super::{
     tables::free_both,
-    Flowtable,
-    BUCKETS_AT_ONCE,
-    FLOWTABLES, //
+    Flowtable, //
 };
 use crate::{
     cold::Cold,
@@ -18,7 +16,7 @@ use crate::{
     ffi::c,
     stats, //
 };
-use core::ptr;
+use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use nft_flow::{
     reason::TeardownReason,
@@ -28,16 +26,27 @@ use nft_flow::{
     }, //
 };
 
+/// Buckets that are looked at before others get a chance to have the lock.
+const BUCKETS_AT_ONCE: usize = 64;
+
 impl Flowtable {
-    /// Kills every flow for which `which` holds, and says how many it were.
-    pub(crate) fn kill_all(&self, reason: TeardownReason, which: impl Fn(&Cold) -> bool) -> usize {
-        self.kill_family::<V4>(reason, &which) + self.kill_family::<V6>(reason, &which)
+    /// Kills every flow for which `which` holds, and says how many it were. Ends early when `go_on`
+    /// says so.
+    pub(crate) fn kill_all(
+        &self,
+        reason: TeardownReason,
+        which: impl Fn(&Cold) -> bool,
+        go_on: impl Fn() -> bool,
+    ) -> usize {
+        self.kill_family::<V4>(reason, &which, &go_on)
+            + self.kill_family::<V6>(reason, &which, &go_on)
     }
 
     fn kill_family<F: Family>(
         &self,
         reason: TeardownReason,
         which: &impl Fn(&Cold) -> bool,
+        go_on: &impl Fn() -> bool,
     ) -> usize {
         let mut cursor = Cursor::default();
         let mut killed = 0;
@@ -53,41 +62,57 @@ impl Flowtable {
                 }
                 Visit::Keep
             })
-        }) {
+        }) && go_on()
+        {
             // SAFETY: Process context, no lock is held.
             unsafe { c::nfo_cond_resched() };
         }
         killed
     }
 
-    /// Ends the flowtable: no hook and no rule refers to it any more.
-    pub(super) fn close(self: Pin<KBox<Self>>) {
-        let mut list = FLOWTABLES.lock();
-        let this = &raw const *self;
-        if let Some(i) = list.iter().position(|r| ptr::eq(r.0.as_ptr(), this)) {
-            let _ = list.remove(i);
-        }
-        let told = self.tell_traffic();
-        stats::gone(told.0, told.1);
-        drop(list);
+    /// Ends the flowtable: no hook and no rule refers to it any more, nor will a packet that has come
+    /// by one: nf_tables has waited for those. Packets that leave the ruleset may still find a flow in
+    /// it, so that it lives for a grace period more, which nobody waits for. The object of nf_tables
+    /// is not used after this.
+    ///
+    /// # Safety
+    ///
+    /// It is in the list of its namespace, and came from [`KBox::into_raw`]. This is called once.
+    pub(super) unsafe fn close(this: *mut Self) {
+        // SAFETY: By the contract of this function; freed by `end` only.
+        let ft = unsafe { &*this };
 
-        self.locked(|inner| inner.closing = true);
-        // SAFETY: Registered by `init`. Packets in the hook are waited for below.
-        unsafe { c::nf_unregister_net_hook(self.net(), self.passed.get()) };
-        // SAFETY: The C object outlives ours. The worker does not run from here on.
-        unsafe { c::nfo_gc_cancel(self.nf.as_ptr()) };
-        self.kill_all(TeardownReason::FlowtableDelete, |_| true);
-        // Packets that had got hold of the flowtable before its hooks were removed are through
-        // after this: none is about to put a flow that it has killed on the list of the dead, or a
-        // heavy one on the queue for hardware.
-        // SAFETY: Process context.
-        unsafe { c::synchronize_rcu() };
-        self.reap();
-        // SAFETY: No reader is in the tables.
-        unsafe { self.free_tables() };
-        // Theirs as well.
-        let all = self.tell_traffic();
-        stats::gone(all.0.wrapping_sub(told.0), all.1.wrapping_sub(told.1));
+        stats::closing(|| {
+            ft.busy.closed.store(true, Ordering::Relaxed);
+            ft.netns.remove(ft);
+            let (packets, bytes) = ft.tell_traffic();
+            stats::gone(packets, bytes);
+        });
+        ft.locked(|inner| inner.closing = true);
+        // SAFETY: Initialised. The worker does not run from here on.
+        unsafe { c::nfo_worker_cancel(ft.worker.get()) };
+        ft.kill_all(TeardownReason::FlowtableDelete, |_| true, || true);
+        // A namespace that ends frees what routes and connections belong to. A packet may be about to
+        // put a flow that it has killed on the list of the dead: in a namespace that lives.
+        ft.reap();
+        // SAFETY: Initialised, and nobody else does this.
+        unsafe { c::nfo_worker_finish(ft.worker.get()) };
+    }
+
+    /// The end after the end: no packet knows the flowtable any more.
+    ///
+    /// # Safety
+    ///
+    /// [`Flowtable::close`] was called a grace period ago, and this is called once.
+    pub(super) unsafe fn end(this: *mut Self) {
+        // SAFETY: By the contract of this function the object is nobody else's.
+        unsafe {
+            let ft = Pin::new_unchecked(KBox::from_raw(this));
+
+            // Flows that a packet has killed, and had not put on the list then.
+            ft.reap();
+            ft.free_tables();
+        }
     }
 
     /// Frees the tables, which nobody can look into afterwards.

@@ -2,11 +2,7 @@
 
 //! The flowtable as nf_tables sees it: the types, and what it calls.
 
-use super::{
-    Flowtable,
-    Registered,
-    FLOWTABLES, //
-};
+use super::Flowtable;
 use crate::{
     cold::Cold,
     ct::Ct,
@@ -17,6 +13,7 @@ use crate::{
         HZ, //
     },
     hook,
+    netns::Netns,
     offload,
     qos::Looks, //
 };
@@ -44,19 +41,19 @@ use nft_flow::{
 ///
 /// # Safety
 ///
-/// Called by netfilter only, with what [`Flowtable::watch`] has registered and a packet.
-pub(super) unsafe extern "C" fn passed(
-    ft: *mut kernel::ffi::c_void,
+/// Called by netfilter only, with what [`Netns::add`] has registered and a packet.
+pub(crate) unsafe extern "C" fn passed(
+    netns: *mut kernel::ffi::c_void,
     skb: *mut c::sk_buff,
     state: *const c::nf_hook_state,
 ) -> c_uint {
-    // SAFETY: Netfilter passes what `watch` has registered, which lives until a grace period after
-    // it was unregistered, and a packet that keeps its conntrack entry; RCU is held.
+    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
+    // unregistered, and a packet that keeps its conntrack entry; RCU is held.
     unsafe {
-        let ft = &*ft.cast::<Flowtable>();
-
         if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
-            if let Some(flow) = ft.find(ct) {
+            let netns = &*netns.cast::<Netns>();
+
+            if let Some(flow) = netns.find(ct) {
                 passed_of(flow, dir, skb, (*state).pf);
             }
         }
@@ -104,27 +101,21 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
         Ok(ft) => ft,
         Err(e) => return e.to_errno(),
     };
-    let raw = NonNull::from(&*ft);
-
     // SAFETY: nf_tables gives us a new object that nobody else uses yet.
-    unsafe { c::nfo_ft_init(nf.as_ptr(), Some(gc)) };
-    if let Err(e) = ft.watch() {
-        // SAFETY: Process context. Packets may have come by the half that was registered.
-        unsafe {
-            c::synchronize_rcu();
-            ft.free_tables();
-        }
+    unsafe { c::nfo_ft_init(nf.as_ptr()) };
+    // INVARIANT: It is taken out of the list before it is freed.
+    // SAFETY: The box stays where it is: only `end` takes it back.
+    if let Err(e) = unsafe { ft.netns.add(&ft) } {
+        // SAFETY: Nobody has seen it.
+        unsafe { ft.free_tables() };
         return e.to_errno();
     }
-    // INVARIANT: It is taken out of the list before it is freed.
-    if FLOWTABLES.lock().push(Registered(raw), GFP_KERNEL).is_err() {
-        ft.close();
-        return ENOMEM.to_errno();
-    }
-    // SAFETY: As above. The pin is kept: only `free` takes the box back.
+    // SAFETY: As above. The pin is kept.
     unsafe {
-        (*nf.as_ptr()).rhashtable.tbl = KBox::into_raw(Pin::into_inner_unchecked(ft)).cast();
-        c::nfo_gc_queue(nf.as_ptr(), HZ as usize);
+        let ft = KBox::into_raw(Pin::into_inner_unchecked(ft));
+
+        (*nf.as_ptr()).rhashtable.tbl = ft.cast();
+        c::nfo_worker_queue((*ft).worker.get(), HZ as usize);
     }
     0
 }
@@ -135,30 +126,45 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
 ///
 /// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
-    // SAFETY: `init` has put the pointer there, and nf_tables calls this once.
-    unsafe {
-        let raw = (*nf).rhashtable.tbl.cast::<Flowtable>();
+    // SAFETY: `init` has put the pointer there and the flowtable into its list, and nf_tables calls
+    // this once.
+    unsafe { Flowtable::close((*nf).rhashtable.tbl.cast()) };
+}
 
-        Pin::new_unchecked(KBox::from_raw(raw)).close();
-    }
+/// The flowtable of a worker.
+///
+/// # Safety
+///
+/// It is the one of a flowtable.
+unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
+    // SAFETY: By the contract of this function.
+    unsafe { worker.byte_sub(offset_of!(Flowtable, worker)).cast() }
 }
 
 /// The worker.
 ///
 /// # Safety
 ///
-/// Called by the workqueue only, with the work item of a flowtable of ours.
-unsafe extern "C" fn gc(work: *mut c::work_struct) {
-    // SAFETY: The work item is the one in a flowtable that `init` has made ours, and that waits
-    // for the worker before it ends.
+/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it ends.
+#[no_mangle]
+unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
+    // SAFETY: By the contract of this function.
     unsafe {
-        let nf = work
-            .byte_sub(offset_of!(c::nf_flowtable, gc_work) + offset_of!(c::delayed_work, work))
-            .cast::<c::nf_flowtable>();
+        let pause = (*of_worker(worker)).work();
 
-        let pause = Flowtable::from_hook(nf.cast()).work();
-        c::nfo_gc_queue(nf, pause);
+        c::nfo_worker_queue(worker, pause);
     }
+}
+
+/// The last thing that is done.
+///
+/// # Safety
+///
+/// Called by `ffi/netns.c` only, a grace period after [`Flowtable::close`].
+#[no_mangle]
+unsafe extern "C" fn nfo_flowtable_end(worker: *mut c::nfo_worker) {
+    // SAFETY: By the contract of this function.
+    unsafe { Flowtable::end(of_worker(worker)) };
 }
 
 /// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
@@ -269,6 +275,5 @@ impl Drop for Registration {
             // SAFETY: Registered by `new`. The module is not unloaded while a flowtable exists.
             unsafe { c::nft_unregister_flowtable_type(ty.0.get()) };
         }
-        *FLOWTABLES.lock() = KVec::new();
     }
 }

@@ -48,8 +48,8 @@ const MAX_INTERVAL: u32 = 16;
 impl Flowtable {
     /// One run of the worker. Returns how many jiffies to pause then.
     pub(super) fn work(&self) -> usize {
-        self.kicked.store(false, Ordering::Relaxed);
-        self.alerted.store(false, Ordering::Relaxed);
+        self.busy.kicked.store(false, Ordering::Relaxed);
+        self.busy.alerted.store(false, Ordering::Relaxed);
         self.reap();
         self.tell_traffic();
         self.look_at_bridges();
@@ -84,7 +84,7 @@ impl Flowtable {
         let mut cursor = Cursor::default();
         let mut more = self.has_gates();
 
-        while more {
+        while more && !self.is_closed() {
             // SAFETY: Process context; unlocked below.
             let rtnl = unsafe { c::nfo_rtnl_trylock() };
 
@@ -117,7 +117,7 @@ impl Flowtable {
             }
         }
 
-        let mut next = self.dead.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut next = self.busy.dead.swap(ptr::null_mut(), Ordering::Acquire);
         let mut n = 0;
 
         while let Some(cold) = NonNull::new(next) {
@@ -157,7 +157,7 @@ impl Flowtable {
 
         loop {
             let now = tick();
-            if now.wrapping_sub(begun) > 1 {
+            if now.wrapping_sub(begun) > 1 || self.is_closed() {
                 return true;
             }
             let mut n = 0;
