@@ -85,6 +85,9 @@ pub(crate) trait Family: Sized + 'static {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Self::Key>, Miss>;
 
+    /// The same for a TCP super-packet without a length.
+    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+
     /// The key that packets of a conntrack tuple have when they enter by `port`.
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Self::Key;
 
@@ -223,6 +226,10 @@ impl Family for V4 {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key4>, Miss> {
         parse::any_ipv4(hdr, len, port, peek)
+    }
+
+    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
+        parse::big_ipv4(hdr, len, port)
     }
 
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key4 {
@@ -393,6 +400,10 @@ impl Family for V6 {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key6>, Miss> {
         parse::any_ipv6(hdr, len, port, peek)
+    }
+
+    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
+        parse::big_ipv6(hdr, len, port)
     }
 
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key6 {

@@ -140,7 +140,7 @@ fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
     match forward::<F, true>(ft, skb, place) {
         Ok(()) => NF_STOLEN,
         // What the plain parser does not know.
-        Err(MissReason::L4Proto | MissReason::ExtHeader) => {
+        Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
             let serves = Serves { v4: true, v6: true };
             verdict(dispatch(ft, skb, place, F::ETHERTYPE, serves))
         }
@@ -284,7 +284,12 @@ fn forward<F: Family, const PLAIN: bool>(
             F::parse(head, len, place.port)
         } else {
             let peek = |at: usize| skb.peek(offset.wrapping_add(at));
-            F::parse_any(head, len, place.port, peek)
+            match F::parse_any(head, len, place.port, peek) {
+                Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
+                    F::parse_big(head, len, place.port)
+                }
+                result => result,
+            }
         };
         match parsed {
             Ok(pkt) => break pkt,

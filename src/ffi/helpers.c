@@ -104,6 +104,11 @@ bool nfo_skb_ip_options(const struct sk_buff *skb)
 	return IPCB(skb)->opt.optlen;
 }
 
+bool nfo_skb_is_gso_tcp(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb) && skb_is_gso_tcp(skb);
+}
+
 /* Headers are at these offsets from data; the ingress hook may find others recorded. */
 bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu)
 {

@@ -63,6 +63,7 @@ void nfo_skb_dst_drop(struct sk_buff *skb);
 bool nfo_skb_tunnel_pull(struct sk_buff *skb);
 bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_skb_ip_options(const struct sk_buff *skb);
+bool nfo_skb_is_gso_tcp(const struct sk_buff *skb);
 bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu);
 bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4]);
 int nfo_skb_transport(const struct sk_buff *skb, u8 family, u8 *proto);

@@ -327,6 +327,13 @@ impl Skb {
         }
     }
 
+    /// Will the stack cut it into segments of TCP (`skb_is_gso_tcp()`)?
+    #[cold]
+    pub(crate) fn is_gso_tcp(self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_is_gso_tcp(self.as_ptr()) }
+    }
+
     /// What the stack will cut a super-packet into on the way out.
     pub(crate) fn segments(self) -> Segments {
         /// `SKB_GSO_UDP`: fragments, include/linux/skbuff.h.

@@ -7,6 +7,7 @@
 //!
 //! [`ipv4`] and [`ipv6`] know TCP and UDP right behind the IP header, which nearly all packets are;
 //! [`any_ipv4`] and [`any_ipv6`] know every [`L4Proto`], behind destination options as well.
+//! [`big_ipv4`] and [`big_ipv6`] are for what the length field has no room for.
 
 use crate::bytes::{
     load_be16,
@@ -125,9 +126,9 @@ pub type Packet6 = Packet<Key6>;
 ///
 /// The first that applies of: [`Miss::NeedPull`] or [`MissReason::Truncated`] if there is no
 /// header, [`MissReason::BadVersion`], `Truncated` (header length), [`MissReason::IpOptions`],
-/// `Truncated` (total length), [`MissReason::BadChecksum`], [`MissReason::Fragment`],
-/// [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport header's `Truncated`
-/// (room), `NeedPull`, `Truncated` (its own length field).
+/// [`MissReason::Jumbogram`] or `Truncated` (total length), [`MissReason::BadChecksum`],
+/// [`MissReason::Fragment`], [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport
+/// header's `Truncated` (room), `NeedPull`, `Truncated` (its own length field).
 #[inline(always)]
 pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
@@ -141,8 +142,20 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
 
     let len = usize::from(load_be16(ip, 2));
     if len < IPV4_LEN || len > skb_len {
-        return Err(MissReason::Truncated.into());
+        return Err(ipv4_length(len));
     }
+    behind_ipv4(hdr, ip, skb_len, len, port)
+}
+
+/// The rest of [`ipv4`]: `len` is the length of the packet, at most `skb_len`.
+#[inline(always)]
+fn behind_ipv4(
+    hdr: &[u8],
+    ip: &[u8; IPV4_LEN],
+    skb_len: usize,
+    len: usize,
+    port: PortId,
+) -> Result<Packet4, Miss> {
     if !ipv4_header_ok(ip) {
         return Err(MissReason::BadChecksum.into());
     }
@@ -202,6 +215,18 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
     if len > skb_len {
         return Err(MissReason::Truncated.into());
     }
+    behind_ipv6(hdr, ip, skb_len, len, port)
+}
+
+/// The rest of [`ipv6`]: `len` is the length of the packet, at most `skb_len`.
+#[inline(always)]
+fn behind_ipv6(
+    hdr: &[u8],
+    ip: &[u8; IPV6_LEN],
+    skb_len: usize,
+    len: usize,
+    port: PortId,
+) -> Result<Packet6, Miss> {
     let number = load_u8(ip, 6);
     let Some(proto) = L4Proto::plain(number) else {
         return Err(ipv6_unusual(number));
@@ -269,6 +294,48 @@ pub fn any_ipv6(
             rare::ipv6(hdr, skb_len, port, peek)
         }
         result => result,
+    }
+}
+
+/// Parses a TCP super-packet that the stack has made (BIG TCP): if the length field is 0, the packet
+/// ends where the buffer ends. To be called when [`any_ipv4`] has said [`MissReason::Jumbogram`], and
+/// only if it is known to be cut into segments of TCP: any other packet of length 0 is a wrong one.
+///
+/// # Errors
+///
+/// As [`ipv4`]; [`MissReason::Jumbogram`] for other protocols.
+#[inline(never)]
+pub fn big_ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
+    match hdr.first_chunk::<IPV4_LEN>() {
+        Some(ip) if load_u16(ip, 2) == 0 && load_u8(ip, 9) == L4Proto::Tcp.number() => {
+            behind_ipv4(hdr, ip, skb_len, skb_len, port)
+        }
+        _ => Err(MissReason::Jumbogram.into()),
+    }
+}
+
+/// As [`big_ipv4`], when [`any_ipv6`] has said [`MissReason::Jumbogram`]. A jumbogram proper (RFC 2675)
+/// has its length in a hop-by-hop option, and is for the stack.
+///
+/// # Errors
+///
+/// As [`any_ipv6`]; [`MissReason::Jumbogram`] for other protocols.
+#[inline(never)]
+pub fn big_ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
+    let Some(ip) = hdr
+        .first_chunk::<IPV6_LEN>()
+        .filter(|ip| load_u16(*ip, 4) == 0)
+    else {
+        return Err(MissReason::Jumbogram.into());
+    };
+    let packet = match behind_ipv6(hdr, ip, skb_len, skb_len, port) {
+        Err(Miss::Reason(MissReason::ExtHeader)) => rare::ipv6(hdr, skb_len, port, |_| None),
+        result => result,
+    }?;
+
+    match packet.proto {
+        L4Proto::Tcp => Ok(packet),
+        _ => Err(MissReason::Jumbogram.into()),
     }
 }
 
@@ -351,6 +418,16 @@ fn ipv4_unusual(first: u8) -> Miss {
         (4, 0..=4) => MissReason::Truncated,
         (4, _) => MissReason::IpOptions,
         _ => MissReason::BadVersion,
+    }
+    .into()
+}
+
+/// The reason for a total length that is too small, or beyond the end of the packet.
+#[cold]
+fn ipv4_length(len: usize) -> Miss {
+    match len {
+        0 => MissReason::Jumbogram,
+        _ => MissReason::Truncated,
     }
     .into()
 }

@@ -150,7 +150,8 @@ pub(crate) fn ipv4(
     })
 }
 
-/// An IPv6 packet that [`parse::ipv6`] found in order but for its next header.
+/// An IPv6 packet that [`parse::ipv6`] found in order but for its next header; or the super-packet of
+/// [`parse::big_ipv6`], which has no length.
 #[inline(never)]
 pub(crate) fn ipv6(
     hdr: &[u8],
@@ -161,7 +162,10 @@ pub(crate) fn ipv6(
     let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
         return Err(MissReason::Truncated.into());
     };
-    let len = usize::from(load_be16(ip, 4)).wrapping_add(IPV6_LEN);
+    let len = match load_be16(ip, 4) {
+        0 => skb_len,
+        payload => usize::from(payload).wrapping_add(IPV6_LEN),
+    };
     let mut number = load_u8(ip, 6);
     let mut thoff = IPV6_LEN;
 

@@ -73,7 +73,8 @@ reasons! {
         /// An IPv6 extension header precedes the transport header, a fragment header included; or
         /// destination options do, and no packet with such has come to the rule that adds the flow.
         ExtHeader = "ext_header",
-        /// An IPv6 packet without a payload length: a jumbogram, or nothing but a header.
+        /// A packet without a length: a jumbogram, an IPv6 header and nothing behind it, a wrong one. Not
+        /// the super-packets of BIG TCP.
         Jumbogram = "jumbogram",
         /// The TTL or hop limit would reach zero; the stack answers with an ICMP error.
         TtlExpiring = "ttl_expiring",
@@ -115,6 +116,8 @@ reasons! {
         SctpChunk = "sctp_chunk",
         /// A switch has routed the packet already, and shows it to the rules only.
         Routed = "routed",
+        /// A program has given it to a local socket (`bpf_sk_assign()`).
+        Socket = "socket",
     }
 }
 

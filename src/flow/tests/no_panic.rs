@@ -130,6 +130,16 @@ pub extern "C" fn any_hot6(
 }
 
 #[no_mangle]
+pub extern "C" fn big_hot4(hdr: &[u8], len: usize, port: PortId) -> Result<u32, Miss> {
+    parse::big_ipv4(hdr, len, port).map(|packet| packet.seq_end())
+}
+
+#[no_mangle]
+pub extern "C" fn big_hot6(hdr: &[u8], len: usize, port: PortId) -> Result<u32, Miss> {
+    parse::big_ipv6(hdr, len, port).map(|packet| packet.seq_end())
+}
+
+#[no_mangle]
 pub extern "C" fn cold(state: &State) -> bool {
     state.kill(TeardownReason::Rst)
 }
@@ -185,9 +195,12 @@ fn packet_path_has_no_panic() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
     let assembly = assembly(&dir);
-    assert!(["\nhot4:", "\nhot6:", "\nany_hot4:", "\nany_hot6:"]
+    let functions = [
+        "hot4", "hot6", "any_hot4", "any_hot6", "big_hot4", "big_hot6",
+    ];
+    assert!(functions
         .iter()
-        .all(|name| assembly.contains(name)));
+        .all(|name| assembly.contains(&format!("\n{name}:"))));
 
     for line in assembly.lines() {
         assert!(

@@ -557,6 +557,8 @@ fn every_reason() {
         (4, 0, 0x65, BadVersion),
         (4, 0, 0x44, Truncated),
         (4, 0, 0x46, IpOptions),
+        (4, 3, 0, Jumbogram),
+        (4, 3, 1, Truncated),
         (4, 3, 19, Truncated),
         (4, 3, 39, Truncated),
         (4, 3, 41, Truncated),
@@ -700,4 +702,87 @@ fn every_rare_reason() {
     );
     assert_eq!(get(6, 60, &[58, 11, 0, 0, 0, 0, 0, 0]), Err(ExtHeader));
     assert_eq!(get(6, 60, &[58, 1, 0, 0, 0, 0, 0, 0]), Err(Truncated));
+}
+
+/// BIG TCP: a super-packet whose length does not fit in its field ends where the buffer does. Nothing
+/// else may be without a length, and what has one is never taken for one that has none.
+#[test]
+fn big_tcp() {
+    use MissReason::*;
+    let big = |version: u8, hdr: &[u8], len: usize| match version {
+        4 => parse::big_ipv4(hdr, len, port()).map(facts4),
+        _ => parse::big_ipv6(hdr, len, port()).map(facts6),
+    };
+    let set_len = |version: u8, packet: &mut [u8], len: usize| {
+        let at = if version == 4 { 2 } else { 4 };
+        packet[at..at + 2].copy_from_slice(&(len as u16).to_be_bytes());
+        fix(packet);
+    };
+
+    for (version, options) in [(4, false), (6, false), (6, true)] {
+        let iph = if version == 4 { 20 } else { 40 };
+        let proto = if version == 4 { 9 } else { 6 };
+        let mut packet = plain(version);
+        if options {
+            packet[proto] = 60;
+            packet.splice(iph..iph, [6, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        let header = packet.len();
+
+        for len in [
+            header,
+            header + 1,
+            65535,
+            65535 + 40,
+            65535 + 41,
+            180_000,
+            524_280,
+        ] {
+            packet.resize(len, 7);
+            let in_field = if version == 4 { len } else { len - iph };
+
+            // As the packet with its length, where there is room for that.
+            set_len(version, &mut packet, 0);
+            assert_eq!(parse(version, true, &packet, header), Err(Jumbogram.into()));
+            let facts = big(version, &packet[..header], len).unwrap();
+            assert_eq!((facts.len, facts.thoff), (len, header - 20));
+            if in_field <= 65535 {
+                set_len(version, &mut packet, in_field);
+                assert_eq!(parse(version, true, &packet, header), Ok(facts));
+                assert_eq!(big(version, &packet, len), Err(Jumbogram.into()));
+            }
+
+            // Not enough in the linear part; one pull is.
+            set_len(version, &mut packet, 0);
+            for linear in iph..header {
+                match big(version, &packet[..linear], len) {
+                    Err(Miss::NeedPull(n)) => assert!(linear < n as usize && n as usize <= len),
+                    other => panic!("{version} {linear}: {other:?}"),
+                }
+            }
+
+            // Only TCP, and only with a length that is nothing.
+            for other in [17, 0, 1, 58, 132] {
+                let at = if options { iph } else { proto };
+                let mut packet = packet.clone();
+                packet[at] = other;
+                fix(&mut packet);
+                assert!(
+                    big(version, &packet, len).is_err(),
+                    "{version} {other} {len}"
+                );
+            }
+            for lie in [1, 19, 20, 40, 60, 65535] {
+                set_len(version, &mut packet, lie);
+                assert_eq!(big(version, &packet, len), Err(Jumbogram.into()));
+            }
+        }
+    }
+    // RFC 2675: the length is in a hop-by-hop option.
+    let mut packet = plain(6);
+    packet.splice(40..40, [6, 0, 0xc2, 4, 0, 1, 0, 8]);
+    packet.resize(40 + 65536 + 8, 7);
+    set_len(6, &mut packet, 0);
+    packet[6] = 0;
+    assert!(big(6, &packet, packet.len()).is_err());
 }

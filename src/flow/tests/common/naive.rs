@@ -56,6 +56,9 @@ pub fn classify(version: u8, packet: &[u8], linear: usize, any: bool) -> Result<
             return Err(MissReason::IpOptions.into());
         }
         len = packet[2] as usize * 256 + packet[3] as usize;
+        if len == 0 {
+            return Err(MissReason::Jumbogram.into());
+        }
         if len < 20 || len > packet.len() {
             return Err(MissReason::Truncated.into());
         }
