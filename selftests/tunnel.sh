@@ -312,28 +312,152 @@ tcase "IPsec tunnel mode, IPv4"                 esp 4
 tcase "IPsec tunnel mode, IPv6"                 esp 6
 
 cleartext() { # answers of a flow that has to come through IPsec come without
-	local a=$V4 n
+	local a=$V4
 	ipsec "$1" || return
 	[ "$1" = 4 ] || a=$V6
-	rules || return
+	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
 	talk x "$cl" udp "$a" || { no_ipsec; return; }
 	say_ok x echo 50
-	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
-	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	fast_echo
 	# the server's end does not encrypt any more
 	ipn "$sv" xfrm policy deleteall dir out
-	at "$rt" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device wan priority -500; udp sport 5000 meta ipsec missing counter name got; }; }"
-	say_ok x send 50
-	sleep 0.3
-	want_ge "cleartext packets that came to the router" "$(at "$rt" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 50
-	n=$(at "$cl" nft list counter inet clear got | awk '$1 == "packets" { print $2 }')
-	want_eq "cleartext packets that were forwarded" "$n" 0
+	forged_stop
 	hush x
 	at "$cl" nft delete table inet clear
 	no_ipsec
 }
 tcase -x "IPsec, cleartext answers are not forwarded, IPv4" cleartext 4
 tcase -x "IPsec, cleartext answers are not forwarded, IPv6" cleartext 6
+
+# other_peer FAMILY [SELECTOR]: what the server sends to the LAN goes through another SA from now on, which the
+# router has for somebody else: for packets with that selector
+other_peer() {
+	local l=10.0.2.1 r=10.0.2.2 lan=10.0.1.0/24 far=$V4/32 sa
+	[ "$1" = 4 ] || l=fd00:2::1 r=fd00:2::2 lan=fd00:1::/64 far=$V6/128
+	sa="xfrm state add src $r dst $l proto esp spi 0x301 reqid 3 mode tunnel enc cbc(aes) ${KEY1:0:34} auth hmac(sha1) $KEY2"
+	echo "$sa ${2:-}" | batch "$rt" && echo "$sa" | batch "$sv" &&
+		echo "xfrm policy update src $far dst $lan dir out tmpl src $r dst $l proto esp reqid 3 mode tunnel" | batch "$sv"
+}
+xfrm_stat() { at "$rt" awk '{ n += $2 } END { print n }' /proc/net/xfrm_stat; }
+# dec_counters: of what comes out of IPsec, and of answers at the client. A table of the router's starts a new
+# generation of rules: before the conversation, which has to be fast.
+dec_counters() {
+	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	at "$rt" nft "table netdev dec { counter got { }; chain in { type filter hook ingress device wan priority -500; udp sport 5000 meta ipsec exists counter name got; }; }"
+}
+decrypted() { at "$rt" nft list counter netdev dec got | awk '$1 == "packets" { print $2 }'; }
+all_decrypted() { [ $(($(decrypted) - DECRYPTED)) -ge 50 ]; }
+fast_echo() { # fast in both directions
+	counters_zero
+	say_ok x echo 50
+	counters
+	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
+}
+# none_forwarded: 50 answers come through the SA of the other peer; none of them arrives at the client, and
+# each is refused once
+none_forwarded() {
+	local n a
+	n=$(xfrm_stat) a=$(got "$cl" inet) DECRYPTED=$(decrypted)
+	say_ok x send 50
+	busywait $((3000 * SLOW)) all_decrypted || fail "of 50 packets of the other peer, $(($(decrypted) - DECRYPTED)) came out of IPsec"
+	sleep 0.1
+	want_eq "packets of the other peer that were forwarded" $(($(got "$cl" inet) - a)) 0
+	want_eq "packets that IPsec refused" $(($(xfrm_stat) - n)) 50
+	at "$rt" nft delete table netdev dec
+	at "$cl" nft delete table inet clear
+}
+got() { at "$1" nft list counter "$2" clear got | awk '$1 == "packets" { print $2 }'; }
+foreign_sa() { # an authenticated peer sends what is another one's
+	local a=$V4 sel="sel src 10.8.0.0/16"
+	ipsec "$1" || return
+	[ "$1" = 4 ] || a=$V6 sel="sel src fd00:8::/64"
+	SEEN='' rules && dec_counters || return
+	talk x "$cl" udp "$a" || { no_ipsec; return; }
+	say_ok x echo 50
+	fast_echo
+	want_ok "the other SA" other_peer "$1" "$sel"
+	none_forwarded
+	hush x
+	no_ipsec
+}
+tcase -x "IPsec, another peer's SA does not do, IPv4" foreign_sa 4
+tcase -x "IPsec, another peer's SA does not do, IPv6" foreign_sa 6
+
+foreign_clear() { # ... into a connection that has nothing to do with IPsec
+	local a=$V4
+	ipsec "$1" || return
+	no_ipsec
+	[ "$1" = 4 ] || a=$V6
+	SEEN='' rules && dec_counters || return
+	talk x "$cl" udp "$a" || return
+	say_ok x echo 50
+	fast_echo
+	want_ok "the other SA" other_peer "$1"
+	none_forwarded
+	hush x
+	no_ipsec
+}
+tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv4" foreign_clear 4
+tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv6" foreign_clear 6
+
+one_way() { # requests go in the clear, answers have to come through IPsec
+	ipsec 4 || return
+	ipn "$rt" xfrm policy deleteall dir out
+	ipn "$sv" xfrm policy deleteall dir in; ipn "$sv" xfrm policy deleteall dir fwd
+	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
+	talk x "$cl" udp $V4 || { no_ipsec; return; }
+	say_ok x echo 50
+	fast_echo
+	ipn "$sv" xfrm policy deleteall dir out
+	forged_stop
+	hush x
+	at "$cl" nft delete table inet clear; at "$rt" nft delete table netdev clear
+	no_ipsec
+}
+tcase -x "IPsec for answers only, those in the clear are not forwarded" one_way
+
+exception() { # what is in the clear by an exception from a policy, until there is none any more
+	local sel="src 10.0.1.0/24 dst $V4/32" n
+	ipsec 4 || return
+	for n in "$rt" "$sv"; do ipn "$n" xfrm state flush; done
+	ipn "$sv" xfrm policy flush
+	ipn "$rt" xfrm policy deleteall dir fwd; ipn "$rt" xfrm policy deleteall dir in
+	# shellcheck disable=SC2086
+	want_ok "the rule" ipn "$rt" xfrm policy update $sel dir out priority 20 tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
+	# shellcheck disable=SC2086
+	want_ok "the exception" ipn "$rt" xfrm policy add src 10.0.1.2/32 dst $V4/32 dir out priority 10 ${1:-}
+	rules || return
+	stream_start $V4 || return
+	fast_now
+	[ -n "${1:-}" ] || want_ok "no exception" ipn "$rt" xfrm policy delete src 10.0.1.2/32 dst $V4/32 dir out
+	busywait $((${2:-1000} * SLOW)) not_flowing || fail "traffic passes in the clear"
+	stop "$SEND" "$SINK"
+	no_ipsec
+}
+tcase -x "IPsec, an exception for a connection in the clear ends" exception
+tcase -x "IPsec, an exception for a connection in the clear runs out" exception "limit time-hard 3" 5000
+
+post_routing() { # a packet leaves through IPsec: rules see it once as itself, with its connection, and once outside
+	local a=$V4 drop="chain post { type filter hook postrouting priority 0; oifname wan meta l4proto udp counter name inner; oifname wan meta l4proto esp counter name outer; ct state invalid drop; }; counter inner { }; counter outer { };" inner
+	ipsec "$1" || return
+	[ "$1" = 4 ] || a=$V6
+	SEEN='' rules NAT="$drop" || return
+	talk x "$cl" udp "$a" || { no_ipsec; return; }
+	say_ok x echo 20
+	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
+	inner=$(posted inner) outer=$(posted outer)
+	counters_zero
+	say_ok x echo 50
+	counters
+	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
+	want_le "of 50 packets, seen on their way out" $(($(posted inner) - inner)) 4
+	want_ge "of 50 packets, seen outside" $(($(posted outer) - outer)) 50
+	hush x
+	no_ipsec
+}
+posted() { nft_rt list counter inet t "$1" | awk '$1 == "packets" { print $2 }'; }
+tcase -x "IPsec, rules on the way out that drop what is invalid, IPv4" post_routing 4
+tcase -x "IPsec, rules on the way out that drop what is invalid, IPv6" post_routing 6
 
 # What goes in and out of IPIP is protected by IPsec in transport mode: the outer packets of the tunnel.
 ipip_ipsec() {
@@ -353,9 +477,8 @@ ipip_ipsec() {
 # clear_counters: of cleartext in the tunnel that comes to the router, and of answers that come to the client
 clear_counters() {
 	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
-	at "$rt" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device wan priority -500; ip protocol 4 counter name got; }; }"
+	at "$rt" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device wan priority -500; ${1:-ip protocol 4} counter name got; }; }"
 }
-got() { at "$1" nft list counter "$2" clear got | awk '$1 == "packets" { print $2 }'; }
 forged_came() { [ $(($(got "$rt" netdev) - FORGED)) -ge 50 ]; }
 # forged_stop: 50 datagrams are answered in the clear, and none of these answers arrives
 forged_stop() {

@@ -359,6 +359,20 @@ impl Cold {
         }
     }
 
+    /// A packet of direction `dir` has passed the whole ruleset, and came through IPsec: it says nothing about
+    /// those that come in the clear, which no policy has judged.
+    pub(crate) fn came_secured(&self, dir: Direction) {
+        struct Secured(Direction);
+        impl Visitor for Secured {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.entries[self.0 as usize].need_secpath();
+            }
+        }
+
+        self.with(Secured(dir));
+    }
+
     /// A packet of direction `dir` has passed the whole ruleset, and looks like this. If the
     /// rule that adds the flow was met as well, by this packet or one of the other direction, the
     /// ruleset agrees.

@@ -100,7 +100,7 @@ pub(crate) mod flag {
     pub(super) const REPLY: u8 = 1 << 0;
     /// Packets leave through IPsec.
     pub(super) const XFRM: u8 = 1 << 1;
-    /// Packets must have come in through IPsec, because the answers leave through it.
+    /// Packets must have come in through IPsec, because the answers leave through it, or others did.
     pub(super) const SECPATH: u8 = 1 << 2;
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
@@ -236,8 +236,8 @@ impl<F: Family> Entry<F> {
         self.generation.store(generation, Ordering::Relaxed);
     }
 
-    /// May every packet of the direction use it: has the flow not been taken down, and need packets not
-    /// have come in through IPsec?
+    /// May every packet of the direction use it that did not come through IPsec: has the flow not been
+    /// taken down, and need packets not have come that way?
     #[inline(always)]
     pub(crate) fn is_unconditional(&self) -> bool {
         self.flags() & (flag::SECPATH | flag::DEAD) == 0
@@ -290,6 +290,11 @@ impl<F: Family> Entry<F> {
     #[inline(always)]
     pub(crate) fn needs_secpath(&self) -> bool {
         self.flags() & flag::SECPATH != 0
+    }
+
+    /// Packets come in through IPsec.
+    pub(crate) fn need_secpath(&self) {
+        self.set_flag(flag::SECPATH, true);
     }
 
     /// Do packets come in through a bridge?

@@ -141,9 +141,10 @@ impl Registration {
             to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
                 c::nfo_switchdev_unregister(SWITCHDEV.0.get());
             })?;
-            // Cannot fail.
+            // These cannot fail.
             c::register_netevent_notifier(NETEVENT.0.get());
             c::nfo_bridge_register();
+            c::nfo_ipsec_register();
         }
         Ok(Self(()))
     }
@@ -153,6 +154,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: Registered by `new`. No flowtable is left that would ask a bridge.
         unsafe {
+            c::nfo_ipsec_unregister();
             c::unregister_netevent_notifier(NETEVENT.0.get());
             c::unregister_netdevice_notifier(NETDEV.0.get());
             c::nfo_switchdev_unregister(SWITCHDEV.0.get());

@@ -82,12 +82,12 @@ pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
     // SAFETY: By the contract of this function.
     let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
 
-    if is_plain(skb) {
-        match skb.protocol() {
-            V4::ETHERTYPE if IP4 => return plain::<V4>(ft, skb),
-            V6::ETHERTYPE if IP6 => return plain::<V6>(ft, skb),
-            _ => (),
-        }
+    let protocol = skb.protocol();
+    if IP4 && protocol == V4::ETHERTYPE && skb.is_plain() {
+        return plain::<V4>(ft, skb);
+    }
+    if IP6 && protocol == V6::ETHERTYPE && skb.is_plain() {
+        return plain::<V6>(ft, skb);
     }
     wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
 }
@@ -97,12 +97,6 @@ pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
 struct Serves {
     v4: bool,
     v6: bool,
-}
-
-/// Addressed to this device, and nothing around the network header.
-#[inline(always)]
-fn is_plain(skb: Skb) -> bool {
-    skb.pkt_type() == PACKET_HOST && !skb.has_vlan_tag()
 }
 
 #[inline(never)]
@@ -120,13 +114,10 @@ struct Place<'a> {
     shape: Option<&'a Shape>,
 }
 
-/// A packet without anything around it. One copy of the fast path per family, whichever hook it is
+/// A packet that [`Skb::is_plain`]. One copy of the fast path per family, whichever hook it is
 /// called from.
 #[inline(never)]
 fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
-    if skb.is_routed() {
-        return miss(MissReason::Routed);
-    }
     let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
@@ -170,9 +161,10 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     if skb.is_routed() {
         return Err(MissReason::Routed);
     }
-    // VLAN 0 is none, and needs no shape.
+    // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
     let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
-    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !skb.has_vlan_tag()) {
+    let alone = skb.has_vlan_tag() || skb.has_secpath();
+    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !alone) {
         return Err(match skb.protocol() {
             _ if tagged => MissReason::Encap,
             V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
@@ -307,8 +299,8 @@ fn forward<F: Family, const PLAIN: bool>(
     let entry = unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) }
         .ok_or(MissReason::NoEntry)?;
 
-    if !entry.is_unconditional() {
-        may_use(entry, skb)?;
+    if !entry.is_unconditional() || !PLAIN && skb.has_secpath() {
+        may_use(entry, skb, offset)?;
     }
     if entry.ct.is_dying() {
         return Err(kill(entry, TeardownReason::CtDying, MissReason::CtDying));
@@ -426,16 +418,24 @@ fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool
     }
 }
 
-/// May a packet use a flow that has been taken down, or asks for IPsec? Before anything is learnt from it.
+/// May a packet that starts at `offset` use the flow: has it not been taken down, and does IPsec let the
+/// packet be forwarded? That depends on the packet, which may have come through the SA of somebody else.
+/// Asked before anything is learnt from it.
 #[inline(never)]
-fn may_use<F: Family>(entry: &Entry<F>, skb: Skb) -> Result<(), MissReason> {
+fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), MissReason> {
     if !entry.is_live() {
         return Err(MissReason::FlowDead);
     }
-    if entry.needs_secpath() && !skb.has_secpath() {
-        return Err(MissReason::SecPath);
+    let admitted = if skb.has_secpath() {
+        offset == 0 && !skb.has_vlan_tag() && skb.ipsec_admits(entry.dst.as_ptr(), F::NFPROTO)
+    } else {
+        !entry.needs_secpath()
+    };
+    if admitted {
+        Ok(())
+    } else {
+        Err(MissReason::SecPath)
     }
-    Ok(())
 }
 
 /// What only some flows ask of a packet.

@@ -6,7 +6,11 @@
 
 use super::c;
 use core::{
-    ptr::NonNull,
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    },
     slice, //
 };
 
@@ -106,6 +110,40 @@ impl Skb {
         self.0.as_ptr()
     }
 
+    /// Is it addressed to this device, with nothing around the network header, did it not come through
+    /// IPsec, and has no switch routed it already?
+    #[inline(always)]
+    pub(crate) fn is_plain(self) -> bool {
+        /// A value of the same type without any bit set.
+        ///
+        /// # Safety
+        ///
+        /// The type is one of plain integers.
+        unsafe fn none<T>(_: &T) -> T {
+            // SAFETY: By the contract of this function.
+            unsafe { MaybeUninit::zeroed().assume_init() }
+        }
+
+        /// The first bits.
+        fn first<T>(headers: &T) -> u64 {
+            const { assert!(size_of::<T>() >= size_of::<u64>()) };
+            // SAFETY: There are that many; every bit pattern is a valid integer.
+            unsafe { ptr::from_ref(headers).cast::<u64>().read_unaligned() }
+        }
+
+        // SAFETY: By the type invariant; plain integers.
+        let (headers, mut mask) = unsafe {
+            let headers = (*self.0.as_ptr()).__bindgen_anon_4.headers.as_ref();
+
+            (headers, none(headers))
+        };
+        // Both are among the first bits, so that one test does.
+        mask.set_pkt_type(7);
+        #[cfg(CONFIG_NET_SWITCHDEV)]
+        mask.set_offload_l3_fwd_mark(1);
+        first(headers) & first(&mask) == 0 && !self.has_secpath() && !self.has_vlan_tag()
+    }
+
     /// EtherType, in network byte order.
     #[inline(always)]
     pub(crate) fn protocol(self) -> u16 {
@@ -198,9 +236,24 @@ impl Skb {
     }
 
     /// Did the packet come through IPsec?
+    #[inline(always)]
     pub(crate) fn has_secpath(self) -> bool {
-        // SAFETY: By the type invariant.
-        unsafe { c::nfo_skb_secpath(self.as_ptr()) }
+        #[cfg(CONFIG_XFRM)]
+        {
+            const SEC_PATH: u8 = 1 << c::skb_ext_id_SKB_EXT_SEC_PATH;
+
+            // SAFETY: By the type invariant.
+            unsafe { field!(self, active_extensions) & SEC_PATH != 0 }
+        }
+        #[cfg(not(CONFIG_XFRM))]
+        false
+    }
+
+    /// Would IPsec let it be forwarded by `dst`, which it came through? Asked with `data` at the network
+    /// header.
+    pub(crate) fn ipsec_admits(self, dst: *mut c::dst_entry, family: u8) -> bool {
+        // SAFETY: By the type invariant; the route is valid while RCU is held.
+        unsafe { c::nfo_ipsec_admits(self.as_ptr(), dst, family) }
     }
 
     /// Has conntrack seen the packet, and counted it? A bridge asks it before we do, with

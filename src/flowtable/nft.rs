@@ -84,6 +84,9 @@ unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family
                 flow.went_by(dir, &tcp);
             }
         }
+        if c::nfo_skb_secpath(packet) {
+            flow.came_secured(dir);
+        }
         flow.passed(dir, Looks::of(packet), skb::route(packet));
     }
 }
