@@ -185,7 +185,10 @@ bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
 	return valid;
 }
 
-/* What the forward path does before dst_output(), which takes the packet through IPsec. */
+/* What the forward path does before dst_output(), which takes the packet through IPsec. It has passed
+ * POST_ROUTING, says *_REROUTED: rules there would take a packet without a conntrack entry for an invalid
+ * one. What comes out of IPsec passes them.
+ */
 void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff)
 {
 	struct net *net = dev_net(skb->dev);
@@ -193,11 +196,11 @@ void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 
 	if (family == NFPROTO_IPV4) {
 		memset(IPCB(skb), 0, sizeof(*IPCB(skb)));
 		IPCB(skb)->iif = skb->dev->ifindex;
-		IPCB(skb)->flags = IPSKB_FORWARDED;
+		IPCB(skb)->flags = IPSKB_FORWARDED | IPSKB_REROUTED;
 	} else {
 		memset(IP6CB(skb), 0, sizeof(*IP6CB(skb)));
 		IP6CB(skb)->iif = skb->dev->ifindex;
-		IP6CB(skb)->flags = IP6SKB_FORWARDED;
+		IP6CB(skb)->flags = IP6SKB_FORWARDED | IP6SKB_REROUTED;
 	}
 	skb_set_transport_header(skb, skb_network_offset(skb) + thoff);
 	skb_clear_tstamp(skb);
