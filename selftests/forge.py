@@ -8,6 +8,9 @@ record DEV PORT --ready FILE --out FILE
 send DEV FILE --flags S --seq N,N,... [--ack N] [--data N] [--gap S]
     sends segments like that frame, with other flags (of SAFRP) and with sequence numbers so far
     after its last byte
+session DEV MAC PEER SESSION SOURCE@PORT DESTINATION@PORT [--more N] [--pad N] [--count N] [--size N]
+    sends datagrams in frames of a PPPoE session, from PEER to MAC; --more is added to the length that
+    the frames say, --pad is behind the packet
 """
 import argparse
 import signal
@@ -75,6 +78,19 @@ def send(a):
         time.sleep(a.gap)
 
 
+def session(a):
+    (src, sport), (dst, dport) = (x.rsplit("@", 1) for x in (a.source, a.destination))
+    v6 = ":" in src
+    packet = (slowpath.ip6 if v6 else slowpath.ip4)(src, dst, 17, slowpath.udp(src, dst, int(sport), int(dport), bytes(a.size)))
+    mac, peer = (bytes(int(x, 16) for x in m.split(":")) for m in (a.mac, a.peer))
+    head = struct.pack("!HBBHHH", 0x8864, 0x11, 0, a.session, (len(packet) + 2 + a.more) & 0xffff, 0x57 if v6 else 0x21)
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    s.bind((a.dev, 0))
+    for _ in range(a.count):
+        s.send(mac + peer + head + packet + bytes(a.pad))
+        time.sleep(0.001)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(required=True)
@@ -93,6 +109,15 @@ def main():
     r.add_argument("--ack", type=int, default=0)
     r.add_argument("--data", type=int, default=0)
     r.add_argument("--gap", type=float, default=0.002)
+    r = sub.add_parser("session")
+    r.set_defaults(run=session)
+    for what in "dev", "mac", "peer":
+        r.add_argument(what)
+    r.add_argument("session", type=int)
+    r.add_argument("source")
+    r.add_argument("destination")
+    for what, default in ("more", 0), ("pad", 0), ("count", 20), ("size", 100):
+        r.add_argument("--" + what, type=int, default=default)
     a = p.parse_args()
     a.run(a)
 

@@ -4,7 +4,8 @@
 
 pppoe       a PPP device over a PPPoE session that both ends have agreed upon: there is
             no discovery and no negotiation. It lives as long as this process; a line
-            "SESSION [MAC]" on standard input moves it to another session.
+            "SESSION [MAC]" on standard input moves it to another session, "pass N" and "active N"
+            give it a filter that lets packets of up to N bytes pass (0: all), and print "ok".
 l2tp, pptp  the same over L2TP (version 2) and PPTP, between two addresses.
 wireguard   keys and a peer for a WireGuard device.
 flowtable   adds all devices of a prefix to a flowtable, those of the future included.
@@ -23,6 +24,7 @@ import time
 AF_PPPOX, PX_PROTO_OE, PX_PROTO_OL2TP, PX_PROTO_PPTP = 24, 0, 1, 2
 PPPIOCGCHAN, PPPIOCATTCHAN, PPPIOCNEWUNIT = 0x80047437, 0x40047438, 0xc004743e
 PPPIOCCONNECT, PPPIOCDISCONN, PPPIOCSMRU = 0x4004743a, 0x7439, 0x40047452
+PPPIOCSPASS, PPPIOCSACTIVE = 0x40107447, 0x40107446
 
 
 def libc_call(name, sock, addr):
@@ -54,10 +56,27 @@ class Channel:
         self.sock.close()
 
 
+PPP = None
+
+
 def new_unit():
-    ppp = os.open("/dev/ppp", os.O_RDWR)
-    unit, = struct.unpack("i", fcntl.ioctl(ppp, PPPIOCNEWUNIT, struct.pack("i", -1)))
+    global PPP
+    PPP = os.open("/dev/ppp", os.O_RDWR)
+    unit, = struct.unpack("i", fcntl.ioctl(PPP, PPPIOCNEWUNIT, struct.pack("i", -1)))
     return unit
+
+
+def ppp_filter(command, size):
+    """A filter for packets of up to size bytes; none if it is 0. Prints what came of it."""
+    import ctypes
+    # A = length; A > size + 4? 0 : 1
+    code = [(0x80, 0, 0, 0), (0x25, 0, 1, size + 4), (6, 0, 0, 0), (6, 0, 0, 1)] if size else []
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *c) for c in code))
+    try:
+        fcntl.ioctl(PPP, command, struct.pack("@HP", (len(code) - 1) // 8, ctypes.addressof(code)))
+        print("ok", flush=True)
+    except OSError as e:
+        print(e.strerror, flush=True)
 
 
 def up(a, unit):
@@ -78,6 +97,9 @@ def pppoe(a):
     up(a, unit)
     for line in sys.stdin:
         words = line.split()
+        if words[0] in ("pass", "active"):
+            ppp_filter(PPPIOCSPASS if words[0] == "pass" else PPPIOCSACTIVE, int(words[1]))
+            continue
         c.close()
         c = Channel(pppoe_socket(a.dev, words[1] if len(words) > 1 else a.mac, int(words[0])), unit)
 

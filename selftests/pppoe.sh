@@ -38,7 +38,7 @@ end() {
 	[ "$var" = rt ] && name=${PPP:-ppp0}
 	rm -f "$TMP/ppp.$var" "$TMP/ppp.ready"; mkfifo "$TMP/ppp.$var"
 	exec {fd}<>"$TMP/ppp.$var"; printf -v "PPPIN_$var" %s "$fd"
-	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$2" "$3" "$4" --name "$name" --ready "$TMP/ppp.ready" <"$TMP/ppp.$var" &
+	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$2" "$3" "$4" --name "$name" --ready "$TMP/ppp.ready" <"$TMP/ppp.$var" >"$TMP/ppp.out.$var" &
 	PIDS+=($!); disown $!
 	printf -v "PPP_$var" %s $!
 	busywait $((5000 * SLOW)) test -e "$TMP/ppp.ready" || { fail "no session"; return 1; }
@@ -163,6 +163,83 @@ foreign() { # one end has moved to another session, the other one does not know
 	hangup
 }
 tcase "packets of another session are not forwarded" foreign
+
+# made_up OPTION...: 20 datagrams as if the far end had sent them, in frames of the session, arrive at the
+# router; how many arrive at the client
+made_up() {
+	local a
+	a=$(client_got)
+	at "$sv" python3 "$HERE/forge.py" session eth0 "$(mac "$rt" wan)" "${PEER:-$(mac "$sv" eth0)}" "$SESSION" "$1@5000" "$2@$PORT_CL" --count 20 "${@:3}" || fail "forge.py"
+	busywait $((${PATIENCE:-200} * SLOW)) all_got $((a + 20))
+	echo $(($(client_got) - a))
+}
+client_got() { at "$cl" nft list counter inet made got | awk '$1 == "packets" { print $2 }'; }
+all_got() { [ "$(client_got)" -ge "$1" ]; }
+strangers() { # strangers ADDRESS: frames that the session's other end has not sent, or not so
+	local a=$1 c=10.0.1.2 f l
+	[ "$a" = $V4 ] || c=fd00:1::2
+	session wan eth0 555 || return
+	rules || return
+	at "$cl" nft "table inet made { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	talk x "$cl" udp "$a" || return
+	say_ok x echo 20
+	offloaded_line udp 5000 || fail "the flow is not offloaded"
+	PORT_CL=$(ct_list -p udp --orig-port-dst 5000 | sed -n 's/.*sport=\([0-9]*\) dport=5000 .*/\1/p' | head -n1)
+	f=$(stat_get packets_fast)
+	want_eq "of 20 datagrams as the other end sends them, arrived" "$(PATIENCE=3000 made_up "$a" "$c")" 20
+	[ "$FT" != ours ] || want_ge "of these, fast" $(($(stat_get packets_fast) - f)) 20
+	want_eq "datagrams from a stranger that arrived" "$(PEER=02:00:00:00:00:99 made_up "$a" "$c")" 0
+	want_eq "datagrams from the router itself that arrived" "$(PEER=$(mac "$rt" wan) made_up "$a" "$c")" 0
+	for l in 1 2 20 1000 60000; do
+		want_eq "of 20 frames that say $l bytes too many, arrived" "$(made_up "$a" "$c" --more $l)" 0
+	done
+	for l in 1 2 3 20 100; do
+		want_eq "of 20 frames that say $l bytes too few, arrived" "$(made_up "$a" "$c" --more -$l)" 0
+		want_eq "of 20 padded frames that say $l bytes too few, arrived" "$(made_up "$a" "$c" --more -$l --pad $((l + 8)))" 0
+	done
+	for l in 1 2 20; do
+		want_eq "of 20 frames with $l bytes behind the packet, arrived" "$(PATIENCE=3000 made_up "$a" "$c" --pad $l)" 20
+		want_eq "of 20 frames with $l bytes behind the packet, as they say, arrived" "$(PATIENCE=3000 made_up "$a" "$c" --pad $l --more $l)" 20
+	done
+	hush x
+	at "$cl" nft delete table inet made
+	hangup
+}
+tcase -x "IPv4, frames of others, and with wrong lengths" strangers $V4
+tcase -x "IPv6, frames of others, and with wrong lengths" strangers $V6
+
+# ppp_filter pass|active N: as pppd's option
+ppp_filter() {
+	: >"$TMP/ppp.out.rt"
+	echo "$*" >&"$PPPIN_rt"
+	busywait $((3000 * SLOW)) test -s "$TMP/ppp.out.rt"
+	tail -n1 "$TMP/ppp.out.rt"
+}
+filtered() { # filtered pass|active: a session with a filter: packets pass it, one by one
+	local a n
+	session wan eth0 556 || return
+	a=$(ppp_filter "$1" 500)
+	[ "$a" = ok ] || { hangup; skip "no filters of PPP: $a"; return; }
+	rules || return
+	n=$(stat_get skip.ppp_filter)
+	talk x "$cl" udp $V4 5000 --timeout 1 || return
+	say_ok x echo 20 400
+	[ "$1" = active ] || ! say x echo 1 1000 >/dev/null || fail "a packet passes that the filter does not let pass"
+	say_ok x drain
+	say_ok x echo 20 400
+	[ "$FT" != ours ] || want_ge "skip.ppp_filter" "$(stat_get skip.ppp_filter)" $((n + 1))
+	ppp_filter "$1" 0 >/dev/null
+	say_ok x echo 20 400
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) echo_fast || fail "not fast without a filter"
+	# set while it is
+	ppp_filter "$1" 500 >/dev/null
+	busywait $((3000 * SLOW)) echo_slow || fail "still fast with a filter"
+	hush x
+	hangup
+}
+echo_slow() { counters_zero; say x echo 20 400; counters; [ "$FORWARDED" -ge 20 ]; }
+tcase -x "a session with a pass-filter"         filtered pass
+tcase -x "a session with an active-filter"      filtered active
 
 # ---- changes under traffic
 

@@ -184,7 +184,17 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         }
     };
     let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
-    let shape = find_shape(ft, &peeled.encaps.shape(ifindex));
+    let peer = if peeled.encaps.has_session() {
+        if peeled.room != (skb.len() as usize).wrapping_sub(peeled.offset)
+            && !is_whole(skb, &peeled)
+        {
+            return Err(MissReason::Truncated);
+        }
+        skb.mac_source()
+    } else {
+        None
+    };
+    let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
     if pkt_type != PACKET_HOST && shape.is_none_or(|s| Some(s.mac) != skb.mac_destination()) {
         return Err(MissReason::NotForUs);
     }
@@ -200,6 +210,18 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     };
 
     dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
+}
+
+/// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
+/// not looked at.
+#[cold]
+fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
+    let word = |i: usize| skb.peek(peeled.offset.wrapping_add(i));
+
+    match (word(0), word(4)) {
+        (Some(a), Some(b)) => peeled.fits([a, b]) || skb.segments() != Segments::None,
+        _ => false,
+    }
 }
 
 fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {

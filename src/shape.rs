@@ -128,7 +128,7 @@ impl Shape {
 
     /// Is it the shape of packets that come in by `input`?
     pub(crate) fn is_of(&self, input: &Input<'_>) -> bool {
-        let frame = input.layer.encaps.shape(input.ifindex);
+        let frame = input.layer.encaps.shape(input.ifindex, input.layer.peer);
 
         if self.mac != input.layer.mac
             || self.devices != input.layer.devices
@@ -194,7 +194,10 @@ impl Shape {
                     let dev = c::dev_get_by_index_rcu(net, *dev as i32);
                     let tunnel = self.key.ports != 0;
 
-                    !dev.is_null() && (c::nfo_dev_filters(dev) || tunnel && c::nfo_dev_ipsec(dev))
+                    !dev.is_null()
+                        && (c::nfo_dev_filters(dev)
+                            || c::nfo_ppp_filters(dev)
+                            || tunnel && c::nfo_dev_ipsec(dev))
                 }
             })
     }
@@ -333,7 +336,7 @@ impl Reserve {
                 .map_err(|_| SkipReason::NoMem)
         };
         let layer = &input.layer;
-        let key = layer.encaps.shape(input.ifindex);
+        let key = layer.encaps.shape(input.ifindex, layer.peer);
 
         let frame = one(input.has_frame_shape(), key, layer.devices_outside())?;
         // The key is completed when the number of the frame's shape is known.

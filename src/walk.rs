@@ -269,6 +269,9 @@ impl Walk {
                     self.push(Encap::new(u16::from_be(encap.proto), encap.id))?;
                     if path.type_ == c::net_device_path_type_DEV_PATH_PPPOE {
                         self.here.peer = Some(encap.h_dest);
+                        if c::nfo_ppp_filters(self.dev) {
+                            self.barred = Some(SkipReason::PppFilter);
+                        }
                     }
                 }
                 c::net_device_path_type_DEV_PATH_BRIDGE => {

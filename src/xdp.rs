@@ -128,7 +128,7 @@ unsafe fn lookup<F: Family>(
     }
     // SAFETY: RCU is held. All zeroes is a valid tuple.
     unsafe {
-        let shape = encaps.shape(port);
+        let shape = encaps.shape(port, None);
         let shape = ft.shapes.lookup(shape.hash(&ft.seed), &shape);
         let port = match shape {
             Some(shape) => shape.port,

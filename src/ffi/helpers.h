@@ -112,6 +112,24 @@ int nfo_put_name(struct sk_buff *skb, int attr, const char *name);
 bool nfo_dev_listed(struct nft_flowtable *ft, const struct net_device *dev);
 bool nfo_dev_filters(const struct net_device *dev);
 bool nfo_dev_ipsec(const struct net_device *dev);
+
+bool nfo_ppp_filters(const struct net_device *dev);
+bool nfo_tunnel_elsewhere(const struct net_device *dev);
+bool nfo_tunnel_copies_dscp(const struct net_device *dev);
+bool nfo_is_tunnel(const struct net_device *dev);
+
+/* Where the outer packets of a tunnel come in. */
+struct nfo_outer {
+	struct dst_entry	*dst;
+	struct net_device	*dev;
+	u8			family;		/* NFPROTO_* */
+	u8			remote[16];
+};
+
+bool nfo_tunnel_outer(const struct net_device *dev, struct nfo_outer *outer);
+struct nf_hook_ops *nfo_follow(struct net *net, u32 ifindex, struct nf_flowtable *ft);
+void nfo_unfollow(struct net *net, struct nf_hook_ops *ops);
+
 struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);
 u32 nfo_netns_inum(const struct net *net);

@@ -188,17 +188,29 @@ impl Skb {
 
     /// The address that the frame was sent to, if it came with an Ethernet header.
     pub(crate) fn mac_destination(self) -> Option<[u8; 6]> {
+        self.mac_address(0)
+    }
+
+    /// The address that sent the frame, if it came with an Ethernet header.
+    pub(crate) fn mac_source(self) -> Option<[u8; 6]> {
+        self.mac_address(6)
+    }
+
+    /// The address so far behind the start of the Ethernet header, if there is one.
+    fn mac_address(self, at: u16) -> Option<[u8; 6]> {
         /// `ETH_HLEN`.
         const ETH_HLEN: u16 = 14;
 
         // SAFETY: By the type invariant. The header, if there is one, lies before the network
         // header in the linear part.
         unsafe {
-            let at = header!(self, mac_header);
+            let mac = header!(self, mac_header);
             let network = header!(self, network_header);
 
-            (at < network && network.wrapping_sub(at) >= ETH_HLEN)
-                .then(|| field!(self, head).add(at.into()).cast::<[u8; 6]>().read())
+            (mac < network && network.wrapping_sub(mac) >= ETH_HLEN).then(|| {
+                let address = field!(self, head).add(mac.into()).add(at.into());
+                address.cast::<[u8; 6]>().read()
+            })
         }
     }
 

@@ -149,13 +149,22 @@ impl Encaps {
         }
     }
 
-    /// The key of frames with these encapsulations that enter by the interface `ifindex`.
+    /// Whether they are those of a PPPoE session, which is one between two stations.
+    pub fn has_session(&self) -> bool {
+        self.as_slice()
+            .iter()
+            .any(|encap| encap.ethertype() == ethertype::PPPOE)
+    }
+
+    /// The key of frames with these encapsulations that enter by the interface `ifindex`; of a PPPoE
+    /// session those of `peer`.
     #[inline]
-    pub fn shape(&self, ifindex: PortId) -> Key6 {
+    pub fn shape(&self, ifindex: PortId, peer: Option<[u8; 6]>) -> Key6 {
         let [a, b, c] = self.list;
+        let [p, q, r, s, t, u] = peer.unwrap_or_default();
         Key6 {
             saddr: [u64::from(a.0) | (u64::from(b.0) << 32), u64::from(c.0)],
-            daddr: [0; 2],
+            daddr: [u64::from_le_bytes([p, q, r, s, t, u, 0, 0]), 0],
             ports: 0,
             port: PortProto::raw_parts(0, ifindex),
         }
@@ -171,6 +180,21 @@ pub struct Peeled {
     pub offset: usize,
     /// The EtherType of what starts there: IPv4 or IPv6.
     pub ethertype: u16,
+    /// The most bytes that the packet has, as far as the encapsulations say.
+    pub room: usize,
+}
+
+impl Peeled {
+    /// Whether the IP packet, whose first eight bytes are these, is as long as it says: a PPPoE session
+    /// cuts off what is behind its own length.
+    pub fn fits(&self, ip: [[u8; 4]; 2]) -> bool {
+        let [[_, _, a, b], [c, d, _, _]] = ip;
+
+        match self.ethertype {
+            ethertype::IP => usize::from(u16::from_be_bytes([a, b])) <= self.room,
+            _ => usize::from(u16::from_be_bytes([c, d])).wrapping_add(IPV6_LEN) <= self.room,
+        }
+    }
 }
 
 /// Finds the IP packet in a frame. `tag` is the outer VLAN tag that the device has taken off
@@ -179,8 +203,8 @@ pub struct Peeled {
 ///
 /// # Errors
 ///
-/// [`MissReason::Encap`] for what cannot be looked into, [`MissReason::Truncated`], and
-/// [`Miss::NeedPull`] as in [`crate::parse`].
+/// [`MissReason::Encap`] for what cannot be looked into, [`MissReason::Truncated`] (also if a PPPoE header
+/// says that there is more), and [`Miss::NeedPull`] as in [`crate::parse`].
 pub fn peel(
     tag: Option<(u16, u16)>,
     mut ethertype: u16,
@@ -189,6 +213,7 @@ pub fn peel(
 ) -> Result<Peeled, Miss> {
     let mut encaps = Encaps::default();
     let mut offset = 0usize;
+    let mut end = len;
 
     // VLAN 0 is none: the tag carries a priority only (IEEE 802.1Q, 9.6).
     if let Some((proto, tci)) = tag.filter(|(_, tci)| tci & VLAN_VID != 0) {
@@ -201,6 +226,7 @@ pub fn peel(
                     encaps,
                     offset,
                     ethertype,
+                    room: end.wrapping_sub(offset),
                 })
             }
             ethertype::VLAN | ethertype::QINQ => 4,
@@ -223,6 +249,13 @@ pub fn peel(
             // Version 1, type 1, code 0: session data.
             if load_be16(pppoe, 0) != 0x1100 {
                 return Err(MissReason::Encap.into());
+            }
+            // From behind this length on, the protocol included.
+            end = offset
+                .wrapping_add(6)
+                .wrapping_add(load_be16(pppoe, 4).into());
+            if end < next || end > len {
+                return Err(MissReason::Truncated.into());
             }
             let encap = Encap::new(ethertype, load_be16(pppoe, 2));
             ethertype = match load_be16(pppoe, 6) {
@@ -355,7 +388,7 @@ mod tests {
     fn qinq_pppoe() {
         let hdr = [
             0xe0, 0x0a, 0x88, 0x64, // VLAN 10, priority 7
-            0x11, 0, 0x12, 0x34, 0, 22, 0, 0x21, // session 0x1234, IPv4
+            0x11, 0, 0x12, 0x34, 0, 90, 0, 0x21, // session 0x1234, IPv4
         ];
         let p = peel(Some((ethertype::QINQ, 0x6064)), ethertype::VLAN, &hdr, 100).unwrap();
         let mut want = Encaps::default();
@@ -365,7 +398,8 @@ mod tests {
         assert!(!want.push_outer(Encap::new(ethertype::VLAN, 1)));
         assert_eq!(p.encaps, want);
         assert_eq!((p.offset, p.ethertype), (12, ethertype::IP));
-        assert_eq!(p.encaps.shape(port()), want.shape(port()));
+        assert_eq!(p.encaps.shape(port(), None), want.shape(port(), None));
+        assert_eq!(p.room, 88);
 
         for n in 0..hdr.len() {
             let tag = Some((ethertype::QINQ, 0x64));
@@ -376,6 +410,47 @@ mod tests {
             let short = peel(tag, ethertype::VLAN, &hdr[..n], n);
             assert_eq!(short, Err(MissReason::Truncated.into()));
         }
+    }
+
+    #[test]
+    fn pppoe_length() {
+        let hdr = |n: u16| {
+            let [a, b] = n.to_be_bytes();
+            [0x11, 0, 0, 1, a, b, 0, 0x21]
+        };
+        let of = |n, len| peel(None, ethertype::PPPOE, &hdr(n), len);
+        let short = Err(MissReason::Truncated.into());
+
+        // Header 6, protocol 2, packet 40.
+        for n in [0, 1, 43, 44, 1000, 0xffff] {
+            assert_eq!(of(n, 48), short);
+        }
+        let whole = of(42, 48).unwrap();
+        assert_eq!((whole.offset, whole.room), (8, 40));
+        // Padded on the way.
+        let padded = of(42, 64).unwrap();
+        assert_eq!(padded.room, 40);
+        assert!(padded.fits([[0x45, 0, 0, 40], [0; 4]]));
+        assert!(!padded.fits([[0x45, 0, 0, 41], [0; 4]]));
+        assert!(!of(2, 64).unwrap().fits([[0x45, 0, 0, 20], [0; 4]]));
+        let v6 = Peeled {
+            ethertype: ethertype::IPV6,
+            ..padded
+        };
+        assert!(v6.fits([[0x60, 0, 0, 0], [0, 0, 17, 64]]));
+        assert!(!v6.fits([[0x60, 0, 0, 0], [0, 1, 17, 64]]));
+    }
+
+    #[test]
+    fn session_peer() {
+        let mut e = Encaps::default();
+        assert!(!e.has_session());
+        assert!(e.push_outer(Encap::new(ethertype::PPPOE, 7)));
+        assert!(e.push_outer(Encap::vlan(ethertype::VLAN, 5)));
+        assert!(e.has_session());
+        let [a, b] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].map(|mac| e.shape(port(), Some(mac)));
+        assert_ne!(a, b);
+        assert_eq!(Encaps::of_shape(&a), e);
     }
 
     #[test]

@@ -184,6 +184,10 @@ reasons! {
         RouteUnsettled = "route_unsettled",
         /// Packets come in a tunnel, and there are IPsec policies; the tunnel itself is not listed.
         TunnelPolicy = "tunnel_policy",
+        /// Packets come in a tunnel that copies the DSCP of the outer header into the inner one.
+        TunnelDscp = "tunnel_dscp",
+        /// Packets come in a PPP session with filters of its own.
+        PppFilter = "ppp_filter",
     }
 }
 
