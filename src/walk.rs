@@ -226,6 +226,12 @@ impl Walk {
         self.end
     }
 
+    /// The namespace of the flowtable.
+    fn net(&self) -> *mut c::net {
+        // SAFETY: The flowtable is valid as long as the walk is used.
+        unsafe { c::nfo_ft_net((&raw const (*self.nft).data).cast()) }
+    }
+
     fn ifindex(&self) -> u32 {
         // SAFETY: A device of the walk, and RCU is held.
         unsafe { (*self.dev).ifindex as u32 }
@@ -305,11 +311,17 @@ impl Walk {
                     self.here.outside = self.here.depth;
                     if c::nfo_dev_ipsec(below) {
                         self.barred = Some(SkipReason::TunnelPolicy);
+                    } else if c::nfo_tunnel_copies_dscp(self.dev) {
+                        self.barred = Some(SkipReason::TunnelDscp);
                     }
                 }
                 // The lowest one, or a port of a switch: its packets come in there, out of the
                 // conduit's own encapsulation.
                 _ => return Err(End::Bottom),
+            }
+            // Devices are known by their numbers, which are those of the flowtable's namespace.
+            if !ptr::eq(c::nfo_dev_net(below), self.net()) {
+                return Err(End::Bottom);
             }
             if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
                 return Err(End::Closed);
