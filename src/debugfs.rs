@@ -59,8 +59,10 @@ impl fmt::Display for Flowtables {
 
             name(f, ft)?;
             f.write_fmt(fmt!(
-                " flows_ipv4 {v4} flows_ipv6 {v6} buckets_ipv4 {b4} buckets_ipv6 {b6}\n"
-            ))
+                " flows_ipv4 {v4} flows_ipv6 {v6} buckets_ipv4 {b4} buckets_ipv6 {b6} followed "
+            ))?;
+            ft.show_followed(f)?;
+            f.write_str("\n")
         })
     }
 }

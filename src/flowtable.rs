@@ -15,6 +15,7 @@
 //! held around all of them, and is taken around none.
 
 mod end;
+pub(crate) mod follow;
 mod nft;
 mod tables;
 mod worker;
@@ -75,6 +76,7 @@ use core::{
         Ordering, //
     }, //
 };
+use follow::Follows;
 use kernel::{
     new_spinlock,
     prelude::*,
@@ -152,6 +154,9 @@ pub(crate) struct Flowtable {
     worker: Opaque<c::nfo_worker>,
     #[pin]
     numbers: Numbers,
+    /// Devices that are not listed, but have the hook.
+    #[pin]
+    follows: Follows,
     #[pin]
     inner: SpinLock<Inner>,
 }
@@ -182,6 +187,8 @@ pub(crate) struct Inner {
     pub(crate) turn: Turn,
     /// Shapes that have to do with bridges.
     pub(crate) gated: usize,
+    /// Shapes of devices that nobody has listed.
+    pub(crate) followed: usize,
     wheel: Wheel,
     closing: bool,
     /// Traffic that the network namespace's statistics have.
@@ -244,6 +251,7 @@ impl Flowtable {
             cts: wc,
             turn: Turn::new(PortId::MAX_INTERNED),
             gated: 0,
+            followed: 0,
             wheel: Wheel::new(tick()),
             closing: false,
             told: traffic::NONE,
@@ -272,6 +280,7 @@ impl Flowtable {
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
             numbers <- Numbers::new(),
+            follows <- Follows::new(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
         // Cannot fail: the memory is there.
@@ -591,8 +600,12 @@ impl Flowtable {
         let mut reserve = shape::Reserve::new(input)?;
 
         let shape = self.locked(|inner| {
+            let followed = inner.followed;
             let shape = shape::intern(inner, &self.numbers, input, &mut reserve);
 
+            if inner.followed != followed {
+                self.follows.change();
+            }
             self.tell_shapes(inner);
             shape
         })?;
@@ -609,9 +622,14 @@ impl Flowtable {
     }
 
     fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
+        let followed = inner.followed;
+
         for shape in shapes.into_iter().flatten() {
             // SAFETY: Counted by `intern`, and given back once.
             unsafe { shape::release(inner, &self.numbers, shape) };
+        }
+        if inner.followed != followed {
+            self.follows.change();
         }
         self.tell_shapes(inner);
     }

@@ -67,6 +67,11 @@ unsafe extern "C" fn netdev_event(
     // SAFETY: What comes with a device event begins with the device.
     let (net, ifindex) = unsafe {
         let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
+
+        // Now: it may be about to enter another namespace.
+        if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
+            c::nfo_follow_gone(dev);
+        }
         (c::nfo_dev_net(dev), (*dev).ifindex as u32)
     };
 

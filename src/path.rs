@@ -249,11 +249,21 @@ pub(crate) unsafe fn is_current<F: Family>(
                 shape.may_be_open() && !shape.is_filtered(ft.net())
             });
         }
+        let now = ffi::jiffies32();
+        if shape.is_some_and(|shape| shape.as_ref().was_found(now)) {
+            return true;
+        }
         let walk = walk::down::<F>(dev, Station::Neigh(neigh), ft.nft());
         let end = walk.end();
         let same = match walk.finish(&ft.seed) {
             Ok(input) => match shape {
-                Some(shape) => shape.as_ref().is_of(&input),
+                Some(shape) => {
+                    let same = shape.as_ref().is_of(&input);
+                    if same && input.followed {
+                        shape.as_ref().find(now);
+                    }
+                    same
+                }
                 None => {
                     input.layer.tunnel.is_none()
                         && !input.has_frame_shape()
@@ -265,8 +275,6 @@ pub(crate) unsafe fn is_current<F: Family>(
         };
 
         same || matches!(end, End::Unknown | End::NoNeigh)
-            && shape.is_none_or(|shape| {
-                shape.as_ref().may_be_open() && entry.idle(ffi::jiffies32()) > SILENT
-            })
+            && shape.is_none_or(|shape| shape.as_ref().may_be_open() && entry.idle(now) > SILENT)
     }
 }

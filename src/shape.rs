@@ -12,8 +12,14 @@
 //! flows behind it.
 
 use crate::{
-    ffi::c,
-    flowtable::Inner,
+    ffi::{
+        self,
+        c, //
+    },
+    flowtable::{
+        follow,
+        Inner, //
+    },
     walk::{
         Gate,
         Input,
@@ -73,6 +79,10 @@ pub(crate) struct Shape {
     pub(crate) devices: [u32; MAX_DEVICES],
     /// How many bytes their receive counters see around the IP packet.
     around: [u8; MAX_DEVICES],
+    /// Nobody has listed the device that they come in by; it has the hook because of this.
+    followed: bool,
+    /// `jiffies` when a walk last found it so; of a tunnel that is followed.
+    found: AtomicU32,
     /// Bridges that the packets pass.
     gates: [Option<Gate>; MAX_GATES],
     /// The bridges take them, as far as they have been asked.
@@ -132,6 +142,7 @@ impl Shape {
 
         if self.mac != input.layer.mac
             || self.devices != input.layer.devices
+            || self.followed != input.followed
             || self.gates != input.layer.gates
         {
             return false;
@@ -148,6 +159,19 @@ impl Shape {
                     && self.key == encap::tunnel_shape(saddr, daddr, proto, port)
             }
         }
+    }
+
+    /// Is it the way in by a tunnel alone, which is followed, and has a walk said so less than half a second
+    /// ago? That depends on nothing that flows differ in.
+    pub(crate) fn was_found(&self, now: u32) -> bool {
+        self.followed
+            && self.devices[1] == 0
+            && now.wrapping_sub(self.found.load(Ordering::Relaxed)) < ffi::HZ / 2
+    }
+
+    /// A walk has found it so.
+    pub(crate) fn find(&self, now: u32) {
+        self.found.store(now, Ordering::Relaxed);
     }
 
     /// Interface and encapsulations of the frames, and is there a tunnel in them?
@@ -221,7 +245,10 @@ impl Shape {
     }
 
     fn has_same_way(&self, other: &Self) -> bool {
-        self.mac == other.mac && self.devices == other.devices && self.gates == other.gates
+        self.mac == other.mac
+            && self.devices == other.devices
+            && self.followed == other.followed
+            && self.gates == other.gates
     }
 }
 
@@ -241,6 +268,24 @@ pub(crate) fn look_again(
 
         if shape.is_gated() {
             shape.look_again(net, rtnl);
+        }
+        Visit::Keep
+    })
+}
+
+/// Gives the devices of some shapes that nobody has listed to `each`, from `cursor` on. True if there are more.
+pub(crate) fn followed(inner: &mut Inner, cursor: &mut Cursor, mut each: impl FnMut(u32)) -> bool {
+    const BUCKETS_AT_ONCE: usize = 64;
+
+    inner.shapes.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+        // SAFETY: In the table, hence valid; the lock is held.
+        let shape = unsafe { shape.as_ref() };
+
+        if shape.followed {
+            shape.asked.store(true, Ordering::Relaxed);
+            if let Some(ifindex) = shape.key.port.port().ifindex() {
+                each(ifindex);
+            }
         }
         Visit::Keep
     })
@@ -309,7 +354,7 @@ pub(crate) struct Reserve([Option<KBox<Shape>>; 2]);
 impl Reserve {
     /// Allocates what `input` may need.
     pub(crate) fn new(input: &Input<'_>) -> Result<Self, SkipReason> {
-        let one = |needed: bool, key: Key6, devices: [u32; MAX_DEVICES]| {
+        let one = |needed: bool, key: Key6, devices: [u32; MAX_DEVICES], followed: bool| {
             if !needed {
                 return Ok(None);
             }
@@ -320,9 +365,11 @@ impl Reserve {
                 mac: input.layer.mac,
                 devices,
                 around: input.layer.around,
+                followed,
+                found: AtomicU32::new(ffi::jiffies32()),
                 gates: input.layer.gates,
                 open: AtomicBool::new(!input.is_bridged()),
-                asked: AtomicBool::new(!input.is_bridged()),
+                asked: AtomicBool::new(!input.is_bridged() && !followed),
                 forwarded: AtomicBool::new(true),
                 parent: None,
                 refs: AtomicU32::new(1),
@@ -338,9 +385,10 @@ impl Reserve {
         let layer = &input.layer;
         let key = layer.encaps.shape(input.ifindex, layer.peer);
 
-        let frame = one(input.has_frame_shape(), key, layer.devices_outside())?;
+        let outside = layer.devices_outside();
+        let frame = one(input.has_frame_shape(), key, outside, input.followed)?;
         // The key is completed when the number of the frame's shape is known.
-        let tunnel = one(layer.tunnel.is_some(), key, layer.devices)?;
+        let tunnel = one(layer.tunnel.is_some(), key, layer.devices, false)?;
         Ok(Self([frame, tunnel]))
     }
 }
@@ -405,10 +453,13 @@ fn get_or_insert(
         return Ok(old);
     }
 
+    if new.followed && inner.followed >= follow::MAX {
+        return Err(SkipReason::DeviceNotListed);
+    }
     if numbered {
         new.port = numbers.take(&mut inner.turn)?;
     }
-    let gated = new.is_gated();
+    let (gated, followed) = (new.is_gated(), new.followed);
     let new = NonNull::from(KBox::leak(new));
 
     // SAFETY: The shape is freed a grace period after it was removed.
@@ -421,6 +472,7 @@ fn get_or_insert(
         }
         return Err(SkipReason::TableFull);
     }
+    inner.followed = inner.followed.wrapping_add(usize::from(followed));
     if gated {
         inner.gated = inner.gated.wrapping_add(1);
         // SAFETY: Ended by `release`.
@@ -463,6 +515,7 @@ pub(crate) unsafe fn release(inner: &mut Inner, numbers: &Numbers, shape: NonNul
             // SAFETY: Counted when it was inserted.
             unsafe { c::nfo_bridge_put() };
         }
+        inner.followed = inner.followed.wrapping_sub(usize::from(this.followed));
         // SAFETY: Out of the table; the callback frees it.
         unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
     }

@@ -7,18 +7,31 @@
 //! would not let up is not to be picked up below them: the walk ends at a device that is down, and
 //! at a bridge that would not take packets from its port. Nor is what they would filter: the walk goes on
 //! from a device with programs, filters or chains at ingress, but where packets come in is no lower. The same
-//! holds for a tunnel if there are IPsec policies: only the stack knows which packets may be in one.
+//! holds for a PPP session with filters of its own, for a tunnel that copies the outer DSCP, and for any tunnel
+//! if there are IPsec policies: only the stack knows which packets may be in one. A device in another network
+//! namespace ends the walk.
+//!
+//! Where no device is listed, but there is a tunnel whose outer packets come in by one that is, packets are picked
+//! up at the tunnel's own device: the worker gives it the hook, see [`crate::flowtable::follow`].
 
 use crate::{
-    family::Family,
+    family::{
+        Family,
+        V4,
+        V6, //
+    },
     ffi::{
         self,
         c, //
-    }, //
+    },
+    route::Dst, //
 };
 use core::{
     mem::MaybeUninit,
-    ptr, //
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use nft_flow::{
     encap::{
@@ -100,6 +113,8 @@ pub(crate) struct Input<'a> {
     pub(crate) ifindex: PortId,
     /// What is around them there.
     pub(crate) layer: Layer,
+    /// It is not listed, but a tunnel that needs the hook.
+    pub(crate) followed: bool,
     /// Of the flowtable.
     pub(crate) seed: &'a Seed,
 }
@@ -107,7 +122,7 @@ pub(crate) struct Input<'a> {
 impl Input<'_> {
     /// Are the frames other than those that the interface's number tells?
     pub(crate) fn has_frame_shape(&self) -> bool {
-        self.is_bridged() || !self.layer.encaps.is_empty()
+        self.is_bridged() || self.followed || !self.layer.encaps.is_empty()
     }
 
     /// Do they pass a bridge, which wants to see its stations from time to time?
@@ -159,6 +174,10 @@ pub(crate) struct Walk {
     here: Layer,
     /// The lowest listed device so far.
     best: Option<(u32, Layer)>,
+    /// The lowest tunnel so far: where its packets come out of it they may be picked up as well.
+    tunnel: Option<(*const c::net_device, Layer)>,
+    /// `best` is a tunnel that nobody has listed.
+    followed: bool,
     /// Why packets must not be picked up here, if it is because of what is above.
     barred: Option<SkipReason>,
     /// How it ended.
@@ -200,6 +219,8 @@ impl Walk {
             dev,
             here,
             best: None,
+            tunnel: None,
+            followed: false,
             barred: None,
             end: End::Bottom,
         };
@@ -219,6 +240,23 @@ impl Walk {
 
         this.best = Some((this.ifindex(), this.here.clone()));
         this
+    }
+
+    /// Where nothing is listed, a tunnel will do whose outer packets come in by a listed device.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held.
+    unsafe fn follow(mut self) -> Self {
+        // SAFETY: RCU is held; a device of the walk.
+        if let (None, Some((dev, layer))) = (&self.best, &self.tunnel) {
+            if unsafe { enters_by_listed(*dev, self.nft) } {
+                // SAFETY: As above.
+                self.best = Some((unsafe { (**dev).ifindex as u32 }, layer.clone()));
+                self.followed = true;
+            }
+        }
+        self
     }
 
     /// How it ended.
@@ -258,8 +296,13 @@ impl Walk {
             if self.here.mac == [0; 6] && (*dev).addr_len == 6 {
                 self.here.mac = (*dev).dev_addr.cast::<[u8; 6]>().read();
             }
-            if self.barred.is_none() && c::nfo_dev_listed(self.nft, dev) {
-                self.best = Some((self.ifindex(), self.here.clone()));
+            if self.barred.is_none() {
+                if c::nfo_dev_listed(self.nft, dev) {
+                    self.best = Some((self.ifindex(), self.here.clone()));
+                } else if self.best.is_none() && self.here.tunnel.is_none() && c::nfo_is_tunnel(dev)
+                {
+                    self.tunnel = Some((dev, self.here.clone()));
+                }
             }
         }
     }
@@ -292,7 +335,10 @@ impl Walk {
                 }
                 c::net_device_path_type_DEV_PATH_TUN => {
                     let tun = &path.__bindgen_anon_1.tun;
-                    if self.here.tunnel.is_some() || !self.here.encaps.is_empty() {
+                    if self.here.tunnel.is_some()
+                        || !self.here.encaps.is_empty()
+                        || c::nfo_tunnel_elsewhere(self.dev)
+                    {
                         return Err(End::Bottom);
                     }
                     let (src, dst) = (&tun.__bindgen_anon_1, &tun.__bindgen_anon_2);
@@ -403,8 +449,49 @@ impl Walk {
         Ok(Input {
             ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
             layer,
+            followed: self.followed,
             seed,
         })
+    }
+}
+
+/// Do the outer packets of a tunnel come in by a device that is listed?
+///
+/// # Safety
+///
+/// RCU is held, and `dev` is a tunnel.
+unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> bool {
+    let mut outer = MaybeUninit::<c::nfo_outer>::zeroed();
+
+    // SAFETY: RCU is held. C fills the structure in; the reference to the route is ours, if there is one.
+    unsafe {
+        if !c::nfo_tunnel_outer(dev, outer.as_mut_ptr()) {
+            return false;
+        }
+        let outer = outer.assume_init();
+        let is_v4 = u32::from(outer.family) == c::NFPROTO_IPV4;
+        let (dev, station, _dst) = match NonNull::new(outer.dst) {
+            Some(dst) => {
+                let dst = Dst::from_raw(dst);
+                let Some(neigh) = dst.neighbour(outer.remote.as_ptr().cast()) else {
+                    return false;
+                };
+                (dst.dev().cast_const(), Some(neigh), Some(dst))
+            }
+            None if outer.dev.is_null() => return true,
+            None => (outer.dev.cast_const(), None, None),
+        };
+        let whom = match &station {
+            Some(neigh) => Station::Neigh(neigh.as_ptr()),
+            None => Station::Sender([0; 6]),
+        };
+        let walk = if is_v4 {
+            below::<V4>(dev, whom, nft)
+        } else {
+            below::<V6>(dev, whom, nft)
+        };
+
+        walk.best.is_some()
     }
 }
 
@@ -417,12 +504,26 @@ pub(crate) enum Station {
 }
 
 /// Walks down from `dev` towards the station. A device that cannot say what is below it ends the
-/// walk: it may be listed itself.
+/// walk: it may be listed itself, or be a tunnel.
 ///
 /// # Safety
 ///
 /// RCU must be held.
 pub(crate) unsafe fn down<F: Family>(
+    dev: *const c::net_device,
+    station: Station,
+    nft: *mut c::nft_flowtable,
+) -> Walk {
+    // SAFETY: The same contract.
+    unsafe { below::<F>(dev, station, nft).follow() }
+}
+
+/// As [`down`], among what is listed.
+///
+/// # Safety
+///
+/// RCU must be held.
+unsafe fn below<F: Family>(
     dev: *const c::net_device,
     station: Station,
     nft: *mut c::nft_flowtable,

@@ -127,8 +127,12 @@ struct nfo_outer {
 };
 
 bool nfo_tunnel_outer(const struct net_device *dev, struct nfo_outer *outer);
-struct nf_hook_ops *nfo_follow(struct net *net, u32 ifindex, struct nf_flowtable *ft);
-void nfo_unfollow(struct net *net, struct nf_hook_ops *ops);
+
+struct nfo_follow;
+struct nfo_follow *nfo_follow(struct net *net, u32 ifindex, struct nf_flowtable *ft);
+bool nfo_unfollow(struct nfo_follow *f);
+bool nfo_follow_name(struct nfo_follow *f, char (*name)[IFNAMSIZ]);
+void nfo_follow_gone(struct net_device *dev);
 
 struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);

@@ -144,37 +144,111 @@ bool nfo_tunnel_outer(const struct net_device *dev, struct nfo_outer *outer)
 	return is_kind(dev, "wireguard");
 }
 
-/* Hooks a device that nf_tables does not know of in for a flowtable, as nf_tables would; NULL if it is not there or
- * about to go. May sleep.
+/* A device that nf_tables does not know of, with a hook as nf_tables would make it. dev is NULL once the device
+ * has gone.
  */
-struct nf_hook_ops *nfo_follow(struct net *net, u32 ifindex, struct nf_flowtable *ft)
-{
-	struct net_device *dev = dev_get_by_index(net, ifindex);
-	struct nf_hook_ops *ops;
+struct nfo_follow {
+	struct nf_hook_ops	ops;
+	struct net		*net;
+	struct list_head	list;
+};
 
-	if (!dev)
+/* Lock order: RTNL, this, netfilter's own for hooks. */
+static DEFINE_MUTEX(follow_lock);
+static LIST_HEAD(follows);
+
+/* NULL if the device is not there or about to go. May sleep. */
+struct nfo_follow *nfo_follow(struct net *net, u32 ifindex, struct nf_flowtable *ft)
+{
+	struct nfo_follow *f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
+	struct net_device *dev;
+
+	if (!f)
 		return NULL;
-	ops = kzalloc(sizeof(*ops), GFP_KERNEL_ACCOUNT);
-	if (!ops)
-		goto put;
-	ops->hook = ft->type->hook;
-	ops->dev = dev;
-	ops->priv = ft;
-	ops->pf = NFPROTO_NETDEV;
-	ops->hook_ops_type = NF_HOOK_OP_NFT_FT;
-	ops->hooknum = NF_NETDEV_INGRESS;
-	ops->priority = ft->priority;
-	if (READ_ONCE(dev->reg_state) == NETREG_REGISTERED && !nf_register_net_hook(net, ops))
-		return ops;
-	kfree(ops);
-put:
+	f->net = net;
+	f->ops.hook = ft->type->hook;
+	f->ops.priv = ft;
+	f->ops.pf = NFPROTO_NETDEV;
+	f->ops.hook_ops_type = NF_HOOK_OP_NFT_FT;
+	f->ops.hooknum = NF_NETDEV_INGRESS;
+	f->ops.priority = ft->priority;
+
+	mutex_lock(&follow_lock);
+	dev = dev_get_by_index(net, ifindex);
+	f->ops.dev = dev;
+	if (dev && READ_ONCE(dev->reg_state) == NETREG_REGISTERED && !nf_register_net_hook(net, &f->ops)) {
+		list_add(&f->list, &follows);
+		mutex_unlock(&follow_lock);
+		return f;
+	}
+	mutex_unlock(&follow_lock);
 	dev_put(dev);
+	kfree(f);
 	return NULL;
 }
 
-void nfo_unfollow(struct net *net, struct nf_hook_ops *ops)
+static bool unhook(struct nfo_follow *f)
 {
-	nf_unregister_net_hook(net, ops);
-	dev_put(ops->dev);
-	kfree_rcu(ops, rcu);
+	struct net_device *dev = f->ops.dev;
+
+	if (!dev)
+		return false;
+	list_del(&f->list);
+	nf_unregister_net_hook(f->net, &f->ops);
+	f->ops.dev = NULL;
+	dev_put(dev);
+	return true;
+}
+
+/* True if the hook was there until now: packets may still be in it. */
+bool nfo_unfollow(struct nfo_follow *f)
+{
+	bool there;
+
+	mutex_lock(&follow_lock);
+	there = unhook(f);
+	mutex_unlock(&follow_lock);
+	kfree_rcu(f, ops.rcu);
+	return there;
+}
+
+/* The name of the device; false if it has gone. */
+bool nfo_follow_name(struct nfo_follow *f, char (*name)[IFNAMSIZ])
+{
+	bool there;
+
+	mutex_lock(&follow_lock);
+	there = f->ops.dev;
+	if (there)
+		strscpy(*name, f->ops.dev->name, IFNAMSIZ);
+	mutex_unlock(&follow_lock);
+	return there;
+}
+
+static bool is_followed(const struct net_device *dev)
+{
+	const struct nf_hook_entries *hooks;
+	unsigned int i, n = 0;
+
+	rcu_read_lock();
+	hooks = rcu_dereference(dev->nf_hooks_ingress);
+	for (i = 0; hooks && i < hooks->num_hook_entries; i++)
+		n += READ_ONCE(nf_hook_entries_get_hook_ops(hooks)[i])->hook_ops_type == NF_HOOK_OP_NFT_FT;
+	rcu_read_unlock();
+	return n;
+}
+
+/* The device goes away, or to another network namespace. Under RTNL. */
+void nfo_follow_gone(struct net_device *dev)
+{
+	struct nfo_follow *f, *next;
+
+	if (!is_followed(dev))
+		return;
+	mutex_lock(&follow_lock);
+	list_for_each_entry_safe(f, next, &follows, list) {
+		if (f->ops.dev == dev)
+			unhook(f);
+	}
+	mutex_unlock(&follow_lock);
 }

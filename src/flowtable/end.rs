@@ -82,6 +82,7 @@ impl Flowtable {
         // SAFETY: By the contract of this function; freed by `end` only.
         let ft = unsafe { &*this };
 
+        ft.unfollow_all();
         stats::closing(|| {
             ft.busy.closed.store(true, Ordering::Relaxed);
             ft.netns.remove(ft);

@@ -55,6 +55,7 @@ impl Flowtable {
         self.look_at_bridges();
         let behind = self.age();
         self.reap();
+        self.follow();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
