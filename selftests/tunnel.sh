@@ -499,7 +499,7 @@ xfrm_stat() { at "$rt" awk '{ n += $2 } END { print n }' /proc/net/xfrm_stat; }
 # generation of rules: before the conversation, which has to be fast.
 dec_counters() {
 	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
-	at "$rt" nft "table netdev dec { counter got { }; chain in { type filter hook ingress device wan priority -500; udp sport 5000 meta ipsec exists counter name got; }; }"
+	at "$rt" nft "table netdev dec { counter got { }; chain in { type filter hook ingress device ${1:-wan} priority -500; udp sport 5000 meta ipsec exists counter name got; }; }"
 }
 decrypted() { at "$rt" nft list counter netdev dec got | awk '$1 == "packets" { print $2 }'; }
 all_decrypted() { [ $(($(decrypted) - DECRYPTED)) -ge 50 ]; }
@@ -556,6 +556,26 @@ foreign_clear() { # ... into a connection that has nothing to do with IPsec
 tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv4" foreign_clear 4
 tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv6" foreign_clear 6
 
+interface() { # the same at an xfrm interface, where connections know nothing of IPsec
+	ipsec 4 || return
+	printf 'xfrm state flush\nxfrm policy flush\n' | batch "$rt"
+	ipn "$rt" link add tun type xfrm dev wan if_id 7 2>/dev/null || { no_ipsec; skip "no xfrm interfaces"; return; }
+	sed -i 's/^xfrm state.*/& if_id 7/; s/ tmpl/ if_id 7 tmpl/' "$TMP/batch.rt"
+	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
+	{ addr_lines tun 10.0.3.1/24 fd00:3::1/64; echo "route replace $V4 dev tun"; } | batch "$rt"
+	SEEN='' rules DEVS="lan, tun" WATCH="lan, tun" && dec_counters tun || return
+	talk x "$cl" udp $V4 || { no_ipsec; return; }
+	say_ok x echo 50
+	fast_echo
+	want_ok "the other SA" other_peer 4 "sel src 10.8.0.0/16 if_id 7"
+	none_forwarded
+	hush x
+	ipn "$rt" link del tun
+	ipn "$rt" route replace $V4 via 10.0.2.2
+	no_ipsec
+}
+tcase -x "IPsec, another peer's SA does not do at an xfrm interface" interface
+
 one_way() { # requests go in the clear, answers have to come through IPsec
 	ipsec 4 || return
 	ipn "$rt" xfrm policy deleteall dir out
@@ -580,18 +600,22 @@ exception() { # what is in the clear by an exception from a policy, until there 
 	ipn "$rt" xfrm policy deleteall dir fwd; ipn "$rt" xfrm policy deleteall dir in
 	# shellcheck disable=SC2086
 	want_ok "the rule" ipn "$rt" xfrm policy update $sel dir out priority 20 tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
-	# shellcheck disable=SC2086
-	want_ok "the exception" ipn "$rt" xfrm policy add src 10.0.1.2/32 dst $V4/32 dir out priority 10 ${1:-}
+	want_ok "the exception" ipn "$rt" xfrm policy add src 10.0.1.2/32 dst $V4/32 dir out priority 10
 	rules || return
 	stream_start $V4 || return
 	fast_now
-	[ -n "${1:-}" ] || want_ok "no exception" ipn "$rt" xfrm policy delete src 10.0.1.2/32 dst $V4/32 dir out
-	busywait $((${2:-1000} * SLOW)) not_flowing || fail "traffic passes in the clear"
+	if [ "$1" = deleted ]; then
+		want_ok "no exception" ipn "$rt" xfrm policy delete src 10.0.1.2/32 dst $V4/32 dir out
+	else
+		want_ok "an exception for a while" ipn "$rt" xfrm policy update src 10.0.1.2/32 dst $V4/32 dir out priority 10 limit time-hard 3
+		busywait 2000 fast_sample
+	fi
+	busywait $(($2 * SLOW)) not_flowing || fail "traffic passes in the clear"
 	stop "$SEND" "$SINK"
 	no_ipsec
 }
-tcase -x "IPsec, an exception for a connection in the clear ends" exception
-tcase -x "IPsec, an exception for a connection in the clear runs out" exception "limit time-hard 3" 5000
+tcase -x "IPsec, an exception for a connection in the clear ends" exception deleted 1000
+tcase -x "IPsec, an exception for a connection in the clear runs out" exception expired 6000
 
 post_routing() { # a packet leaves through IPsec: rules see it once as itself, with its connection, and once outside
 	local a=$V4 drop="chain post { type filter hook postrouting priority 0; oifname wan meta l4proto udp counter name inner; oifname wan meta l4proto esp counter name outer; ct state invalid drop; }; counter inner { }; counter outer { };" inner
