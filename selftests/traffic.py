@@ -407,7 +407,7 @@ class Frames:
             ip = ip[:10] + struct.pack("!H", ~self.fold(ip) & 0xffff) + ip[12:]
             kind = 4
         else:
-            src = socket.inet_pton(socket.AF_INET6, f"fd00:11::{i:x}")
+            src = socket.inet_pton(socket.AF_INET6, f"fd00:11::{i >> 16:x}:{i & 0xffff:x}")
             ps = src + self.d6 + struct.pack("!HH", 17, len(udp + body))
             ip = struct.pack("!IHBB", 6 << 28, len(udp + body), 17, 64) + src + self.d6
             kind = 6
