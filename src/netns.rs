@@ -365,14 +365,19 @@ impl Netns {
             TeardownReason::PathChange,
         ];
 
-        let mut devices = KVec::with_capacity(events.list.len(), GFP_KERNEL)?;
+        let mut devices = KVec::<u32>::with_capacity(events.list.len(), GFP_KERNEL)?;
 
         for reason in REASONS {
             devices.clear();
             for event in &events.list {
                 match event {
                     Event::Device(ifindex, why) if *why == reason => {
-                        devices.push(*ifindex, GFP_KERNEL)?;
+                        // In order.
+                        if let Err(at) = devices.binary_search(ifindex) {
+                            devices
+                                .insert_within_capacity(at, *ifindex)
+                                .map_err(|_| ENOMEM)?;
+                        }
                     }
                     _ => (),
                 }
@@ -380,7 +385,6 @@ impl Netns {
             if devices.is_empty() {
                 continue;
             }
-            devices.sort_unstable();
             self.for_each(|ft| {
                 let changed = |ifindex: u32| devices.binary_search(&ifindex).is_ok();
 
