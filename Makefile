@@ -2,9 +2,8 @@
 #
 # Verbs for people. The kernel build reads Kbuild; the work behind the verbs is in selftests/vm.
 
-KVER_RUNNING := $(shell uname -r)
-KDIR ?= /lib/modules/$(KVER_RUNNING)/build
-MO := $(CURDIR)/out/build-kdir
+KDIR ?= /lib/modules/$(shell uname -r)/build
+MO ?= $(CURDIR)/out/build-kdir
 VM := selftests/vm
 DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
@@ -72,19 +71,17 @@ fmt:
 clippy:
 	@$(VM)/clippy
 
-## modules_install    install the module for KDIR and run depmod
-modules_install: modules
+## modules_install    install the module for KDIR and run depmod; builds it if need be
+modules_install:
 	@tools/build "$(KDIR)" "$(MO)" modules_install $(if $(DESTDIR),INSTALL_MOD_PATH="$(DESTDIR)")
 
-## install            modules_install, and the modprobe.d file that gives ours precedence
+## install            modules_install, and the modprobe.d file that has ours loaded before the in-tree modules
 install: modules_install
 	install -D -m 644 packaging/modprobe.d/nft-offload.conf "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
 
-## uninstall          take both away again
+## uninstall          take both away again; says what other kernels still have
 uninstall:
-	rm -f "$(DESTDIR)/etc/modprobe.d/nft-offload.conf"
-	rm -f $(foreach m,nft_offload nft_offload_xdp,$(DESTDIR)/lib/modules/$(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))/updates/$m.ko*)
-	depmod -b "$(or $(DESTDIR),/)" $(or $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null),$(KVER_RUNNING))
+	@tools/uninstall "$(KDIR)" "$(DESTDIR)"
 
 ## doctor             check each prerequisite and say what to do
 doctor:
