@@ -2,7 +2,9 @@
 /* Routes and neighbours, for Rust: what is an inline function or a macro in C. */
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
+#include <linux/inetdevice.h>
 #include <net/ip.h>
+#include <net/ip_fib.h>
 #include <net/ip6_fib.h>
 #include <net/ip6_route.h>
 #include <net/l3mdev.h>
@@ -17,6 +19,51 @@ bool nfo_dst_hold(struct dst_entry *dst)
 	return dst_hold_safe(dst);
 }
 
+/* Would packets like this be dropped for where they come from, at this device? Asked for their route,
+ * the stack would count, and maybe log, martians that nobody has sent: see fib_validate_source().
+ */
+static bool refuses_source4(struct net_device *dev, const struct flowi4 *fl)
+{
+	const struct in_device *idev = __in_dev_get_rcu(dev);
+	const int filter = idev ? IN_DEV_RPFILTER(idev) : 0;
+	struct net *net = dev_net(dev);
+	struct flowi4 there = *fl;
+	struct fib_result res;
+	struct flowi4 back = {
+		.flowi4_iif	= LOOPBACK_IFINDEX,
+		.flowi4_l3mdev	= l3mdev_master_ifindex_rcu(dev),
+		.flowi4_uid	= sock_net_uid(net, NULL),
+		.flowi4_dscp	= fl->flowi4_dscp,
+		.flowi4_proto	= fl->flowi4_proto,
+		.daddr		= fl->saddr,
+		.saddr		= fl->daddr,
+		.fl4_dport	= fl->fl4_sport,
+		.fl4_sport	= fl->fl4_dport,
+	};
+
+	if (!filter)
+		return false;
+	/* It looks for the way back from where they would leave. */
+	there.flowi4_iif = dev->ifindex;
+	there.flowi4_oif = 0;
+	there.flowi4_uid = back.flowi4_uid;
+	there.flowi4_l3mdev = 0;
+	there.flowi4_scope = RT_SCOPE_UNIVERSE;
+	there.flowi4_flags = 0;
+	if (fib_lookup(net, &there, &res, 0) || res.type != RTN_UNICAST || fib_info_num_path(res.fi) != 1)
+		return false;
+	back.flowi4_iif = FIB_RES_OIF(res) ?: LOOPBACK_IFINDEX;
+	if (IN_DEV_SRC_VMARK(idev))
+		back.flowi4_mark = fl->flowi4_mark;
+	if (fib_lookup(net, &back, &res, 0))
+		return true;
+	if (res.type != RTN_UNICAST && !(res.type == RTN_LOCAL && IN_DEV_ACCEPT_LOCAL(idev)))
+		return true;
+	if (fib_info_nh_uses_dev(res.fi, dev))
+		return false;
+	return filter == 1 || !rcu_access_pointer(idev->ifa_list);
+}
+
 static struct dst_entry *route_input4(struct net_device *dev, const struct flowi4 *fl)
 {
 	struct dst_entry *dst = NULL;
@@ -24,6 +71,8 @@ static struct dst_entry *route_input4(struct net_device *dev, const struct flowi
 	struct iphdr *iph;
 	__be16 *ports;
 
+	if (refuses_source4(dev, fl))
+		return NULL;
 	/* Rules and multipath hashes look at the packet. */
 	skb = alloc_skb(sizeof(*iph) + 2 * sizeof(*ports), GFP_ATOMIC | __GFP_NOWARN);
 	if (!skb)
@@ -49,7 +98,7 @@ static struct dst_entry *route_input4(struct net_device *dev, const struct flowi
 		if (dst && !dst_hold_safe(dst))
 			dst = NULL;
 	}
-	kfree_skb(skb);
+	consume_skb(skb);
 	return dst;
 }
 
