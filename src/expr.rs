@@ -244,8 +244,9 @@ unsafe extern "C" fn activate(_ctx: *const c::nft_ctx, expr: *const c::nft_expr)
 
 /// # Safety
 ///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn deactivate(
+/// Called by nf_tables only, by way of `nfo_expr_deactivate()`, with an expression of ours.
+#[no_mangle]
+unsafe extern "C" fn nfo_deactivate(
     ctx: *const c::nft_ctx,
     expr: *const c::nft_expr,
     phase: c::nft_trans_phase,
@@ -292,7 +293,7 @@ const fn expr_ops(i: usize) -> c::nft_expr_ops {
         size: (size_of::<c::nft_expr>() + size_of::<Private>()) as c_uint,
         init: Some(init),
         activate: Some(activate),
-        deactivate: Some(deactivate),
+        deactivate: Some(c::nfo_expr_deactivate),
         destroy: Some(destroy),
         destroy_clone: None,
         dump: Some(dump),

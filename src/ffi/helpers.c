@@ -300,6 +300,21 @@ u32 nfo_offload_timeout(struct net *net, u8 l4proto)
 
 /* nf_tables */
 
+/* What it calls with an enum is C: clang's control-flow integrity (CONFIG_CFI) tells an enum from the
+ * integer that it is in Rust.
+ */
+void nfo_expr_deactivate(const struct nft_ctx *ctx, const struct nft_expr *expr,
+			 enum nft_trans_phase phase)
+{
+	nfo_deactivate(ctx, expr, phase);
+}
+
+int nfo_flowtable_setup(struct nf_flowtable *nf, struct net_device *dev,
+			enum flow_block_command cmd)
+{
+	return nfo_setup(nf, dev, cmd == FLOW_BLOCK_BIND);
+}
+
 int nfo_use_inc(struct nft_flowtable *ft)
 {
 	return nft_use_inc(&ft->use) ? 0 : -EMFILE;

@@ -104,6 +104,15 @@ bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark);
 u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state);
 u32 nfo_offload_timeout(struct net *net, u8 l4proto);
 
+void nfo_expr_deactivate(const struct nft_ctx *ctx, const struct nft_expr *expr,
+			 enum nft_trans_phase phase);
+int nfo_flowtable_setup(struct nf_flowtable *nf, struct net_device *dev,
+			enum flow_block_command cmd);
+/* In Rust. */
+void nfo_deactivate(const struct nft_ctx *ctx, const struct nft_expr *expr,
+		    enum nft_trans_phase phase);
+int nfo_setup(struct nf_flowtable *nf, struct net_device *dev, bool bind);
+
 int nfo_use_inc(struct nft_flowtable *ft);
 void nfo_use_dec(struct nft_flowtable *ft);
 void nfo_use_restore(struct nft_flowtable *ft);

@@ -176,11 +176,12 @@ unsafe extern "C" fn nfo_flowtable_end(worker: *mut c::nfo_worker) {
 ///
 /// # Safety
 ///
-/// Called by nf_tables only, with a flowtable of a type of ours.
-unsafe extern "C" fn setup(
+/// Called by nf_tables only, by way of `nfo_flowtable_setup()`, with a flowtable of a type of ours.
+#[no_mangle]
+unsafe extern "C" fn nfo_setup(
     nf: *mut c::nf_flowtable,
     dev: *mut c::net_device,
-    cmd: c::flow_block_command,
+    bind: bool,
 ) -> c_int {
     // SAFETY: nf_tables passes a flowtable of ours and a registered device.
     let (ft, port) = unsafe {
@@ -192,7 +193,7 @@ unsafe extern "C" fn setup(
         return 0;
     };
 
-    if cmd == c::flow_block_command_FLOW_BLOCK_BIND {
+    if bind {
         // SAFETY: nf_tables holds its lock.
         let place = unsafe { offload::place(ft.nft(), dev) };
 
@@ -218,7 +219,7 @@ const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
         family: family as c_int,
         init: Some(init),
         gc: None,
-        setup: Some(setup),
+        setup: Some(c::nfo_flowtable_setup),
         action: None,
         free: Some(free),
         get: None,
