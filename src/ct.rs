@@ -33,16 +33,16 @@ const IPPROTO_SCTP: u8 = L4Proto::Sctp.number();
 
 /// Low bits of `skb->_nfct` hold the packet's relation to the connection, the rest the entry
 /// (`NFCT_INFOMASK`, include/linux/skbuff.h).
-const NFCT_INFOMASK: usize = 7;
+const NFCT_INFOMASK: usize = c::NFO_NFCT_INFOMASK;
 /// `IP_CT_IS_REPLY`: relations from here on belong to the reply direction.
-const IP_CT_IS_REPLY: usize = 3;
+const IP_CT_IS_REPLY: usize = c::ip_conntrack_info_IP_CT_IS_REPLY as usize;
 /// `IP_CT_RELATED`: the packet is an error about the connection, or the first one of a connection
 /// that was expected.
-const IP_CT_RELATED: usize = 1;
+const IP_CT_RELATED: usize = c::ip_conntrack_info_IP_CT_RELATED as usize;
 
 /// `IP_CT_TCP_FLAG_*`, include/uapi/linux/netfilter/nf_conntrack_tcp.h.
-const TCP_FLAG_BE_LIBERAL: u8 = 0x08;
-const TCP_FLAG_MAXACK_SET: u8 = 0x20;
+const TCP_FLAG_BE_LIBERAL: u8 = c::NFO_TCP_BE_LIBERAL;
+const TCP_FLAG_MAXACK_SET: u8 = c::NFO_TCP_MAXACK_SET;
 
 /// How far a direction of a TCP connection has got, as the packet path saw it.
 #[derive(Clone, Copy)]

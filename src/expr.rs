@@ -39,13 +39,13 @@ use nft_flow::{
 };
 
 /// `NFT_BREAK`, include/uapi/linux/netfilter/nf_tables.h: the rule does not match.
-const NFT_BREAK: u32 = -2i32 as u32;
+const NFT_BREAK: u32 = c::NFO_NFT_BREAK;
 /// `NF_INET_FORWARD`, include/uapi/linux/netfilter.h.
-const NF_INET_FORWARD: u32 = 2;
+const NF_INET_FORWARD: u32 = c::NFO_INET_FORWARD;
 /// `NFTA_FLOW_TABLE_NAME`, the only attribute.
-const NFTA_FLOW_TABLE_NAME: usize = 1;
+const NFTA_FLOW_TABLE_NAME: usize = c::NFO_FLOW_TABLE_NAME as usize;
 /// `NFT_NAME_MAXLEN`.
-const NAME_MAXLEN: u16 = 256;
+const NAME_MAXLEN: u16 = c::NFO_NAME_MAXLEN;
 
 /// What an expression in a rule holds.
 #[repr(C)]

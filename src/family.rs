@@ -306,7 +306,7 @@ impl Family for V4 {
     #[inline(always)]
     fn dst_valid(entry: &Entry<Self>) -> bool {
         /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
-        const FORCE_CHK: i16 = -1;
+        const FORCE_CHK: i16 = c::NFO_DST_FORCE_CHK;
 
         let rt = entry.dst.as_ptr().cast::<c::rtable>();
 
@@ -487,7 +487,7 @@ impl Family for V6 {
 
     unsafe fn has_options(pkt: &c::nft_pktinfo) -> bool {
         /// `NEXTHDR_DEST`, include/net/ipv6.h.
-        const NEXTHDR_DEST: u8 = 60;
+        const NEXTHDR_DEST: u8 = c::NFO_NEXTHDR_DEST;
 
         // SAFETY: By the contract of this function; the next header is the seventh byte.
         unsafe { (*pkt.skb).data.add(pkt.nhoff.into()).add(6).read() == NEXTHDR_DEST }

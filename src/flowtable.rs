@@ -119,8 +119,8 @@ const UNSETTLED: usize = 64;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 /// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
-const NF_FLOWTABLE_HW_OFFLOAD: u32 = 1;
-const NF_FLOWTABLE_COUNTER: u32 = 2;
+const NF_FLOWTABLE_HW_OFFLOAD: u32 = c::NFO_FLOWTABLE_HW_OFFLOAD;
+const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
 
 /// A flowtable. What each packet reads comes first; what is written while packets are forwarded is
 /// in other cache lines.

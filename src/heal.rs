@@ -34,7 +34,7 @@ use kernel::{
 use nft_flow::reason::TeardownReason;
 
 /// `NOTIFY_DONE`.
-const NOTIFY_DONE: c_int = 0;
+const NOTIFY_DONE: c_int = c::NFO_NOTIFY_DONE;
 
 /// A device event, under RTNL.
 ///

@@ -256,7 +256,7 @@ impl Netns {
     /// Begins to see the packets that have passed the ruleset.
     fn watch(&self, list: &mut List) -> Result {
         /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
-        const POST_ROUTING: u32 = 4;
+        const POST_ROUTING: u32 = c::NFO_INET_POST_ROUTING;
 
         if list.over || list.watching {
             return Ok(());

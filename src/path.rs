@@ -44,7 +44,7 @@ use nft_flow::{
 };
 
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
-const RTN_UNICAST: u16 = 1;
+const RTN_UNICAST: u16 = c::NFO_RTN_UNICAST;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
 const MIN_MTU: u16 = 68;
 

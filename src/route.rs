@@ -13,7 +13,7 @@ use core::ptr::{
 use nft_flow::state::Direction;
 
 /// `INET_DSCP_MASK`, include/net/inet_dscp.h.
-const INET_DSCP_MASK: u8 = 0xfc;
+const INET_DSCP_MASK: u8 = c::NFO_INET_DSCP_MASK;
 
 /// A counted reference to a route.
 ///

@@ -47,14 +47,14 @@ use nft_flow::{
 };
 
 /// `IPPROTO_IPIP`, include/uapi/linux/in.h.
-const IPPROTO_IPIP: u8 = 4;
+const IPPROTO_IPIP: u8 = c::NFO_IPPROTO_IPIP;
 /// `DEV_PATH_BR_VLAN_*`, include/linux/netdevice.h.
-const BR_VLAN_KEEP: u32 = 0;
-const BR_VLAN_TAG: u32 = 1;
-const BR_VLAN_UNTAG: u32 = 2;
-const BR_VLAN_UNTAG_HW: u32 = 3;
+const BR_VLAN_KEEP: u32 = c::NFO_BR_VLAN_KEEP;
+const BR_VLAN_TAG: u32 = c::NFO_BR_VLAN_TAG;
+const BR_VLAN_UNTAG: u32 = c::NFO_BR_VLAN_UNTAG;
+const BR_VLAN_UNTAG_HW: u32 = c::NFO_BR_VLAN_UNTAG_HW;
 /// `IFF_UP`, include/uapi/linux/if.h.
-const IFF_UP: u32 = 1;
+const IFF_UP: u32 = c::NFO_IFF_UP;
 
 /// Most devices between the wire and the route that are remembered.
 pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;

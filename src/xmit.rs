@@ -26,9 +26,9 @@ use core::{
 };
 
 /// `HH_DATA_MOD`: headers of up to this size lie at the end of the first 16 bytes of the cache.
-const HH_DATA_MOD: u32 = 16;
+const HH_DATA_MOD: u32 = c::NFO_HH_DATA_MOD;
 /// `ETH_HLEN`: an Ethernet header.
-const ETH_HLEN: u32 = 14;
+const ETH_HLEN: u32 = c::NFO_ETH_HLEN;
 
 /// How a packet leaves. Valid in the RCU section that the hook runs in.
 #[derive(Clone, Copy)]

@@ -18,10 +18,11 @@ use nft_flow::{
         Mac,
         Ports, //
     },
-    engine::AddError, //
+    engine::AddError,
+    key::L4Proto, //
 };
 
-const IPPROTO_TCP: u8 = 6;
+const IPPROTO_TCP: u8 = L4Proto::Tcp.number();
 const ETH_P_IP: u16 = c::ETH_P_IP as u16;
 const ETH_P_IPV6: u16 = c::ETH_P_IPV6 as u16;
 
@@ -29,9 +30,9 @@ const ETH_P_IPV6: u16 = c::ETH_P_IPV6 as u16;
 const TCP_FIN_RST: u16 = 5;
 
 /// `TCA_CSUM_UPDATE_FLAG_*`, include/uapi/linux/tc_act/tc_csum.h.
-const CSUM_IPV4HDR: u32 = 1;
-const CSUM_TCP: u32 = 8;
-const CSUM_UDP: u32 = 16;
+const CSUM_IPV4HDR: u32 = c::NFO_CSUM_IPV4HDR;
+const CSUM_TCP: u32 = c::NFO_CSUM_TCP;
+const CSUM_UDP: u32 = c::NFO_CSUM_UDP;
 
 /// Offsets of addresses in the headers.
 const IP4_TTL_WORD: u32 = 8;

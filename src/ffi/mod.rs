@@ -42,6 +42,26 @@ use core::sync::atomic::{
 
 pub(crate) use bindings as c;
 
+// The pure crate knows no kernel, and has numbers of its own.
+const _: () = {
+    use nft_flow::{
+        encap::ethertype,
+        key::L4Proto,
+        parse::tcp, //
+    };
+
+    assert!(ethertype::IP as u32 == c::ETH_P_IP && ethertype::IPV6 as u32 == c::ETH_P_IPV6);
+    assert!(ethertype::VLAN as u32 == c::ETH_P_8021Q && ethertype::QINQ as u32 == c::ETH_P_8021AD);
+    assert!(ethertype::PPPOE as u32 == c::ETH_P_PPP_SES);
+    assert!(tcp::FIN == c::NFO_TCP_FIN && tcp::SYN == c::NFO_TCP_SYN);
+    assert!(tcp::RST == c::NFO_TCP_RST && tcp::ACK == c::NFO_TCP_ACK);
+    assert!(L4Proto::Tcp.number() == c::NFO_IPPROTO_TCP);
+    assert!(L4Proto::Udp.number() == c::NFO_IPPROTO_UDP);
+    assert!(L4Proto::Sctp.number() == c::NFO_IPPROTO_SCTP);
+    assert!(L4Proto::Icmp.number() == c::NFO_IPPROTO_ICMP);
+    assert!(L4Proto::Icmpv6.number() == c::NFO_IPPROTO_ICMPV6);
+};
+
 /// Jiffies per second.
 pub(crate) const HZ: u32 = c::NFO_HZ;
 

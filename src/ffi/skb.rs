@@ -15,12 +15,12 @@ use core::{
 };
 
 /// `SKB_DST_NOREF`: the buffer's route is protected by RCU, not by a reference.
-const DST_NOREF: usize = 1;
+const DST_NOREF: usize = c::NFO_SKB_DST_NOREF;
 
 /// `PACKET_HOST`, include/uapi/linux/if_packet.h.
-pub(crate) const PACKET_HOST: u8 = 0;
+pub(crate) const PACKET_HOST: u8 = c::NFO_PACKET_HOST;
 /// `PACKET_OTHERHOST`: not to this device's address; to that of a bridge above it, maybe.
-pub(crate) const PACKET_OTHERHOST: u8 = 3;
+pub(crate) const PACKET_OTHERHOST: u8 = c::NFO_PACKET_OTHERHOST;
 
 /// What `ip_summed` says about the transport checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl Skb {
     /// The address so far behind the start of the Ethernet header, if there is one.
     fn mac_address(self, at: u16) -> Option<[u8; 6]> {
         /// `ETH_HLEN`.
-        const ETH_HLEN: u16 = 14;
+        const ETH_HLEN: u16 = c::NFO_ETH_HLEN as u16;
 
         // SAFETY: By the type invariant. The header, if there is one, lies before the network
         // header in the linear part.
@@ -376,8 +376,8 @@ impl Skb {
     /// does not survive forwarding, as in `skb_forward_csum()`.
     #[inline(always)]
     pub(crate) fn forward_csum(self) -> IpSummed {
-        const CHECKSUM_COMPLETE: u8 = 2;
-        const CHECKSUM_PARTIAL: u8 = 3;
+        const CHECKSUM_COMPLETE: u8 = c::NFO_CHECKSUM_COMPLETE;
+        const CHECKSUM_PARTIAL: u8 = c::NFO_CHECKSUM_PARTIAL;
 
         // SAFETY: By the type invariant.
         let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
@@ -402,11 +402,11 @@ impl Skb {
     /// What the stack will cut a super-packet into on the way out.
     pub(crate) fn segments(self) -> Segments {
         /// `SKB_GSO_UDP`: fragments, include/linux/skbuff.h.
-        const GSO_UDP: u32 = 1 << 16;
+        const GSO_UDP: u32 = c::NFO_GSO_UDP;
         /// `SKB_GSO_GRE`, `SKB_GSO_GRE_CSUM`, `SKB_GSO_UDP_TUNNEL`, `SKB_GSO_UDP_TUNNEL_CSUM`.
-        const GSO_TUNNEL: u32 = 3 << 6 | 3 << 10;
+        const GSO_TUNNEL: u32 = c::NFO_GSO_TUNNEL;
         /// `GSO_BY_FRAGS`.
-        const BY_FRAGS: u16 = 0xffff;
+        const BY_FRAGS: u16 = c::NFO_GSO_BY_FRAGS;
 
         // SAFETY: By the type invariant; the shared info follows the linear part.
         let (size, kind) = unsafe {
