@@ -140,6 +140,26 @@ repeated() { # offloaded and handed back again and again, windows are checked by
 tcase "tcp IPv4 goes on after each of three hand-backs, invalid is dropped" repeated $V4
 tcase "tcp IPv6 goes on after each of three hand-backs, invalid is dropped" repeated $V6
 
+no_day() { # flows that die while the worker looks at them: no entry keeps the long timeout
+	local left
+	defaults
+	ct_set nf_conntrack_udp_timeout=60 nf_conntrack_udp_timeout_stream=60
+	rules || return
+	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 2000 --times 3
+	ct_offloaded -p udp || fail "nothing is offloaded"
+	# half of them by a route, the rest with the flowtable
+	ipn "$rt" route add 10.0.2.2/32 via 10.0.2.2 dev wan onlink mtu 1400
+	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 1000 --times 3
+	nft_rt flush ruleset
+	ipn "$rt" route del 10.0.2.2/32
+	busywait $((9000 * SLOW)) ct_back -p udp || fail "still offloaded"
+	left=$(ct_list -p udp | awk '$3 > 60' | head -n3)
+	[ -z "$left" ] || fail "entries with a long timeout: $left"
+	forget
+	defaults
+}
+tcase "no entry keeps a day's timeout" no_day
+
 kept() { # short conntrack timeouts do not end an offloaded flow that has traffic
 	local a b i
 	defaults

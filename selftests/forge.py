@@ -11,6 +11,8 @@ send DEV FILE --flags S --seq N,N,... [--ack N] [--data N] [--gap S]
 session DEV MAC PEER SESSION SOURCE@PORT DESTINATION@PORT [--more N] [--pad N] [--count N] [--size N]
     sends datagrams in frames of a PPPoE session, from PEER to MAC; --more is added to the length that
     the frames say, --pad is behind the packet
+scan ADDRESS PORT COUNT [--times N]
+    sends a datagram, or some, to each of so many ports, from a port of its own each time
 """
 import argparse
 import signal
@@ -89,6 +91,19 @@ def session(a):
     for _ in range(a.count):
         s.send(mac + peer + head + packet + bytes(a.pad))
         time.sleep(0.001)
+def scan(a):
+    fam = socket.AF_INET6 if ":" in a.address else socket.AF_INET
+    for n in range(a.count):
+        s = socket.socket(fam, socket.SOCK_DGRAM)
+        s.connect((a.address, a.port + n))
+        for _ in range(a.times):
+            try:
+                s.send(b"scan")
+            except OSError:
+                pass
+        s.close()
+        if n % 20 == 0:
+            time.sleep(0.002)
 
 
 def main():
@@ -118,6 +133,12 @@ def main():
     r.add_argument("destination")
     for what, default in ("more", 0), ("pad", 0), ("count", 20), ("size", 100):
         r.add_argument("--" + what, type=int, default=default)
+    r = sub.add_parser("scan")
+    r.set_defaults(run=scan)
+    r.add_argument("address")
+    r.add_argument("port", type=int)
+    r.add_argument("count", type=int)
+    r.add_argument("--times", type=int, default=1)
     a = p.parse_args()
     a.run(a)
 

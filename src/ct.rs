@@ -23,6 +23,7 @@ use core::{
     }, //
 };
 use nft_flow::{
+    deadline,
     key::L4Proto,
     state::Direction,
     window::Reach, //
@@ -88,6 +89,7 @@ const IPS_CONFIRMED: usize = c::ip_conntrack_status_IPS_CONFIRMED as usize;
 const IPS_DYING: usize = c::ip_conntrack_status_IPS_DYING as usize;
 const IPS_SEQ_ADJUST: usize = c::ip_conntrack_status_IPS_SEQ_ADJUST as usize;
 const IPS_NAT_CLASH: usize = c::ip_conntrack_status_IPS_NAT_CLASH as usize;
+const IPS_FIXED_TIMEOUT: usize = c::ip_conntrack_status_IPS_FIXED_TIMEOUT as usize;
 const IPS_OFFLOAD: usize = c::ip_conntrack_status_IPS_OFFLOAD as usize;
 const IPS_HW_OFFLOAD: usize = c::ip_conntrack_status_IPS_HW_OFFLOAD as usize;
 
@@ -394,6 +396,7 @@ impl Ct {
             _ => UNREPLIED,
         };
 
+        deadline::settle();
         if self.is_dying() {
             return;
         }
@@ -405,14 +408,14 @@ impl Ct {
     }
 
     /// Keeps the entry of a live flow from expiring. To be called every few minutes at least.
-    pub(crate) fn extend(self) {
+    pub(crate) fn extend(self, is_live: impl FnOnce() -> bool) {
         // SAFETY: Valid by the type invariant; C accesses the word atomically.
         let timeout = unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).timeout) };
         let now = ffi::jiffies32();
         let old = timeout.load(Ordering::Relaxed);
         let rest = old.wrapping_sub(now) as i32;
 
-        if rest <= 0 || rest >= MIN_TIMEOUT || !self.is_offloaded() {
+        if rest <= 0 || rest >= MIN_TIMEOUT || self.status() & IPS_FIXED_TIMEOUT != 0 {
             return;
         }
         let new = match self.l4proto() {
@@ -424,13 +427,7 @@ impl Ct {
             IPPROTO_SCTP if self.sctp_state() != SCTP_ESTABLISHED => return,
             _ => DAY,
         };
-        // A packet on the slow path may set the timeout meanwhile: then that one is right.
-        let _ = timeout.compare_exchange(
-            old,
-            now.wrapping_add(new),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        deadline::extend(timeout, old, now.wrapping_add(new), is_live);
     }
 
     /// The mark, if this kernel has them.

@@ -19,6 +19,7 @@
 pub mod admit;
 pub mod age;
 pub mod checksum;
+pub mod deadline;
 pub mod desc;
 pub mod encap;
 pub mod engine;

@@ -4,6 +4,7 @@
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{
+    fence,
     AtomicPtr,
     AtomicU32,
     AtomicUsize,
@@ -12,6 +13,7 @@ pub(crate) use core::sync::atomic::{
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{
+    fence,
     AtomicPtr,
     AtomicU32,
     AtomicUsize,

@@ -16,6 +16,7 @@ use loom::{
     sync::{
         atomic::{
             fence,
+            AtomicU32,
             AtomicUsize,
             Ordering, //
         },
@@ -24,6 +25,7 @@ use loom::{
     thread, //
 };
 use nft_flow::{
+    deadline,
     key::{
         Key4,
         L4Proto,
@@ -335,4 +337,38 @@ fn kill_once() {
         assert_eq!(state.reason(), Some(reason));
         assert!(!state.is_live());
     });
+}
+
+/// A flow is killed while the worker makes its entry's timeout longer: whatever was there before, the
+/// killer's timeout stays.
+#[test]
+fn short_deadline() {
+    const LONG: u32 = 1000;
+
+    for before in [10, 20] {
+        loom::model(move || {
+            let shared = Arc::new((State::new(), AtomicU32::new(before)));
+            let worker = thread::spawn({
+                let shared = shared.clone();
+                move || {
+                    let (state, timeout) = &*shared;
+                    let old = timeout.load(Ordering::Relaxed);
+
+                    if state.is_live() {
+                        deadline::extend(timeout, old, LONG, || state.is_live());
+                    }
+                }
+            });
+
+            let (state, timeout) = &*shared;
+            assert!(state.kill(TeardownReason::Idle));
+            deadline::settle();
+            // As `nf_ct_refresh()` does.
+            if timeout.load(Ordering::Relaxed) != 20 {
+                timeout.store(20, Ordering::Relaxed);
+            }
+            worker.join().unwrap();
+            assert_eq!(timeout.load(Ordering::Relaxed), 20);
+        });
+    }
 }
