@@ -186,6 +186,31 @@ handed_back() { # idle, back in conntrack's hands: windows are checked again
 tcase -x "IPv4: made-up RST and FIN after the flow was handed back" handed_back $V4
 tcase -x "IPv6: made-up RST and FIN after the flow was handed back" handed_back $V6
 
+# A grid of made-up segments, compared with what they do without a flowtable: every connection of
+# thousands gets its own, and says afterwards what has become of it.
+grid() {
+	local max buckets
+	max=$(sysctl -n net.netfilter.nf_conntrack_max) buckets=$(sysctl -n net.netfilter.nf_conntrack_buckets)
+	sysctl -qw net.netfilter.nf_conntrack_buckets=32768 net.netfilter.nf_conntrack_max=65536
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_checksum=0
+	# so that each state shows by its timeout as well
+	ct_set nf_conntrack_tcp_timeout_close=400 nf_conntrack_tcp_timeout_close_wait=500 nf_conntrack_tcp_timeout_fin_wait=600 \
+		nf_conntrack_tcp_timeout_last_ack=700 nf_conntrack_tcp_timeout_time_wait=800 \
+		nf_conntrack_tcp_timeout_unacknowledged=900 nf_conntrack_tcp_timeout_max_retrans=1000
+	FT=none rules FWD="$INVALID" && thrown "$TMP/plain" "$@" &&
+	rules FWD="$INVALID" && thrown "$TMP/ours" "$@" &&
+	{ python3 "$HERE/tcpgrid.py" compare "$TMP/plain" "$TMP/ours" >"$TMP/out" 2>&1 || fail "not as without a flowtable"; sed 's/^/# /' "$TMP/out"; }
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_checksum=1
+	forget
+	sysctl -qw net.netfilter.nf_conntrack_max="$max" net.netfilter.nf_conntrack_buckets="$buckets"
+}
+thrown() { # thrown FILE [OPTION...]
+	python3 "$HERE/tcpgrid.py" run "$cl" "$rt" "$sv" --out "$@" >"$TMP/out" 2>&1 || fail "tcpgrid.py: $(tail -n 3 "$TMP/out")"
+	sed 's/^/# /' "$TMP/out"
+}
+tcase -x "IPv4: a grid of numbers, windows and moments does what it does without a flowtable" grid
+tcase -x "IPv6: the same, with right acknowledgements" grid --v6 --quick
+
 picked_up() { # conntrack never saw the beginning: it checks nothing, and neither do we
 	rules FWD="$INVALID" || return
 	talk x "$cl" tcp $V4 || return

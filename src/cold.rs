@@ -7,7 +7,7 @@ use crate::{
     ct::{
         Ct,
         CtRef,
-        Windows, //
+        HandBack, //
     },
     entry::{
         Entry,
@@ -59,13 +59,17 @@ use nft_flow::{
         Key,
         L4Proto, //
     },
-    parse::tcp as segment,
+    parse::tcp as tcp_flags,
     reason::TeardownReason,
     state::{
         Direction,
         State, //
     },
-    table::Item, //
+    table::Item,
+    window::{
+        after,
+        Segment, //
+    }, //
 };
 
 /// The cold part of a flow.
@@ -131,13 +135,13 @@ unsafe impl Send for Cold {}
 unsafe impl Sync for Cold {}
 
 impl Cold {
-    /// The cold part of a new flow with these entries, which are in no table yet. `liberal`: conntrack
-    /// did not check windows so far. Takes the uses of the shapes over.
+    /// The cold part of a new flow with these entries, which are in no table yet. Takes the uses of the
+    /// shapes over.
     pub(crate) fn new<F: Family>(
         ct: Ct,
         proto: L4Proto,
         entries: &[Entry<F>; 2],
-        liberal: bool,
+        tcp: tcp::Control,
         shapes: [Option<NonNull<Shape>>; 2],
         entered: [u32; 2],
         ft: &Flowtable,
@@ -153,7 +157,7 @@ impl Cold {
             proto,
             nfproto: F::NFPROTO,
             ct: ManuallyDrop::new(CtRef::new(ct)),
-            tcp: tcp::Control::new(liberal),
+            tcp,
             acct: ct.counters(),
             qos: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
@@ -348,15 +352,18 @@ impl Cold {
         impl Visitor for WentBy<'_> {
             type Output = ();
             fn visit<F: Family>(self, flow: &Flow<F>) {
-                let ack = (self.1.flags & segment::ACK != 0).then_some(self.1.ack);
+                let segment = Segment {
+                    seq: self.1.seq,
+                    end: self.1.end,
+                    ack: (self.1.flags & tcp_flags::ACK != 0).then_some(self.1.ack),
+                    window: self.1.window,
+                };
 
-                flow.went_by(self.0, self.1.end, ack, self.1.flags);
+                flow.went_by(self.0, self.1.flags, &segment);
             }
         }
 
-        if tcp.flags & segment::SYN == 0 {
-            self.with(WentBy(dir, tcp));
-        }
+        self.with(WentBy(dir, tcp));
     }
 
     /// A packet of direction `dir` has passed the whole ruleset, and came through IPsec: it says nothing about
@@ -381,13 +388,6 @@ impl Cold {
     ///
     /// `dst` is the packet's route, or null.
     pub(crate) unsafe fn passed(&self, dir: Direction, looks: Looks, dst: *const c::dst_entry) {
-        struct Learn;
-        impl Visitor for Learn {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.learn();
-            }
-        }
         struct Leave(Direction, bool);
         impl Visitor for Leave {
             type Output = ();
@@ -410,7 +410,6 @@ impl Cold {
             }
             return;
         }
-        self.with(Learn);
         let Some(generation) = self.judged_by(dir) else {
             return;
         };
@@ -530,6 +529,46 @@ impl Cold {
         self.with(Idle(now))
     }
 
+    /// `jiffies` of the latest packet of either direction, half a second too early at most.
+    pub(crate) fn seen(&self) -> u32 {
+        struct Seen;
+        impl Visitor for Seen {
+            type Output = u32;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
+                let [a, b] = flow.entries.each_ref().map(Entry::seen);
+
+                if after(a, b) {
+                    a
+                } else {
+                    b
+                }
+            }
+        }
+        self.with(Seen)
+    }
+
+    /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
+    pub(crate) fn keep_up(&self) {
+        struct GoesOn(u32);
+        impl Visitor for GoesOn {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.goes_on(self.0);
+            }
+        }
+        let ct = self.ct.get();
+        let seen = self.seen();
+
+        if self.proto == L4Proto::Tcp {
+            self.with(GoesOn(seen));
+            if self.tcp.is_in_doubt() {
+                // Conntrack has said how long it lasts if it does not.
+                return;
+            }
+        }
+        ct.extend(|| self.is_live());
+    }
+
     /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
     /// worker will free it. Only the first call does anything, and returns true. Does not sleep; may
     /// be called by the packet path.
@@ -550,9 +589,9 @@ impl Cold {
 
         struct Leaves(TeardownReason);
         impl Visitor for Leaves {
-            type Output = (Windows, bool);
+            type Output = HandBack;
             fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
-                flow.windows(self.0)
+                flow.hand_back(self.0)
             }
         }
 
@@ -563,12 +602,7 @@ impl Cold {
         stats::teardown(reason);
 
         let ct = self.ct.get();
-        let idle = match reason {
-            TeardownReason::Idle => self.idle(ffi::jiffies32()),
-            _ => 0,
-        };
-        let (windows, liberal) = self.with(Leaves(reason));
-        ct.hand_back(idle, windows, liberal);
+        ct.hand_back(&self.with(Leaves(reason)));
         if self.flowtable().hw.is_some() {
             // The worker takes the rules away, and may be setting the bit just now.
             fence(Ordering::SeqCst);

@@ -26,7 +26,11 @@ use nft_flow::{
     deadline,
     key::L4Proto,
     state::Direction,
-    window::Reach, //
+    window::{
+        after,
+        Reach,
+        Side, //
+    }, //
 };
 
 const IPPROTO_TCP: u8 = L4Proto::Tcp.number();
@@ -44,14 +48,40 @@ const IP_CT_RELATED: usize = c::ip_conntrack_info_IP_CT_RELATED as usize;
 /// `IP_CT_TCP_FLAG_*`, include/uapi/linux/netfilter/nf_conntrack_tcp.h.
 const TCP_FLAG_BE_LIBERAL: u8 = c::NFO_TCP_BE_LIBERAL;
 const TCP_FLAG_MAXACK_SET: u8 = c::NFO_TCP_MAXACK_SET;
+const TCP_FLAG_DATA_UNACKNOWLEDGED: u8 = c::NFO_TCP_DATA_UNACKNOWLEDGED;
+
+/// `enum tcp_bit_set`, net/netfilter/nf_conntrack_proto_tcp.c: what the latest packet was, here a
+/// segment with an ACK and nothing else.
+const TCP_ACK_SET: u8 = 3;
+
+/// What conntrack knew of a direction of a TCP connection when its flow was made.
+pub(crate) struct Start {
+    /// The sequence number after the last byte.
+    pub(crate) end: u32,
+    /// How far around it packets may be, given the receiver's window scale.
+    pub(crate) reach: Reach,
+    /// The rest.
+    pub(crate) side: Side,
+}
 
 /// How far a direction of a TCP connection has got, as the packet path saw it.
 #[derive(Clone, Copy)]
 pub(crate) struct Progress {
     /// The sequence number after the last byte.
     pub(crate) end: u32,
-    /// How far around it packets may be, given the receiver's window scale.
-    pub(crate) reach: Reach,
+    /// The largest window that its sender has offered.
+    pub(crate) width: u32,
+    /// The highest number that its sender has acknowledged.
+    pub(crate) acked: u32,
+}
+
+/// How far both directions have got.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    /// Original and reply.
+    pub(crate) progress: [Progress; 2],
+    /// Nothing is in flight.
+    pub(crate) quiet: bool,
 }
 
 /// What conntrack's windows become.
@@ -60,9 +90,21 @@ pub(crate) enum Windows {
     /// They are up to date.
     Keep,
     /// What the packet path knows.
-    Known([Progress; 2]),
+    Known(Known),
     /// Unknown: conntrack learns them anew from the next packet of each direction.
     Forget,
+}
+
+/// How conntrack gets an entry back.
+pub(crate) struct HandBack {
+    /// Jiffies since the last packet, if the timeout is to have run since then.
+    pub(crate) idle: u32,
+    /// Of TCP.
+    pub(crate) windows: Windows,
+    /// Of TCP: its windows were not checked before the flow was made.
+    pub(crate) liberal: bool,
+    /// Of TCP: conntrack has judged the last packet, and may have given the entry a short timeout.
+    pub(crate) judged: bool,
 }
 
 /// Timeout of an offloaded entry: longer than any pause between two checks.
@@ -76,6 +118,8 @@ pub(crate) const TCP_FIN_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_FIN_WAIT as u
 pub(crate) const TCP_CLOSE_WAIT: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE_WAIT as u8;
 pub(crate) const TCP_LAST_ACK: u8 = c::tcp_conntrack_TCP_CONNTRACK_LAST_ACK as u8;
 pub(crate) const TCP_CLOSE: u8 = c::tcp_conntrack_TCP_CONNTRACK_CLOSE as u8;
+/// Not a state, but which timeout a connection gets that is in doubt.
+const TCP_UNACK: u32 = c::tcp_conntrack_TCP_CONNTRACK_UNACK;
 
 /// `enum udp_conntrack`, and `enum gre_conntrack` has the same.
 const UNREPLIED: u32 = c::udp_conntrack_UDP_CT_UNREPLIED;
@@ -266,88 +310,121 @@ impl Ct {
     /// The entry's flow is in the table now: conntrack will not see all packets.
     pub(crate) fn hand_over(self) {
         if self.l4proto() == IPPROTO_TCP {
-            self.be_liberal();
+            self.be_liberal(|| true);
         }
         // SAFETY: Valid by the type invariant.
         unsafe { c::nfo_ct_refresh(self.as_ptr(), DAY) };
     }
 
     /// Has conntrack accept TCP packets whatever their sequence numbers: it has not seen those
-    /// before them.
-    pub(crate) fn be_liberal(self) {
+    /// before them. Not if the flow is dead: its killer takes this back, under the same lock.
+    pub(crate) fn be_liberal(self, is_live: impl FnOnce() -> bool) {
         self.with_tcp(|tcp| {
-            for seen in &mut tcp.seen {
-                seen.flags |= TCP_FLAG_BE_LIBERAL;
+            if is_live() {
+                for seen in &mut tcp.seen {
+                    seen.flags |= TCP_FLAG_BE_LIBERAL;
+                }
             }
         });
     }
 
     /// How far both directions have got, and whether conntrack knows no windows (a connection that
     /// was picked up in the middle).
-    pub(crate) fn progress(self) -> ([Progress; 2], bool) {
-        let mut liberal = false;
-        let mut progress = [Progress {
+    pub(crate) fn start(self) -> ([Start; 2], bool) {
+        let start = |[sender, receiver]: [&c::ip_ct_tcp_state; 2], liberal: bool| Start {
+            // See `ends`; what was acknowledged is a part of the connection for certain.
+            end: if after(sender.td_end, sender.td_maxend) {
+                receiver.td_maxack
+            } else {
+                sender.td_end
+            },
+            reach: if liberal {
+                Reach::UNKNOWN
+            } else {
+                // Zero unless both sides want to scale.
+                Reach::from_scale(receiver.td_scale)
+            },
+            side: Side::new(sender.td_maxwin, sender.td_maxack, sender.td_scale),
+        };
+        let nothing = || Start {
             end: 0,
             reach: Reach::UNKNOWN,
-        }; 2];
+            side: Side::new(0, 0, 0),
+        };
+        let mut known = ([nothing(), nothing()], false);
 
         if self.l4proto() == IPPROTO_TCP {
             self.with_tcp(|tcp| {
                 let [a, b] = &tcp.seen;
+                let liberal = (a.flags | b.flags) & TCP_FLAG_BE_LIBERAL != 0;
 
-                liberal = (a.flags | b.flags) & TCP_FLAG_BE_LIBERAL != 0;
-                for (progress, [sender, receiver]) in progress.iter_mut().zip([[a, b], [b, a]]) {
-                    progress.end = sender.td_end;
-                    if !liberal {
-                        // Zero unless both sides want to scale.
-                        progress.reach = Reach::from_scale(receiver.td_scale);
-                    }
-                }
+                known = ([start([a, b], liberal), start([b, a], liberal)], liberal);
             });
         }
-        (progress, liberal)
+        known
     }
 
     /// Brings conntrack up to date before it sees a packet that opens or closes the connection, and
-    /// has it judge that packet as strictly as it would without a flowtable. `rst`: the packet is a
-    /// RST of this direction, with this sequence number.
-    ///
-    /// Conntrack closes the connection for a RST only if its number is the highest one that was
-    /// acknowledged. That number we do not know, just about where it is: a RST within reach is given
-    /// the benefit of the doubt, any other one is invalid.
-    pub(crate) fn judge(
-        self,
-        progress: &[Progress; 2],
-        liberal: bool,
-        rst: Option<(Direction, u32)>,
-    ) {
+    /// has it judge that packet as strictly as it would without a flowtable. `stale`: packets have
+    /// passed since it last judged one.
+    pub(crate) fn judge(self, known: &Known, liberal: bool, stale: bool) {
         self.with_tcp(|tcp| {
-            Self::know(tcp, progress, liberal);
-            if let Some((dir, seq)) = rst {
-                let Progress { end, reach } = progress[dir as usize];
-
-                if reach.holds(end, seq) {
-                    tcp.seen[dir.opposite() as usize].td_maxack = seq;
-                }
+            Self::know(tcp, known, liberal);
+            if stale {
+                Self::outdate(tcp, known);
             }
         });
     }
 
-    /// Sets the windows to where the connection is now, as wide as they can be.
-    fn know(tcp: &mut c::ip_ct_tcp, progress: &[Progress; 2], liberal: bool) {
-        let [a, b] = *progress;
+    /// Sets the windows to where the connection is now.
+    fn know(tcp: &mut c::ip_ct_tcp, known: &Known, liberal: bool) {
+        let [a, b] = known.progress;
         let [orig, reply] = &mut tcp.seen;
 
         for (seen, [this, other]) in [(orig, [a, b]), (reply, [b, a])] {
             seen.td_end = this.end;
-            seen.td_maxend = this.end.wrapping_add(this.reach.bytes());
-            seen.td_maxwin = other.reach.bytes();
-            seen.td_maxack = other.end.wrapping_sub(other.reach.bytes());
+            seen.td_maxend = this.end.wrapping_add(other.width);
+            seen.td_maxwin = this.width;
+            seen.td_maxack = this.acked;
             seen.flags |= TCP_FLAG_MAXACK_SET;
             if !liberal {
                 seen.flags &= !TCP_FLAG_BE_LIBERAL;
             }
+            if known.quiet {
+                seen.flags &= !TCP_FLAG_DATA_UNACKNOWLEDGED;
+            }
         }
+    }
+
+    /// What conntrack remembers of the last packet that it saw is no longer of the latest one: that was a
+    /// segment with an ACK. If it was a SYN, which it ignores, it would take the next RST or SYN with ACK
+    /// for the answer.
+    fn outdate(tcp: &mut c::ip_ct_tcp, known: &Known) {
+        if tcp.last_index != TCP_ACK_SET {
+            tcp.last_index = TCP_ACK_SET;
+            tcp.last_end = known.progress[usize::from(tcp.last_dir & 1)].end;
+            tcp.last_win = tcp.last_win.max(1);
+            tcp.retrans = 0;
+        }
+    }
+
+    /// Has conntrack judge a packet that opens or closes a connection of which nothing is known. `rst`:
+    /// the packet is a RST of this direction, with this sequence number. It may be anybody's, so that
+    /// conntrack must not close the connection, but see whether it goes on.
+    pub(crate) fn judge_unseen(self, rst: Option<(Direction, u32)>) {
+        self.with_tcp(|tcp| {
+            Self::forget(tcp);
+            if let Some((dir, seq)) = rst {
+                let other = &mut tcp.seen[dir.opposite() as usize];
+
+                // Neither below what was acknowledged, nor the number that was, nor at the end of what its
+                // sender has just sent.
+                other.td_maxack = seq.wrapping_sub(1);
+                other.flags |= TCP_FLAG_MAXACK_SET;
+                tcp.last_index = TCP_ACK_SET;
+                tcp.last_dir = dir.opposite() as u8;
+            }
+        });
     }
 
     fn forget(tcp: &mut c::ip_ct_tcp) {
@@ -357,36 +434,58 @@ impl Ct {
         }
     }
 
-    /// Has conntrack learn its windows anew from the next packet of each direction of a TCP
-    /// connection: they are older than packets that nobody has seen.
-    pub(crate) fn forget_windows(self) {
-        self.with_tcp(Self::forget);
-    }
+    /// How far both directions have got by the packets that conntrack has seen. Of what overshoots the window,
+    /// conntrack notes the end, but does not take it for a part of the connection.
+    pub(crate) fn ends(self) -> [Option<u32>; 2] {
+        let mut ends = [None; 2];
 
-    /// Where conntrack has got to, by the packets that it saw after [`Ct::judge`].
-    pub(crate) fn judged(self) -> [u32; 2] {
-        let mut ends = [0; 2];
-
-        self.with_tcp(|tcp| ends = [tcp.seen[0].td_end, tcp.seen[1].td_end]);
+        self.with_tcp(|tcp| {
+            ends = tcp
+                .seen
+                .each_ref()
+                .map(|seen| Some(seen.td_end).filter(|end| !after(*end, seen.td_maxend)));
+        });
         ends
     }
 
-    /// Gives the entry back to conntrack, `idle` jiffies after the last packet. `liberal`: its
-    /// windows were not checked before the flow was offloaded.
-    pub(crate) fn hand_back(self, idle: u32, windows: Windows, liberal: bool) {
+    /// One side has sent a FIN, and a packet has passed since that conntrack did not see. The state
+    /// becomes what it would have made it.
+    pub(crate) fn go_on_closing(self) {
+        let mut changed = false;
+
+        self.with_tcp(|tcp| {
+            if tcp.state == TCP_FIN_WAIT {
+                tcp.state = TCP_CLOSE_WAIT;
+                changed = true;
+            }
+        });
+        if changed {
+            // SAFETY: Valid by the type invariant.
+            unsafe { c::nfo_ct_event(self.as_ptr(), c::ip_conntrack_events_IPCT_PROTOINFO) };
+        }
+    }
+
+    /// Gives the entry of a flow that is dead, or was never seen, back to conntrack.
+    pub(crate) fn hand_back(self, how: &HandBack) {
+        let liberal = how.liberal;
         let state = match self.l4proto() {
             IPPROTO_TCP => {
-                self.with_tcp(|tcp| match windows {
-                    Windows::Known(progress) => Self::know(tcp, &progress, liberal),
-                    Windows::Keep => {
-                        for seen in &mut tcp.seen {
-                            if !liberal {
-                                seen.flags &= !TCP_FLAG_BE_LIBERAL;
+                self.with_tcp(|tcp| {
+                    match &how.windows {
+                        Windows::Known(known) => {
+                            Self::know(tcp, known, liberal);
+                            if !how.judged {
+                                Self::outdate(tcp, known);
                             }
                         }
+                        Windows::Keep => (),
+                        Windows::Forget => Self::forget(tcp),
                     }
-                    // Conntrack goes on accepting everything.
-                    Windows::Forget => Self::forget(tcp),
+                    for seen in &mut tcp.seen {
+                        if !liberal {
+                            seen.flags &= !TCP_FLAG_BE_LIBERAL;
+                        }
+                    }
                 });
                 u32::from(self.tcp_state())
             }
@@ -403,14 +502,32 @@ impl Ct {
         // SAFETY: Valid by the type invariant.
         unsafe {
             let timeout = c::nfo_ct_timeout(self.as_ptr(), state);
-            c::nfo_ct_refresh(self.as_ptr(), timeout.saturating_sub(idle));
+
+            if how.judged
+                && timeout > c::nfo_ct_timeout(self.as_ptr(), TCP_UNACK)
+                && self.rest() <= c::nfo_ct_timeout(self.as_ptr(), TCP_UNACK) as i32
+            {
+                return;
+            }
+            c::nfo_ct_refresh(self.as_ptr(), timeout.saturating_sub(how.idle));
         }
+    }
+
+    fn timeout<'a>(self) -> &'a AtomicU32 {
+        // SAFETY: Valid by the type invariant; C accesses the word atomically.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).timeout) }
+    }
+
+    /// Jiffies until the entry expires.
+    fn rest(self) -> i32 {
+        self.timeout()
+            .load(Ordering::Relaxed)
+            .wrapping_sub(ffi::jiffies32()) as i32
     }
 
     /// Keeps the entry of a live flow from expiring. To be called every few minutes at least.
     pub(crate) fn extend(self, is_live: impl FnOnce() -> bool) {
-        // SAFETY: Valid by the type invariant; C accesses the word atomically.
-        let timeout = unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).timeout) };
+        let timeout = self.timeout();
         let now = ffi::jiffies32();
         let old = timeout.load(Ordering::Relaxed);
         let rest = old.wrapping_sub(now) as i32;

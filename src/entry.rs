@@ -15,10 +15,7 @@
 
 use crate::{
     cold::Cold,
-    ct::{
-        Ct,
-        Progress, //
-    },
+    ct::Ct,
     family::{
         Family,
         V4,
@@ -38,6 +35,7 @@ use crate::{
         Neigh, //
     },
     shape::Shape,
+    tcp,
     walk::Input, //
 };
 use core::{
@@ -106,7 +104,7 @@ pub(crate) mod flag {
     pub(super) const BRIDGED: u8 = 1 << 3;
     /// Packets leave the ruleset with a priority, mark or DSCP, see [`crate::qos`].
     pub(super) const QOS: u8 = 1 << 4;
-    /// Conntrack was asked to judge a packet, see [`crate::tcp`].
+    /// The next packet is to be looked at, see [`crate::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
     /// A packet with IPv6 destination options has come to the rule that adds the flow.
     pub(super) const OPTIONS: u8 = 1 << 6;
@@ -151,7 +149,7 @@ impl<F: Family> Entry<F> {
         out: Half<'_>,
         side: Side,
         proto: L4Proto,
-        progress: Progress,
+        (end, reach): (u32, Reach),
         ft: &Flowtable,
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
@@ -162,8 +160,8 @@ impl<F: Family> Entry<F> {
         Self {
             rewrite: F::rewrite(&key, ct.tuple(dir.opposite()), proto),
             key,
-            sent: Sent::new(progress.end),
-            reach: progress.reach,
+            sent: Sent::new(end),
+            reach,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
             neigh: AtomicPtr::new(match out.output {
@@ -350,12 +348,15 @@ impl<F: Family> Entry<F> {
         }
     }
 
-    /// Notes a packet.
+    /// Notes a packet; true about twice a second.
     #[inline(always)]
-    pub(crate) fn saw(&self, now: u32) {
-        if now.wrapping_sub(self.seen.load(Ordering::Relaxed)) > ffi::HZ / 2 {
+    pub(crate) fn saw(&self, now: u32) -> bool {
+        let due = now.wrapping_sub(self.seen.load(Ordering::Relaxed)) > ffi::HZ / 2;
+
+        if due {
             self.seen.store(now, Ordering::Relaxed);
         }
+        due
     }
 
     /// `jiffies` of the latest packet, half a second too early at most.
@@ -416,7 +417,9 @@ impl<F: Family> Flow<F> {
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);
-        let ([there, back], liberal) = ct.progress();
+        let ([there, back], liberal) = ct.start();
+        let control = tcp::Control::new([there.side, back.side], liberal);
+        let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
         let entries = [
             Entry::new(ct, Direction::Original, orig, orig_in, proto, there, ft),
             Entry::new(ct, Direction::Reply, reply, reply_in, proto, back, ft),
@@ -426,7 +429,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                cold: Cold::new(ct, proto, &entries, liberal, shapes, entered, ft),
+                cold: Cold::new(ct, proto, &entries, control, shapes, entered, ft),
                 entries,
             });
         }

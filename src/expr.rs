@@ -114,6 +114,10 @@ unsafe fn offload<F: Family>(
         if header.flags & (tcp::FIN | tcp::RST) != 0 {
             return Err(SkipReason::TcpFinRst);
         }
+        // Conntrack lets it pass, and waits for what comes of it.
+        if header.flags & tcp::SYN != 0 {
+            return Err(SkipReason::TcpState);
+        }
     }
     // SAFETY: The packet is valid, and an IPv4 one has passed the IPv4 input path.
     unsafe {
@@ -150,8 +154,15 @@ unsafe fn offload<F: Family>(
 
     // From here on a packet may take the flow, and somebody may give the entry back.
     ct.hand_over();
-    // SAFETY: Just made, with the claim.
-    unsafe { ft.add(flow) }
+    // SAFETY: Just made, with the claim; whatever becomes of it, it lives until the end of the RCU
+    // section that the forward hook is.
+    unsafe {
+        ft.add(flow)?;
+        if proto == L4Proto::Tcp {
+            flow.as_ref().catch_up();
+        }
+    }
+    Ok(())
 }
 
 /// The expression meets a packet.

@@ -488,9 +488,8 @@ impl Flowtable {
         // SAFETY: By the contract of this function; the entry outlives the flow.
         unsafe {
             let ct = flow.as_ref().cold.ct.get();
-            let (windows, liberal) = flow.as_ref().windows(TeardownReason::NotAdded);
 
-            ct.hand_back(0, windows, liberal);
+            ct.hand_back(&flow.as_ref().hand_back(TeardownReason::NotAdded));
             self.release(flow.as_ref().cold.shapes);
             flow.as_ref().release_routes();
             Flow::destroy(flow);

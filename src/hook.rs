@@ -58,7 +58,8 @@ use nft_flow::{
         MissReason,
         TeardownReason, //
     },
-    rewrite::Csum, //
+    rewrite::Csum,
+    window::Segment, //
 };
 
 const NF_ACCEPT: c_uint = c::NF_ACCEPT;
@@ -332,11 +333,12 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     if pkt.proto == L4Proto::Tcp {
         if !tcp::is_data(pkt.tcp_flags) {
-            return Err(control(entry, pkt.tcp_flags, pkt.seq));
-        }
-        if !entry.sent.note(pkt.seq_end(), entry.reach) {
             let thoff = offset.wrapping_add(pkt.thoff.into());
-            out_of_reach(entry, pkt.seq_end(), skb, thoff)?;
+            return Err(control(entry, pkt.tcp_flags, pkt.seq_end(), skb, thoff));
+        }
+        if !entry.sent.follow(pkt.seq, pkt.seq_end()) {
+            let thoff = offset.wrapping_add(pkt.thoff.into());
+            out_of_order(entry, pkt.seq_end(), skb, thoff)?;
         }
     }
     let generation = ft.generation();
@@ -359,7 +361,8 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     let now = ffi::jiffies32();
     if entry.is_special() {
-        special(entry, now)?;
+        let thoff = offset.wrapping_add(pkt.thoff.into());
+        special(entry, now, pkt.seq_end(), skb, thoff)?;
         if PLAIN && entry.is_bridged() {
             entry
                 .flow()
@@ -405,6 +408,9 @@ fn forward<F: Family, const PLAIN: bool>(
         return Err(MissReason::Truncated);
     }
     let by_tos = F::asks_priority(head);
+    if entry.saw(now) && pkt.proto == L4Proto::Tcp {
+        sample(entry, pkt.seq_end(), head, pkt.thoff);
+    }
     if !PLAIN {
         // SAFETY: The IP header that starts there was parsed.
         unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
@@ -413,7 +419,6 @@ fn forward<F: Family, const PLAIN: bool>(
     if entry.has_qos() || by_tos {
         qos::restore(entry, skb);
     }
-    entry.saw(now);
     if ft.measures() {
         measure(ft, entry, skb, now);
     }
@@ -462,12 +467,19 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), M
 
 /// What only some flows ask of a packet.
 #[inline(never)]
-fn special<F: Family>(entry: &Entry<F>, now: u32) -> Result<(), MissReason> {
+fn special<F: Family>(
+    entry: &Entry<F>,
+    now: u32,
+    seq_end: u32,
+    skb: Skb,
+    thoff: usize,
+) -> Result<(), MissReason> {
     if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
     if entry.has_flag(flag::ASKED) {
-        entry.flow().learn_later(now);
+        let segment = segment(skb.head().get(thoff..), seq_end);
+        entry.flow().look(entry, &segment, now);
         if !entry.is_live() {
             return Err(MissReason::FlowDead);
         }
@@ -515,30 +527,56 @@ fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) ->
     reason
 }
 
+/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was parsed. One
+/// without ACK acknowledges nothing.
+fn segment(header: Option<&[u8]>, end: u32) -> Segment {
+    let header = header
+        .and_then(<[u8]>::first_chunk::<16>)
+        .copied()
+        .unwrap_or_default();
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, w0, w1] = header;
+
+    Segment {
+        seq: u32::from_be_bytes([s0, s1, s2, s3]),
+        end,
+        ack: (flags & tcp::ACK != 0).then_some(u32::from_be_bytes([a0, a1, a2, a3])),
+        window: u16::from_be_bytes([w0, w1]),
+    }
+}
+
 /// A SYN, FIN or RST, or a segment without ACK, is for conntrack to judge. The packet's fields come one by
 /// one: a reference would keep the packet in memory, on the fast path too.
 #[cold]
-fn control<F: Family>(entry: &Entry<F>, flags: u8, seq: u32) -> MissReason {
+fn control<F: Family>(
+    entry: &Entry<F>,
+    flags: u8,
+    seq_end: u32,
+    skb: Skb,
+    thoff: usize,
+) -> MissReason {
     if flags & tcp::CONTROL != 0 {
-        entry.flow().ask(entry.dir(), flags, seq);
+        let segment = segment(skb.head().get(thoff..), seq_end);
+
+        entry.flow().ask(entry.dir(), flags, &segment);
     }
     MissReason::TcpFlags
 }
 
-/// A TCP packet, with its header at `thoff`, is further ahead or behind than it can be, as far as we know.
+/// A TCP packet, with its header at `thoff`, does not start where the last one has ended.
 #[cold]
-fn out_of_reach<F: Family>(
+fn out_of_order<F: Family>(
     entry: &Entry<F>,
     seq_end: u32,
     skb: Skb,
     thoff: usize,
 ) -> Result<(), MissReason> {
-    // Data, so the flag ACK is set.
-    let ack = skb
-        .head()
-        .get(thoff..)
-        .and_then(<[u8]>::first_chunk::<12>)
-        .map(|&[.., a, b, c, d]| u32::from_be_bytes([a, b, c, d]));
+    crate::tcp::out_of_order(entry, &segment(skb.head().get(thoff..), seq_end))
+}
 
-    crate::tcp::out_of_reach(entry, seq_end, ack)
+/// A TCP packet, with its header at `thoff` of `head`, is one of those that are looked at.
+#[cold]
+fn sample<F: Family>(entry: &Entry<F>, seq_end: u32, head: &[u8], thoff: u8) {
+    let segment = segment(head.get(usize::from(thoff)..), seq_end);
+
+    entry.flow().sample(entry, &segment);
 }

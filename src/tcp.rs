@@ -9,19 +9,30 @@
 //!
 //! Conntrack can only tell if it knows how far both directions have got. The packet path notes that
 //! in one word per direction ([`Sent`](nft_flow::window::Sent)), and before it lets such a packet pass, conntrack's windows
-//! are set to it and its checks, which are relaxed while the flow is offloaded, are made strict.
-//! They are relaxed again by the next packet a jiffy later, or when a packet has passed the ruleset.
+//! are moved there and its checks, which are relaxed while the flow is offloaded, are made strict.
+//! They are relaxed again by the next segment of another kind: one that the hook sees a jiffy later, or one
+//! that has passed the ruleset. The windows are as wide as conntrack knew them when the flow was made, or
+//! as samples have shown since ([`Side`]).
 //!
-//! The word must not be moved by packets that somebody made up. So a packet beyond what the receiver
-//! can have offered ([`Reach`](nft_flow::window::Reach)) takes the slow path, uncounted, unless it acknowledges what the other
-//! side has sent: then the connection has got ahead by packets that the fast path did not see.
+//! The word must not be moved by packets that somebody made up. So a segment moves it if it starts
+//! where the last one has ended; or if it is ahead by no more than the receiver's window allows, and
+//! acknowledges what the other side may have sent; or if it is the other side, in step itself, that
+//! acknowledges more than we have seen. A segment further away than any window reaches ([`Reach`](nft_flow::window::Reach))
+//! takes the slow path besides.
+//!
+//! Of a RST conntrack believes the number that the other side has acknowledged last, and nothing else.
+//! That number is known if nothing is in flight; otherwise a RST with the number that its sender has got to is
+//! believed, and any other one leaves the connection established, with a short timeout until it is seen
+//! to go on: it is up to the receiver.
 //!
 //! Of a connection that hardware forwards, or has forwarded, nothing is known: its packets are taken
-//! as they come, and conntrack learns its windows anew.
+//! as they come, a RST does not close it, and conntrack learns its windows anew when it has it back.
 
 use crate::{
     ct::{
         self,
+        HandBack,
+        Known,
         Progress,
         Windows, //
     },
@@ -31,7 +42,10 @@ use crate::{
         Flow, //
     },
     family::Family,
-    ffi, //
+    ffi::{
+        self,
+        HZ, //
+    }, //
 };
 use core::sync::atomic::{
     AtomicBool,
@@ -45,29 +59,43 @@ use nft_flow::{
         TeardownReason, //
     },
     state::Direction,
-    window::after, //
+    window::{
+        after,
+        is_ahead,
+        Segment,
+        Side, //
+    }, //
 };
 
 /// What the control path knows of a TCP connection.
 pub(crate) struct Control {
     /// Conntrack did not check windows before the flow was offloaded.
     liberal: bool,
+    /// Original and reply.
+    sides: [Side; 2],
     /// `jiffies` when conntrack was last asked to judge a packet.
     asked: AtomicU32,
-    /// `jiffies` (never 0) when a packet of each direction was last out of reach.
-    astray: [AtomicU32; 2],
+    /// It is as strict as it was then.
+    strict: AtomicBool,
+    /// Other packets have passed since.
+    went_on: AtomicBool,
     /// Packets pass, or have passed, that the packet path does not see.
     unseen: AtomicBool,
+    /// `jiffies` when a segment in step last passed the ruleset.
+    passed: AtomicU32,
 }
 
 impl Control {
     /// Of a connection whose windows conntrack checks, unless it is `liberal`.
-    pub(crate) fn new(liberal: bool) -> Self {
+    pub(crate) fn new(sides: [Side; 2], liberal: bool) -> Self {
         Self {
             liberal,
+            sides,
             asked: AtomicU32::new(0),
-            astray: [AtomicU32::new(0), AtomicU32::new(0)],
+            strict: AtomicBool::new(false),
+            went_on: AtomicBool::new(false),
             unseen: AtomicBool::new(false),
+            passed: AtomicU32::new(ffi::jiffies32()),
         }
     }
 
@@ -81,139 +109,271 @@ impl Control {
     fn is_unseen(&self) -> bool {
         self.unseen.load(Ordering::Relaxed)
     }
+
+    fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
+    }
+
+    /// Was the last packet one that conntrack was asked to judge, so that the connection may be at its end?
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_strict() && !self.went_on.load(Ordering::Relaxed)
+    }
 }
 
 impl<F: Family> Flow<F> {
-    fn progress(&self) -> [Progress; 2] {
-        self.entries.each_ref().map(|entry| Progress {
-            end: entry.sent.end(),
-            reach: entry.reach,
-        })
+    /// How far both directions have got. `generous`: where the windows may have grown since they were last
+    /// looked at, they are as wide as they can be.
+    fn known(&self, now: u32, generous: bool) -> Known {
+        // Noted at most half a second late: what was in flight then has arrived, and is acknowledged.
+        let passed = self.cold.tcp.passed.load(Ordering::Relaxed);
+        let quiet = now.wrapping_sub(passed) >= HZ
+            && self.entries.iter().all(|entry| entry.idle(now) >= HZ);
+        let of = |dir: Direction| {
+            let side = &self.cold.tcp.sides[dir as usize];
+            let other = &self.entries[dir.opposite() as usize];
+            let width = match side.width() {
+                width if quiet || !generous => width,
+                width if side.is_sampled() => width.saturating_mul(2),
+                width => width.max(other.reach.bytes()),
+            };
+            let acked = match side.acked() {
+                _ if quiet => other.sent.end(),
+                acked if side.may_acknowledge(acked, other.sent.end()) => acked,
+                _ => other.sent.end().wrapping_sub(width),
+            };
+
+            Progress {
+                end: self.entries[dir as usize].sent.end(),
+                width,
+                acked,
+            }
+        };
+
+        Known {
+            progress: [of(Direction::Original), of(Direction::Reply)],
+            quiet,
+        }
     }
 
     /// A SYN, FIN or RST of direction `dir` is about to take the slow path.
     #[cold]
-    pub(crate) fn ask(&self, dir: Direction, flags: u8, seq: u32) {
+    pub(crate) fn ask(&self, dir: Direction, flags: u8, segment: &Segment) {
         let control = &self.cold.tcp;
-        let rst = (flags & tcp::RST != 0).then_some((dir, seq));
+        let ct = self.cold.ct.get();
+        let rst = flags & tcp::RST != 0;
+        let now = ffi::jiffies32();
 
-        control.asked.store(ffi::jiffies32(), Ordering::Relaxed);
+        control.asked.store(now, Ordering::Relaxed);
+        let went_on = control.went_on.swap(false, Ordering::Relaxed);
+        let stale = !control.strict.swap(true, Ordering::Relaxed) || went_on;
         if control.is_unseen() {
-            self.cold.ct.get().forget_windows();
+            ct.judge_unseen(rst.then_some((dir, segment.seq)));
         } else {
-            self.cold
-                .ct
-                .get()
-                .judge(&self.progress(), control.liberal, rst);
+            // From somebody who knows where its sender has got to.
+            let exact = segment.seq == self.entries[dir as usize].sent.end();
+            let mut known = self.known(now, exact);
+
+            if rst && exact {
+                known.progress[dir.opposite() as usize].acked = segment.seq;
+            }
+            ct.judge(&known, control.liberal, stale);
         }
         for entry in &self.entries {
             entry.set_flag(flag::ASKED, true);
         }
     }
 
-    /// A packet of direction `dir` has passed the ruleset, whose last byte is the one before `end`. It
-    /// may be one that the hook has not seen: from a device whose ingress is redirected, a fragment,
-    /// with IP options.
-    pub(crate) fn went_by(&self, dir: Direction, end: u32, ack: Option<u32>, flags: u8) {
+    /// A packet of direction `dir` has passed the ruleset. It may be one that the hook has not seen: from
+    /// a device whose ingress is redirected, a fragment, with IP options.
+    pub(crate) fn went_by(&self, dir: Direction, flags: u8, segment: &Segment) {
         let entry = &self.entries[dir as usize];
 
-        if flags & tcp::RST == 0 && !entry.sent.note(end, entry.reach) {
-            // Noted, or remembered as astray.
-            let _ = out_of_reach(entry, end, ack);
+        if flags & (tcp::SYN | tcp::RST) == 0 {
+            if !entry.sent.follow(segment.seq, segment.end) {
+                // Noted, if it is to be; it has passed anyway.
+                let _ = out_of_order(entry, segment);
+            }
+            if self.heed(entry, segment) {
+                self.cold
+                    .tcp
+                    .passed
+                    .store(ffi::jiffies32(), Ordering::Relaxed);
+            }
         }
-        if flags & (tcp::FIN | tcp::RST) != 0 {
-            self.settle();
+        if flags & tcp::CONTROL != 0 {
+            // It may be over. Otherwise it has to go on first.
+            self.settle(false);
+        } else if self.cold.tcp.is_strict() {
+            self.settle(true);
         }
     }
 
-    /// A packet has come since conntrack was asked: learns its verdict, unless that may be under way.
+    /// The hook sees a segment of `entry`, of another kind than those that conntrack is asked to judge, and
+    /// [`flag::ASKED`] is set.
     #[cold]
-    pub(crate) fn learn_later(&self, now: u32) {
-        if self.cold.tcp.asked.load(Ordering::Relaxed) != now {
-            self.learn();
+    pub(crate) fn look(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
+        let control = &self.cold.tcp;
+
+        let _ = self.heed(entry, segment);
+        if !control.is_strict() {
+            entry.set_flag(flag::ASKED, false);
+            return;
+        }
+        control.went_on.store(true, Ordering::Relaxed);
+        // Conntrack's verdict may still be under way.
+        if control.asked.load(Ordering::Relaxed) != now {
+            if self.settle(true) {
+                self.cold.ct.get().go_on_closing();
+            }
         }
     }
 
-    /// Has conntrack judged what it was asked, now that a packet has passed the ruleset?
-    pub(crate) fn learn(&self) {
-        if self.entries[0].has_flag(flag::ASKED) {
-            self.settle();
+    /// Learns from a segment if it is in step, and so from one who knows how far that side has got; otherwise
+    /// false.
+    fn heed(&self, entry: &Entry<F>, segment: &Segment) -> bool {
+        let other = &self.entries[entry.dir().opposite() as usize];
+
+        if segment.end != entry.sent.end() || self.cold.tcp.is_unseen() {
+            return false;
+        }
+        // The other side has sent all that this one acknowledges.
+        if let Some(ack) = segment.ack {
+            let known = other.sent.end();
+
+            if after(ack, known) && other.reach.holds(known, ack) {
+                other.sent.set(ack);
+            }
+        }
+        self.cold.tcp.sides[entry.dir() as usize].learn(segment, other.sent.end());
+        true
+    }
+
+    /// The hook forwards a segment of `entry`: once in a while one is looked at.
+    #[cold]
+    pub(crate) fn sample(&self, entry: &Entry<F>, segment: &Segment) {
+        let _ = self.heed(entry, segment);
+    }
+
+    /// Was conntrack asked to judge a packet, and packets have been seen since? Then the connection goes on:
+    /// for the worker, of flows in hardware. `seen`: when the latest was.
+    pub(crate) fn goes_on(&self, seen: u32) {
+        let control = &self.cold.tcp;
+        let asked = control.asked.load(Ordering::Relaxed);
+
+        if control.is_strict() && after(seen, asked.wrapping_add(HZ)) {
+            self.settle(true);
         }
     }
 
-    /// Follows conntrack's state.
-    fn settle(&self) {
+    /// The flow is in the table now: packets that passed conntrack before that, and after it had told how
+    /// far it was, are noted.
+    pub(crate) fn catch_up(&self) {
+        self.take(self.cold.ct.get().ends());
+    }
+
+    fn take(&self, ends: [Option<u32>; 2]) {
+        for (entry, end) in self.entries.iter().zip(ends) {
+            if let Some(end) = end.filter(|end| after(*end, entry.sent.end())) {
+                entry.sent.set(end);
+            }
+        }
+    }
+
+    /// Follows conntrack's state; false if that ends the flow. `go_on`: a packet of another kind has passed
+    /// since conntrack judged one, which it no longer has to do.
+    fn settle(&self, go_on: bool) -> bool {
         let ct = self.cold.ct.get();
+        let control = &self.cold.tcp;
 
         self.cold.kill(match ct.tcp_state() {
             // Half closed, maybe: data goes on in the other direction.
             ct::TCP_ESTABLISHED | ct::TCP_FIN_WAIT | ct::TCP_CLOSE_WAIT => {
-                for (entry, end) in self.entries.iter().zip(ct.judged()) {
+                if control.is_strict() && !control.is_unseen() {
                     // A FIN takes a number.
-                    if after(end, entry.sent.end()) {
-                        entry.sent.set(end);
+                    self.take(ct.ends());
+                }
+                if go_on {
+                    for entry in &self.entries {
+                        entry.set_flag(flag::ASKED, false);
                     }
-                    entry.set_flag(flag::ASKED, false);
+                    control.strict.store(false, Ordering::Relaxed);
+                    ct.be_liberal(|| self.cold.is_live());
                 }
-                if self.cold.is_live() {
-                    ct.be_liberal();
-                }
-                return;
+                return true;
             }
             ct::TCP_LAST_ACK | ct::TCP_TIME_WAIT => TeardownReason::Fin,
             ct::TCP_CLOSE => TeardownReason::Rst,
             _ => TeardownReason::SynReuse,
         });
+        false
     }
 
-    /// What conntrack gets back when the flow is killed for this reason.
-    pub(crate) fn windows(&self, reason: TeardownReason) -> (Windows, bool) {
+    /// How conntrack gets its entry back when the flow is killed for this reason.
+    pub(crate) fn hand_back(&self, reason: TeardownReason) -> HandBack {
         let control = &self.cold.tcp;
-        let astray = self
-            .entries
-            .iter()
-            .zip(&control.astray)
-            .any(|(entry, astray)| {
-                let at = astray.load(Ordering::Relaxed);
-
-                at != 0 && !after(entry.seen(), at)
-            });
+        let now = ffi::jiffies32();
         let windows = match reason {
             // Conntrack has judged a packet by what we know, and knows more now.
             TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse
-                if self.entries[0].has_flag(flag::ASKED) =>
+                if control.is_strict() =>
             {
                 Windows::Keep
             }
-            // Nothing has passed since that would prove us right.
-            _ if astray || control.is_unseen() => Windows::Forget,
-            _ => Windows::Known(self.progress()),
+            _ if control.is_unseen() => Windows::Forget,
+            _ => Windows::Known(self.known(now, true)),
         };
 
-        (windows, control.liberal)
+        HandBack {
+            idle: match reason {
+                TeardownReason::Idle => self.cold.idle(now),
+                _ => 0,
+            },
+            windows,
+            liberal: control.liberal,
+            judged: control.is_in_doubt(),
+        }
     }
 }
 
-/// A packet of `entry` is out of reach: does it prove to be of the connection all the same? `ack` is
-/// what it acknowledges.
+/// A segment of `entry` does not start where the last one has ended: one was lost before us, or comes again, or
+/// overtakes another one; or it is made up.
 ///
 /// # Errors
 ///
-/// It does not, and is for conntrack.
+/// It is too far away for any window, or acknowledges what cannot be, and is for conntrack.
 #[cold]
-pub(crate) fn out_of_reach<F: Family>(
+pub(crate) fn out_of_order<F: Family>(
     entry: &Entry<F>,
-    end: u32,
-    ack: Option<u32>,
+    segment: &Segment,
 ) -> Result<(), MissReason> {
     let flow = entry.flow();
-    let other = &flow.entries[entry.dir().opposite() as usize];
+    let control = &flow.cold.tcp;
+    let (this, other) = (entry.dir(), entry.dir().opposite());
+    let [sender, receiver] = [this, other].map(|dir| &control.sides[dir as usize]);
+    let answers = &flow.entries[other as usize];
+    let last = entry.sent.end();
+    let near = entry.reach.holds(last, segment.end);
 
-    if flow.cold.tcp.is_unseen() || ack.is_some_and(|ack| other.reach.holds(other.sent.end(), ack))
-    {
-        entry.sent.set(end);
+    if control.is_unseen() {
+        if !near || after(segment.end, last) {
+            entry.sent.set(segment.end);
+        }
         return Ok(());
     }
-    flow.cold.tcp.astray[entry.dir() as usize].store(ffi::jiffies32() | 1, Ordering::Relaxed);
-    Err(MissReason::TcpWindow)
+    if !near || after(segment.end, last) {
+        if is_ahead(segment, last, sender, receiver, answers.sent.end()) {
+            entry.sent.set(segment.end);
+            return Ok(());
+        }
+        // The receiver knows.
+        if !answers.has_flag(flag::ASKED) {
+            answers.set_flag(flag::ASKED, true);
+        }
+    }
+    let genuine = |ack| sender.may_acknowledge(ack, answers.sent.end());
+    if near && segment.ack.is_some_and(genuine) {
+        Ok(())
+    } else {
+        Err(MissReason::TcpWindow)
+    }
 }

@@ -9,6 +9,7 @@
 #include <net/ip.h>
 #include <net/ip_tunnels.h>
 #include <net/netfilter/nf_conntrack_acct.h>
+#include <net/netfilter/nf_conntrack_ecache.h>
 #include <net/netfilter/nf_conntrack_helper.h>
 #include <net/netfilter/nf_conntrack_l4proto.h>
 #include <net/netfilter/nf_conntrack_timeout.h>
@@ -154,8 +155,10 @@ bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp)
 	if (!th)
 		return false;
 	tcp->flags = ((const u8 *)th)[13];
+	tcp->window = ntohs(th->window);
 	tcp->ack = ntohl(th->ack_seq);
-	tcp->end = ntohl(th->seq) + skb->len - thoff - th->doff * 4 + th->fin;
+	tcp->seq = ntohl(th->seq);
+	tcp->end = tcp->seq + skb->len - thoff - th->doff * 4 + th->fin;
 	return true;
 }
 
@@ -220,6 +223,12 @@ bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark)
 #else
 	return false;
 #endif
+}
+
+/* Without a packet that could carry it along: tells userspace at once. */
+void nfo_ct_event(struct nf_conn *ct, u32 event)
+{
+	nf_conntrack_event(event, ct);
 }
 
 void nfo_ct_refresh(struct nf_conn *ct, u32 extra)

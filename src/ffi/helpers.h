@@ -49,10 +49,14 @@ void nfo_bh_disable(void);
 void nfo_bh_enable(void);
 void nfo_cond_resched(void);
 
-/* Of a TCP packet: the sequence number after its last byte, what it acknowledges, its flags. */
+/* Of a TCP packet: the sequence numbers of its first byte and after its last one, what it acknowledges,
+ * its window field, its flags.
+ */
 struct nfo_tcp {
+	u32	seq;
 	u32	end;
 	u32	ack;
+	u16	window;
 	u8	flags;
 };
 
@@ -99,6 +103,7 @@ bool nfo_ct_helper(const struct nf_conn *ct);
 struct nf_conn_counter *nfo_ct_counters(const struct nf_conn *ct);
 void nfo_ct_lock(struct nf_conn *ct);
 void nfo_ct_unlock(struct nf_conn *ct);
+void nfo_ct_event(struct nf_conn *ct, u32 event);
 void nfo_ct_refresh(struct nf_conn *ct, u32 jiffies);
 bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark);
 u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state);

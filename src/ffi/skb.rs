@@ -70,8 +70,10 @@ pub(crate) unsafe fn route(skb: *const c::sk_buff) -> *mut c::dst_entry {
 /// `skb` must be valid.
 pub(crate) unsafe fn tcp(skb: *const c::sk_buff, thoff: u32) -> Option<c::nfo_tcp> {
     let mut tcp = c::nfo_tcp {
+        seq: 0,
         end: 0,
         ack: 0,
+        window: 0,
         flags: 0,
     };
 

@@ -5,6 +5,7 @@
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{
     fence,
+    AtomicBool,
     AtomicPtr,
     AtomicU32,
     AtomicUsize,
@@ -14,6 +15,7 @@ pub(crate) use core::sync::atomic::{
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{
     fence,
+    AtomicBool,
     AtomicPtr,
     AtomicU32,
     AtomicUsize,

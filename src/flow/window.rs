@@ -2,16 +2,39 @@
 
 //! How far each direction of a TCP connection has got, as the packet path sees it.
 //!
-//! One word per direction, so that a packet costs a comparison and at most one store: the sequence
-//! number after the last byte that was sent. What a receiver may have offered at most is known from
-//! its window scale, and says how far around that number packets of the connection can be. It is
-//! not the window itself, which only an exact account of both directions would give; but somebody
-//! who cannot see the connection has to guess that number as well.
+//! One word per direction ([`Sent`]): the sequence number after the last byte that was sent. A segment
+//! moves it if it starts exactly there, which costs a comparison and a store; who makes segments up
+//! has to guess that number. Every other segment is looked at more closely, off the common path, by
+//! what is known besides ([`Side`]): the largest window that each side has offered and the highest
+//! number that it has acknowledged. These are read from some segments only, and so at most what
+//! connection tracking would know that has seen them all. By them a segment that is ahead, because
+//! others were lost before us, moves the word as well ([`is_ahead`]), with the same demands on its
+//! numbers that connection tracking has.
 
 use crate::sync::{
+    AtomicBool,
     AtomicU32,
     Ordering, //
 };
+
+/// What connection tracking takes for the least window in which an acknowledgement may lag behind
+/// (`MAXACKWINCONST`, net/netfilter/nf_conntrack_proto_tcp.c).
+const ACK_WINDOW: u32 = 66000;
+/// The largest window.
+const MAX_WIDTH: u32 = 1 << 30;
+
+/// The numbers of a TCP segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Of the first byte.
+    pub seq: u32,
+    /// After the last byte; a FIN counts where connection tracking has accepted it.
+    pub end: u32,
+    /// What it acknowledges, if anything.
+    pub ack: Option<u32>,
+    /// The window field.
+    pub window: u16,
+}
 
 /// How far around the last byte that was sent packets of a direction may be: a power of two.
 ///
@@ -81,21 +104,101 @@ impl Sent {
         self.0.store(end, Ordering::Relaxed);
     }
 
-    /// Notes a packet whose last byte is the one before `end`; false, and nothing is noted, if it is
-    /// out of reach.
+    /// Notes a segment, if it starts where the last one has ended; otherwise false, and nothing is noted.
     #[inline(always)]
-    pub fn note(&self, end: u32, reach: Reach) -> bool {
-        let last = self.end();
-
-        if !reach.holds(last, end) {
+    pub fn follow(&self, seq: u32, end: u32) -> bool {
+        if self.end() != seq {
             return false;
         }
-        // Two packets at once may leave the lower number: it is within reach of the other.
-        if after(end, last) {
+        // Acknowledgements leave the cache line alone.
+        if end != seq {
             self.set(end);
         }
         true
     }
+}
+
+/// What is known of one side of a connection besides what it has sent. Of what it says in its segments
+/// this is a sample: never more than connection tracking would know.
+#[derive(Debug)]
+pub struct Side {
+    width: AtomicU32,
+    acked: AtomicU32,
+    scale: u8,
+    sampled: AtomicBool,
+}
+
+impl Side {
+    /// A side that has offered windows of up to `width` bytes, scales the ones to come by two, `scale`
+    /// times, and has acknowledged everything before `acked`.
+    #[cfg(not(loom))]
+    pub const fn new(width: u32, acked: u32, scale: u8) -> Self {
+        Self {
+            width: AtomicU32::new(Self::bounded(width)),
+            acked: AtomicU32::new(acked),
+            scale: if scale < 14 { scale } else { 14 },
+            sampled: AtomicBool::new(false),
+        }
+    }
+
+    const fn bounded(width: u32) -> u32 {
+        match width {
+            0 => 1,
+            1..=MAX_WIDTH => width,
+            _ => MAX_WIDTH,
+        }
+    }
+
+    /// The largest window that it has offered, in bytes.
+    pub fn width(&self) -> u32 {
+        self.width.load(Ordering::Relaxed)
+    }
+
+    /// The highest number that it has acknowledged.
+    pub fn acked(&self) -> u32 {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Has it been learnt from any segment?
+    pub fn is_sampled(&self) -> bool {
+        self.sampled.load(Ordering::Relaxed)
+    }
+
+    /// The window that a segment of this side offers, in bytes.
+    pub fn window(&self, segment: &Segment) -> u32 {
+        Self::bounded(u32::from(segment.window).wrapping_shl(self.scale.into()))
+    }
+
+    /// May this side acknowledge `ack`, given how far the other one has got?
+    pub fn may_acknowledge(&self, ack: u32, other: u32) -> bool {
+        other.wrapping_sub(ack) <= self.width().max(ACK_WINDOW)
+    }
+
+    /// Learns from a segment of this side whose number was exact; `other` is how far the other side has
+    /// got.
+    pub fn learn(&self, segment: &Segment, other: u32) {
+        let Some(ack) = segment.ack.filter(|ack| self.may_acknowledge(*ack, other)) else {
+            return;
+        };
+
+        if after(ack, self.acked()) {
+            self.acked.store(ack, Ordering::Relaxed);
+        }
+        self.width
+            .fetch_max(self.window(segment), Ordering::Relaxed);
+        self.sampled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Is a segment that does not start at `sent` of the connection all the same, and ahead? `receiver`
+/// has offered room where it starts, and its sender acknowledges what `receiver`, which has got to
+/// `other`, may have sent: what connection tracking asks of it.
+pub fn is_ahead(segment: &Segment, sent: u32, sender: &Side, receiver: &Side, other: u32) -> bool {
+    after(segment.end, sent)
+        && !after(segment.seq, sent.wrapping_add(receiver.width()))
+        && segment
+            .ack
+            .is_some_and(|ack| sender.may_acknowledge(ack, other))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -114,16 +217,56 @@ mod tests {
         assert_eq!(Reach::from_scale(14), Reach::UNKNOWN);
     }
 
+    fn segment(seq: u32, len: u32, ack: u32) -> Segment {
+        Segment {
+            seq,
+            end: seq.wrapping_add(len),
+            ack: Some(ack),
+            window: 512,
+        }
+    }
+
     #[test]
-    fn around_zero() {
+    fn follows() {
         let sent = Sent::new(u32::MAX - 9);
-        let reach = Reach::from_scale(0);
-        assert!(sent.note(90, reach));
+        assert!(sent.follow(u32::MAX - 9, 90));
         assert_eq!(sent.end(), 90);
-        // A retransmission counts as seen, and takes nothing back.
-        assert!(sent.note(u32::MAX, reach));
+        // An acknowledgement, and what does not start there.
+        assert!(sent.follow(90, 90));
+        assert!(!sent.follow(89, 91) && !sent.follow(91, 92) && !sent.follow(u32::MAX - 9, 90));
         assert_eq!(sent.end(), 90);
-        assert!(!sent.note(90 + 65536, reach) && sent.note(90 + 65535, reach));
+    }
+
+    #[test]
+    fn ahead() {
+        let (sender, receiver) = (Side::new(65535, 0, 7), Side::new(65535, 0, 0));
+        let ok = |seq, len, ack| is_ahead(&segment(seq, len, ack), 1000, &sender, &receiver, 500);
+        assert!(ok(2000, 100, 500) && ok(900, 101, 500));
+        assert!(!ok(900, 100, 500) && !ok(900, 50, 500));
+        // Where the receiver may have room, and the most that it can have said.
+        assert!(ok(1000 + 65535, 100, 500) && !ok(1001 + 65535, 100, 500));
+        assert!(ok(2000, 100, 500_u32.wrapping_sub(66000)));
+        assert!(!ok(2000, 100, 501) && !ok(2000, 100, 500_u32.wrapping_sub(66001)));
+    }
+
+    #[test]
+    fn learns() {
+        let side = Side::new(0, 100, 7);
+        assert_eq!(
+            (side.width(), side.acked(), side.is_sampled()),
+            (1, 100, false)
+        );
+        // Of what was not sent yet nothing is believed.
+        side.learn(&segment(0, 0, 301), 300);
+        assert!(!side.is_sampled());
+        side.learn(&segment(0, 0, 300), 300);
+        assert_eq!(
+            (side.width(), side.acked(), side.is_sampled()),
+            (65536, 300, true)
+        );
+        side.learn(&segment(0, 0, 200), 300);
+        assert_eq!((side.width(), side.acked()), (65536, 300));
+        assert_eq!(Side::new(u32::MAX, 0, 255).width(), MAX_WIDTH);
     }
 
     proptest! {
@@ -135,26 +278,32 @@ mod tests {
             let ahead = i64::from(seq.wrapping_sub(base) as i32);
             let bytes = i64::from(reach.bytes());
             prop_assert_eq!(reach.holds(base, seq), (-bytes..bytes).contains(&ahead));
-
-            let sent = Sent::new(base);
-            let noted = sent.note(seq, reach);
-            prop_assert_eq!(noted, reach.holds(base, seq));
-            let end = if noted && ahead > 0 { seq } else { base };
-            prop_assert_eq!(sent.end(), end);
         }
 
-        /// A stream, with losses before us, reordering and retransmissions, is always in reach.
+        /// Segments may be lost before us, and come again: as long as the window allows what was sent,
+        /// the word is where the sender has got to.
         #[test]
-        fn stream(start in any::<u32>(), scale in 0_u8..=14, steps in prop::collection::vec((0_u32..65536, 0_u32..65536), 1..50)) {
-            let (sent, reach) = (Sent::new(start), Reach::from_scale(scale));
-            let mut acked = start;
-            for (to, ack) in steps {
-                // Anything that the window allows after what is acknowledged, and a keepalive.
-                let end = acked.wrapping_add((to << scale).min(65535 << scale));
-                prop_assert!(sent.note(end, reach));
-                prop_assert!(sent.note(acked.wrapping_sub(1), reach));
-                let room = sent.end().wrapping_sub(acked);
-                acked = acked.wrapping_add(if room == 0 { 0 } else { ack % room });
+        fn stream(start in any::<u32>(), scale in 0_u8..=14, steps in prop::collection::vec((1_u32..65536, any::<bool>(), 0_u32..65536), 1..50)) {
+            let receiver = Side::new(65535 << scale, start, scale);
+            let sender = Side::new(65535, 0, 0);
+            let sent = Sent::new(start);
+            let (mut acked, mut end) = (start, start);
+            for (len, lost, ack) in steps {
+                let room = (65535_u32 << scale).wrapping_sub(end.wrapping_sub(acked));
+                let s = Segment { seq: end, end: end.wrapping_add(len.min(room)), ack: Some(7), window: 1 };
+                end = s.end;
+                if !lost {
+                    prop_assert!(s.seq == s.end
+                        || sent.follow(s.seq, s.end)
+                        || is_ahead(&s, sent.end(), &sender, &receiver, 7));
+                    sent.set(end);
+                }
+                // What was lost came again, and filled the gap.
+                if ack % 4 == 0 {
+                    sent.set(end);
+                }
+                let done = sent.end().wrapping_sub(acked);
+                acked = acked.wrapping_add(if done == 0 { 0 } else { ack % done });
             }
         }
     }

@@ -257,7 +257,7 @@ impl Flowtable {
         } else if !cold.is_current() {
             TeardownReason::PathChange
         } else {
-            ct.extend(|| cold.is_live());
+            cold.keep_up();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));
         };

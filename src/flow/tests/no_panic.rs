@@ -67,7 +67,9 @@ pub extern "C" fn hot4(
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
     }
-    if !flow.sent.note(packet.seq_end(), flow.reach) {
+    if !flow.sent.follow(packet.seq, packet.seq_end())
+        && !flow.reach.holds(flow.sent.end(), packet.seq_end())
+    {
         return Err(MissReason::TcpWindow.into());
     }
     apply4(hdr, packet.proto, &flow.rewrite, csum)
@@ -93,7 +95,9 @@ pub extern "C" fn hot6(
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
     }
-    if !flow.sent.note(packet.seq_end(), flow.reach) {
+    if !flow.sent.follow(packet.seq, packet.seq_end())
+        && !flow.reach.holds(flow.sent.end(), packet.seq_end())
+    {
         return Err(MissReason::TcpWindow.into());
     }
     apply6(hdr, packet.proto, &flow.rewrite, csum)
