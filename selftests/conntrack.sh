@@ -89,6 +89,7 @@ idle() {
 	ct_set nf_flowtable_udp_timeout=2 nf_flowtable_tcp_timeout=2 "$@"
 	rules || return
 	flow x "$p" "$dst" || return
+	[ "$STREAM" = 0 ] || { at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=30; go_on x "$STREAM"; ct_set nf_flowtable_udp_timeout=2; }
 	busywait $((9000 * SLOW)) ct_back -p "$p" || fail "still offloaded or gone: $(ct_list -p "$p")"
 	t=$(ct_timeout -p "$p")
 	want_ge "timeout after hand-back" "$t" "$min"
@@ -99,9 +100,13 @@ idle() {
 	hush x
 	defaults
 }
-tcase "idle udp leaves, keeps the timeout of a stream"    idle udp $V4 105 120
-tcase "idle udp leaves, IPv6"                             idle udp $V6 105 120
-tcase "idle udp leaves, timeout from sysctl"              idle udp $V4 285 300 nf_conntrack_udp_timeout_stream=300
+STREAM=0
+# Conntrack calls it a stream if it goes on for more than two seconds.
+stream() { local STREAM=4; idle "$@"; }
+tcase "idle udp leaves, keeps the timeout of a stream"    stream udp $V4 105 120
+tcase "idle udp leaves, IPv6"                             stream udp $V6 105 120
+tcase "idle udp leaves, timeout from sysctl"              stream udp $V4 285 300 nf_conntrack_udp_timeout_stream=300
+tcase -x "idle udp leaves, has been no stream"            idle udp $V4 45 60 nf_conntrack_udp_timeout=60
 tcase "idle tcp leaves, timeout from sysctl"              idle tcp $V4 985 1000 nf_conntrack_tcp_timeout_established=1000
 tcase -x "idle tcp leaves, keeps about five days"         idle tcp $V4 $((5 * DAY - 60)) $((5 * DAY))
 tcase -x "idle tcp leaves, keeps about five days, IPv6"   idle tcp $V6 $((5 * DAY - 60)) $((5 * DAY))
@@ -120,6 +125,69 @@ idle_oneway() { # never answered: the short timeout
 	defaults
 }
 tcase "idle udp without answer keeps the short timeout" idle_oneway
+
+go_on() { # go_on ID SECONDS: some datagrams ten times a second
+	local end=$(($(now_ms) + $2 * 1000))
+	while [ "$(now_ms)" -lt $end ]; do say_ok "$1" echo 3 || return; sleep 0.1; done
+}
+assured() { ct_list -p udp -u ASSURED | grep -q "dport=5000 "; }
+updates() { grep -c "UPDATE.*dport=5000 .*$1" "$TMP/events"; }
+becomes_assured() { # as a stream on the slow path: not before two seconds, and then it is announced
+	local t0 n pid
+	defaults
+	rules || return
+	bg "$rt" conntrack -E -p udp -e UPDATES >"$TMP/events" 2>/dev/null
+	pid=$!
+	sleep 0.3
+	t0=$(now_ms)
+	talk x "$cl" udp "$1" || return
+	say_ok x echo 20
+	[ "$FT" = none ] || is_offloaded x udp || fail "not [OFFLOAD]: $(ct_list -p udp)"
+	sleep 0.3
+	say_ok x echo 20
+	n=$(updates)
+	if [ $(($(now_ms) - t0)) -lt 1800 ]; then
+		! assured || fail "assured after $(($(now_ms) - t0)) ms"
+	fi
+	go_on x 4
+	busywait 3000 assured || fail "not assured after $(($(now_ms) - t0)) ms: $(ct_list -p udp)"
+	busywait 3000 test "$(updates)" -gt "$n" || fail "no event: $(cat "$TMP/events")"
+	stop "$pid"
+	hush x
+}
+tcase -x "udp IPv4: a stream becomes assured" becomes_assured $V4
+tcase -x "udp IPv6: a stream becomes assured" becomes_assured $V6
+
+never_assured() { # nobody answers: never
+	defaults
+	rules || return
+	at "$cl" python3 "$HERE/traffic.py" send $V4 5999 --count 400 --rate 100
+	ct_list -p udp -u ASSURED | grep -q "dport=5999 " && fail "assured: $(ct_list -p udp)"
+	return 0
+}
+tcase "udp without answer is not assured" never_assured
+
+full_table() { # a stream keeps its entry when a port scan fills the table
+	local id max buckets
+	defaults
+	rules NAT="$MASQ" || return
+	talk x "$cl" udp $V4 || return
+	go_on x 4
+	[ "$FT" = none ] || is_offloaded x udp || fail "not [OFFLOAD]: $(ct_list -p udp)"
+	sleep 1.2
+	id=$(ct_list -p udp -o id)
+	max=$(sysctl -n net.netfilter.nf_conntrack_max) buckets=$(sysctl -n net.netfilter.nf_conntrack_buckets)
+	# few lists, so that the scan meets every one of them
+	sysctl -qw net.netfilter.nf_conntrack_buckets=512 net.netfilter.nf_conntrack_max=100
+	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 4000
+	sysctl -qw net.netfilter.nf_conntrack_max="$max" net.netfilter.nf_conntrack_buckets="$buckets"
+	want_ge "entries dropped early" "$(at "$rt" conntrack -S | grep -o 'early_drop=[0-9]*' | awk -F= '{ n += $2 } END { print n }')" 1000
+	want_eq "conntrack entry" "$(ct_list -p udp -o id --orig-port-dst 5000 | grep -o 'id=[0-9]*$')" "${id##* }"
+	say_ok x echo 20
+	hush x
+	forget
+}
+tcase -x "udp: a stream keeps its entry when the table is full" full_table
 
 repeated() { # offloaded and handed back again and again, windows are checked by conntrack
 	local i

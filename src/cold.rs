@@ -88,6 +88,8 @@ pub(crate) struct Cold {
     nfproto: u8,
     pub(crate) ct: ManuallyDrop<CtRef>,
     pub(crate) tcp: tcp::Control,
+    /// `jiffies` when the flow was made.
+    since: u32,
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
     /// How packets of each direction left the ruleset.
@@ -158,6 +160,7 @@ impl Cold {
             nfproto: F::NFPROTO,
             ct: ManuallyDrop::new(CtRef::new(ct)),
             tcp,
+            since: now,
             acct: ct.counters(),
             qos: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
@@ -566,6 +569,7 @@ impl Cold {
                 return;
             }
         }
+        ct.assure(seen, self.since);
         ct.extend(|| self.is_live());
     }
 

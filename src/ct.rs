@@ -5,7 +5,8 @@
 //! While a flow is offloaded conntrack does not see its packets. So that the entry neither expires
 //! nor judges later packets by outdated windows, its timeout is kept long, window checks are
 //! relaxed, and on the way back state, windows and timeout are made what they would have been. What
-//! conntrack does see is told it in time, see [`crate::tcp`].
+//! conntrack does see is told it in time, see [`crate::tcp`]; what it would have made of packets that it
+//! does not see is made up for by the worker.
 //!
 //! C headers: [`include/net/netfilter/nf_conntrack.h`](srctree/include/net/netfilter/nf_conntrack.h),
 //! [`include/uapi/linux/netfilter/nf_conntrack_tcp.h`](srctree/include/uapi/linux/netfilter/nf_conntrack_tcp.h)
@@ -34,6 +35,8 @@ use nft_flow::{
 };
 
 const IPPROTO_TCP: u8 = L4Proto::Tcp.number();
+const IPPROTO_UDP: u8 = L4Proto::Udp.number();
+const IPPROTO_GRE: u8 = L4Proto::Gre.number();
 const IPPROTO_SCTP: u8 = L4Proto::Sctp.number();
 
 /// Low bits of `skb->_nfct` hold the packet's relation to the connection, the rest the entry
@@ -99,6 +102,8 @@ pub(crate) enum Windows {
 pub(crate) struct HandBack {
     /// Jiffies since the last packet, if the timeout is to have run since then.
     pub(crate) idle: u32,
+    /// `jiffies` of the last packet that the fast path saw.
+    pub(crate) seen: u32,
     /// Of TCP.
     pub(crate) windows: Windows,
     /// Of TCP: its windows were not checked before the flow was made.
@@ -465,6 +470,39 @@ impl Ct {
         }
     }
 
+    /// Is it a stream, given when the fast path saw the last packet? So conntrack says of UDP if it goes on
+    /// for more than two seconds, and of GRE at once (`nf_conntrack_udp_packet()`,
+    /// `nf_conntrack_gre_packet()`). `since`: when the flow was made.
+    fn is_stream(self, seen: u32, since: u32) -> bool {
+        let status = self.status();
+
+        if status & IPS_SEEN_REPLY == 0 || status & IPS_NAT_CLASH != 0 {
+            return false;
+        }
+        let after = match self.l4proto() {
+            // SAFETY: Valid by the type invariant, and an entry of UDP, which sets it once.
+            IPPROTO_UDP => unsafe { (*self.0.as_ptr()).proto.udp.stream_ts as u32 },
+            IPPROTO_GRE => since,
+            _ => return false,
+        };
+        seen.wrapping_sub(after) as i32 > 0
+    }
+
+    /// Marks the entry of a live flow as assured if conntrack would have, by packets that it did not see.
+    /// An entry without the mark is the first to go when the table is full.
+    pub(crate) fn assure(self, seen: u32, since: u32) {
+        if self.status() & IPS_ASSURED != 0 || !self.is_stream(seen, since) {
+            return;
+        }
+        // SAFETY: As in `status`.
+        let word = unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) };
+
+        if word.fetch_or(IPS_ASSURED, Ordering::AcqRel) & IPS_ASSURED == 0 {
+            // SAFETY: Valid by the type invariant.
+            unsafe { c::nfo_ct_event(self.as_ptr(), c::ip_conntrack_events_IPCT_ASSURED) };
+        }
+    }
+
     /// Gives the entry of a flow that is dead, or was never seen, back to conntrack.
     pub(crate) fn hand_back(self, how: &HandBack) {
         let liberal = how.liberal;
@@ -490,6 +528,13 @@ impl Ct {
                 u32::from(self.tcp_state())
             }
             IPPROTO_SCTP => self.sctp_state(),
+            IPPROTO_UDP
+                if self.status() & IPS_SEEN_REPLY != 0
+                    && self.status() & IPS_ASSURED == 0
+                    && !self.is_stream(how.seen.wrapping_add(HZ / 2), 0) =>
+            {
+                UNREPLIED
+            }
             // UDP and GRE; the others have one state.
             _ if self.status() & IPS_SEEN_REPLY != 0 => REPLIED,
             _ => UNREPLIED,

@@ -328,6 +328,7 @@ impl<F: Family> Flow<F> {
                 TeardownReason::Idle => self.cold.idle(now),
                 _ => 0,
             },
+            seen: self.cold.seen(),
             windows,
             liberal: control.liberal,
             judged: control.is_in_doubt(),
