@@ -210,6 +210,8 @@ thrown() { # thrown FILE [OPTION...]
 }
 tcase -x "IPv4: a grid of numbers, windows and moments does what it does without a flowtable" grid
 tcase -x "IPv6: the same, with right acknowledgements" grid --v6 --quick
+tcase -x "IPv4: the same, by packets that the fast path does not look at" grid --quick --odd
+tcase -x "IPv6: the same, by packets that the fast path does not look at" grid --v6 --quick --odd
 
 picked_up() { # conntrack never saw the beginning: it checks nothing, and neither do we
 	rules FWD="$INVALID" || return

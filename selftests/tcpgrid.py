@@ -60,22 +60,25 @@ class Side:
         self.eth = bytes.fromhex(mac.replace(":", "")) + self.s.getsockname()[4] + (b"\x86\xdd" if self.v6 else b"\x08\x00")
         self.heads = {}
 
-    def head(self, n):
-        """Everything before the TCP header: of a packet with n bytes from there."""
-        if n not in self.heads:
+    def head(self, n, odd):
+        """Everything before the TCP header: of a packet with n bytes from there. An odd one has options, so that
+        the fast path does not look at it."""
+        if (n, odd) not in self.heads:
             if self.v6:
-                ip = struct.pack("!IHBB", 6 << 28, n, 6, 64) + self.src + self.dst
+                pad = b"\x06\0\x01\x04\0\0\0\0" if odd else b""
+                ip = struct.pack("!IHBB", 6 << 28, len(pad) + n, 0 if odd else 6, 64) + self.src + self.dst + pad
             else:
-                ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + n, 7, 0x4000, 64, 6, 0) + self.src + self.dst
+                pad = b"\x01" * 4 if odd else b""
+                ip = struct.pack("!BBHHHBBH", 0x45 + odd, 0, 20 + len(pad) + n, 7, 0x4000, 64, 6, 0) + self.src + self.dst + pad
                 ip = ip[:10] + struct.pack("!H", fold(ip)) + ip[12:]
-            self.heads[n] = self.eth + ip
-        return self.heads[n]
+            self.heads[n, odd] = self.eth + ip
+        return self.heads[n, odd]
 
-    def send(self, sport, dport, seq, ack, flags, window, body=b"", options=b""):
+    def send(self, sport, dport, seq, ack, flags, window, body=b"", options=b"", odd=False):
         # The router does not check the checksum.
         tcp = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xffffffff, ack & 0xffffffff if flags & ACK else 0,
                           (20 + len(options)) << 2, flags, window, 0, 0) + options + body
-        self.s.send(self.head(len(tcp)) + tcp)
+        self.s.send(self.head(len(tcp), odd) + tcp)
 
     def listen(self):
         self.s.close()
@@ -106,10 +109,10 @@ class Connection:
         # A round number would hide a mistake at the wrap.
         self.seq = [0xffffff00, 0x7fffff00]
 
-    def send(self, side, flags, body=b"", seq=0, ack=0, window=None, options=b""):
+    def send(self, side, flags, body=b"", seq=0, ack=0, window=None, options=b"", odd=False):
         ports = (self.port, 80) if side == 0 else (80, self.port)
         self.ends[side].send(*ports, self.seq[side] + seq, self.seq[1 - side] + ack, flags,
-                             self.window if window is None else window, body, options)
+                             self.window if window is None else window, body, options, odd)
 
     def open(self):
         scale = bytes([3, 3, self.scale, 1])
@@ -126,10 +129,10 @@ class Connection:
             self.seq[side] += DATA
             self.send(1 - side, ACK)
 
-    def throw(self):
+    def throw(self, odd):
         at = self.offset
         for flags, n in MADE_UP[self.name]:
-            self.send(self.side, flags, bytes(n), seq=at, ack=self.ack, window=min(self.window, 28672))
+            self.send(self.side, flags, bytes(n), seq=at, ack=self.ack, window=min(self.window, 28672), odd=odd)
             at += n
 
 
@@ -223,7 +226,7 @@ def run(a):
                 continue
             if phase == "live":
                 c.exchange()
-            c.throw()
+            c.throw(a.odd)
     throw("idle")
     throw("live")
     time.sleep(0.05)
@@ -301,6 +304,7 @@ def main():
     r.add_argument("rt")
     r.add_argument("sv")
     r.add_argument("--v6", action="store_true")
+    r.add_argument("--odd", action="store_true", help="what is thrown in has IP options")
     r.add_argument("--quick", action="store_true", help="right acknowledgements only")
     r.add_argument("--out", required=True)
     r = sub.add_parser("compare")

@@ -349,6 +349,19 @@ impl Cold {
         self.with(Goes(dir, dst))
     }
 
+    /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::ask`].
+    pub(crate) fn ask(&self, dir: Direction, tcp: &c::nfo_tcp) {
+        struct Ask<'a>(Direction, &'a c::nfo_tcp);
+        impl Visitor for Ask<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.ask(self.0, self.1.flags, self.1.seq);
+            }
+        }
+
+        self.with(Ask(dir, tcp));
+    }
+
     /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::went_by`].
     pub(crate) fn went_by(&self, dir: Direction, tcp: &c::nfo_tcp) {
         struct WentBy<'a>(Direction, &'a c::nfo_tcp);

@@ -611,6 +611,30 @@ impl Ct {
 pub(crate) struct CtRef(Ct);
 
 impl CtRef {
+    /// The entry that conntrack is about to find for a packet, and the direction that it travels in.
+    ///
+    /// # Safety
+    ///
+    /// The packet is in the hook PRE_ROUTING, with this state, before conntrack and after fragments were put
+    /// together.
+    pub(crate) unsafe fn ahead(
+        skb: *const c::sk_buff,
+        state: *const c::nf_hook_state,
+    ) -> Option<(Self, Direction)> {
+        let mut dir = 0;
+        // SAFETY: The caller vouches for the packet.
+        let ct = NonNull::new(unsafe { c::nfo_ct_ahead(skb, state, &mut dir) })?;
+
+        // INVARIANT: With a reference.
+        Some((
+            Self(Ct(ct)),
+            match dir {
+                0 => Direction::Original,
+                _ => Direction::Reply,
+            },
+        ))
+    }
+
     /// Takes a reference to an entry that somebody else keeps alive now.
     pub(crate) fn new(ct: Ct) -> Self {
         // SAFETY: Valid by the type invariant of `Ct`, hence its count is not zero.

@@ -21,6 +21,7 @@ mod tables;
 mod worker;
 
 pub(crate) use nft::{
+    enters,
     of_hook,
     passed,
     Registration, //

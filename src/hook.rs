@@ -333,8 +333,7 @@ fn forward<F: Family, const PLAIN: bool>(
     }
     if pkt.proto == L4Proto::Tcp {
         if !tcp::is_data(pkt.tcp_flags) {
-            let thoff = offset.wrapping_add(pkt.thoff.into());
-            return Err(control(entry, pkt.tcp_flags, pkt.seq_end(), skb, thoff));
+            return Err(MissReason::TcpFlags);
         }
         if !entry.sent.follow(pkt.seq, pkt.seq_end()) {
             let thoff = offset.wrapping_add(pkt.thoff.into());
@@ -542,24 +541,6 @@ fn segment(header: Option<&[u8]>, end: u32) -> Segment {
         ack: (flags & tcp::ACK != 0).then_some(u32::from_be_bytes([a0, a1, a2, a3])),
         window: u16::from_be_bytes([w0, w1]),
     }
-}
-
-/// A SYN, FIN or RST, or a segment without ACK, is for conntrack to judge. The packet's fields come one by
-/// one: a reference would keep the packet in memory, on the fast path too.
-#[cold]
-fn control<F: Family>(
-    entry: &Entry<F>,
-    flags: u8,
-    seq_end: u32,
-    skb: Skb,
-    thoff: usize,
-) -> MissReason {
-    if flags & tcp::CONTROL != 0 {
-        let segment = segment(skb.head().get(thoff..), seq_end);
-
-        entry.flow().ask(entry.dir(), flags, &segment);
-    }
-    MissReason::TcpFlags
 }
 
 /// A TCP packet, with its header at `thoff`, does not start where the last one has ended.

@@ -95,7 +95,7 @@ pub(crate) enum Event {
 struct List {
     /// The newest flowtable.
     last: *mut Flowtable,
-    /// `passed` is registered.
+    /// `hooks` are registered.
     watching: bool,
     /// The namespace ends.
     over: bool,
@@ -121,8 +121,8 @@ struct Events {
 pub(crate) struct Netns {
     net: *mut c::net,
     first: AtomicPtr<Flowtable>,
-    /// Sees the packets that have passed the ruleset, as long as there are flowtables.
-    passed: Opaque<c::nf_hook_ops>,
+    /// See the packets that enter the ruleset, and those that have passed it, as long as there are flowtables.
+    hooks: Opaque<[c::nf_hook_ops; 2]>,
     #[pin]
     list: Mutex<List>,
     /// A flowtable that is about to end is not used any more.
@@ -160,7 +160,7 @@ impl Netns {
             pin_init!(Self {
                 net,
                 first: AtomicPtr::new(ptr::null_mut()),
-                passed: Opaque::zeroed(),
+                hooks: Opaque::zeroed(),
                 list <- new_mutex!(list, "nft_offload::netns"),
                 unused,
                 events <- new_spinlock!(events, "nft_offload::netns::events"),
@@ -253,24 +253,38 @@ impl Netns {
         }
     }
 
-    /// Begins to see the packets that have passed the ruleset.
+    /// Begins to see the packets that enter the ruleset, before conntrack does, and those that have passed it.
     fn watch(&self, list: &mut List) -> Result {
         /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
         const POST_ROUTING: u32 = c::NFO_INET_POST_ROUTING;
+        /// `NF_INET_PRE_ROUTING`.
+        const PRE_ROUTING: u32 = c::NFO_INET_PRE_ROUTING;
+        /// Before `NF_IP_PRI_CONNTRACK`, include/uapi/linux/netfilter_ipv4.h.
+        const BEFORE_CONNTRACK: i32 = -201;
 
         if list.over || list.watching {
             return Ok(());
         }
         // SAFETY: The memory is ours, pinned, and not registered.
         unsafe {
-            let ops = self.passed.get();
+            let hooks = &mut *self.hooks.get();
 
-            (*ops).hook = Some(flowtable::passed);
-            (*ops).priv_ = ptr::from_ref(self).cast_mut().cast();
-            (*ops).pf = c::NFPROTO_INET as u8;
-            (*ops).hooknum = POST_ROUTING;
-            (*ops).priority = i32::MAX;
-            to_result(c::nf_register_net_hook(self.net, ops))?;
+            for ops in &mut *hooks {
+                ops.priv_ = ptr::from_ref(self).cast_mut().cast();
+                ops.pf = c::NFPROTO_INET as u8;
+            }
+            let [enters, passed] = &mut *hooks;
+            enters.hook = Some(flowtable::enters);
+            enters.hooknum = PRE_ROUTING;
+            enters.priority = BEFORE_CONNTRACK;
+            passed.hook = Some(flowtable::passed);
+            passed.hooknum = POST_ROUTING;
+            passed.priority = i32::MAX;
+            to_result(c::nf_register_net_hooks(
+                self.net,
+                self.hooks.get().cast(),
+                2,
+            ))?;
         }
         list.watching = true;
         Ok(())
@@ -280,7 +294,7 @@ impl Netns {
     fn unwatch(&self, list: &mut List) {
         if list.watching {
             // SAFETY: Registered. The namespace outlives its flowtables.
-            unsafe { c::nf_unregister_net_hook(self.net, self.passed.get()) };
+            unsafe { c::nf_unregister_net_hooks(self.net, self.hooks.get().cast(), 2) };
             list.watching = false;
         }
     }

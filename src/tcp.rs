@@ -8,8 +8,9 @@
 //! it does without a flowtable: invalid, and dropped by the usual rules.
 //!
 //! Conntrack can only tell if it knows how far both directions have got. The packet path notes that
-//! in one word per direction ([`Sent`](nft_flow::window::Sent)), and before it lets such a packet pass, conntrack's windows
-//! are moved there and its checks, which are relaxed while the flow is offloaded, are made strict.
+//! in one word per direction ([`Sent`](nft_flow::window::Sent)). Before such a packet meets conntrack, by whichever way it
+//! has come, conntrack's windows are moved there and its checks, which are relaxed while the flow is offloaded,
+//! are made strict.
 //! They are relaxed again by the next segment of another kind: one that the hook sees a jiffy later, or one
 //! that has passed the ruleset. The windows are as wide as conntrack knew them when the flow was made, or
 //! as samples have shown since ([`Side`]).
@@ -155,9 +156,9 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// A SYN, FIN or RST of direction `dir` is about to take the slow path.
+    /// Conntrack is about to judge a SYN, FIN or RST of direction `dir` that starts at `seq`.
     #[cold]
-    pub(crate) fn ask(&self, dir: Direction, flags: u8, segment: &Segment) {
+    pub(crate) fn ask(&self, dir: Direction, flags: u8, seq: u32) {
         let control = &self.cold.tcp;
         let ct = self.cold.ct.get();
         let rst = flags & tcp::RST != 0;
@@ -167,14 +168,14 @@ impl<F: Family> Flow<F> {
         let went_on = control.went_on.swap(false, Ordering::Relaxed);
         let stale = !control.strict.swap(true, Ordering::Relaxed) || went_on;
         if control.is_unseen() {
-            ct.judge_unseen(rst.then_some((dir, segment.seq)));
+            ct.judge_unseen(rst.then_some((dir, seq)));
         } else {
             // From somebody who knows where its sender has got to.
-            let exact = segment.seq == self.entries[dir as usize].sent.end();
+            let exact = seq == self.entries[dir as usize].sent.end();
             let mut known = self.known(now, exact);
 
             if rst && exact {
-                known.progress[dir.opposite() as usize].acked = segment.seq;
+                known.progress[dir.opposite() as usize].acked = seq;
             }
             ct.judge(&known, control.liberal, stale);
         }

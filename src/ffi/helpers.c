@@ -9,10 +9,12 @@
 #include <net/ip.h>
 #include <net/ip_tunnels.h>
 #include <net/netfilter/nf_conntrack_acct.h>
+#include <net/netfilter/nf_conntrack_core.h>
 #include <net/netfilter/nf_conntrack_ecache.h>
 #include <net/netfilter/nf_conntrack_helper.h>
 #include <net/netfilter/nf_conntrack_l4proto.h>
 #include <net/netfilter/nf_conntrack_timeout.h>
+#include <net/netfilter/nf_conntrack_zones.h>
 #include <net/xfrm.h>
 
 #include "helpers.h"
@@ -185,6 +187,30 @@ void nfo_ct_get(struct nf_conn *ct)
 bool nfo_ct_get_unless_zero(struct nf_conn *ct)
 {
 	return refcount_inc_not_zero(&ct->ct_general.use);
+}
+
+/* The entry that conntrack is about to find for a packet in PRE_ROUTING, with a reference, and in which
+ * direction it travels; or NULL.
+ */
+struct nf_conn *nfo_ct_ahead(const struct sk_buff *skb, const struct nf_hook_state *state,
+			     u8 *dir)
+{
+	const struct nf_conntrack_tuple_hash *h;
+	struct nf_conntrack_tuple tuple;
+	enum ip_conntrack_info ctinfo;
+	struct nf_conntrack_zone tmp;
+	const struct nf_conn *tmpl;
+
+	tmpl = nf_ct_get(skb, &ctinfo);
+	if (ctinfo == IP_CT_UNTRACKED || (tmpl && !nf_ct_is_template(tmpl)))
+		return NULL;
+	if (!nf_ct_get_tuplepr(skb, skb_network_offset(skb), state->pf, state->net, &tuple))
+		return NULL;
+	h = nf_conntrack_find_get(state->net, nf_ct_zone_tmpl(tmpl, skb, &tmp), &tuple);
+	if (!h)
+		return NULL;
+	*dir = NF_CT_DIRECTION(h);
+	return nf_ct_tuplehash_to_ctrack(h);
 }
 
 void nfo_ct_put(struct nf_conn *ct)

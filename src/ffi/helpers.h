@@ -97,6 +97,8 @@ bool nfo_neigh_ha(struct neighbour *n, u8 *ha);
 void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff);
 
 void nfo_ct_get(struct nf_conn *ct);
+struct nf_conn *nfo_ct_ahead(const struct sk_buff *skb, const struct nf_hook_state *state,
+			     u8 *dir);
 void nfo_ct_put(struct nf_conn *ct);
 bool nfo_ct_get_unless_zero(struct nf_conn *ct);
 bool nfo_ct_helper(const struct nf_conn *ct);
