@@ -4,8 +4,10 @@
 #
 #   bench/owners.sh end [FLOWTABLES [ROUNDS]]    a namespace with that many empty flowtables (600) ends: how long
 #                                                the end of another one, that has none, takes then
-#   bench/owners.sh flush [FLOWS [CLIENTS]]      a namespace with that many flows (200000) is flushed by that many
-#                                                clients (100) at once: how long device events take elsewhere
+#   bench/owners.sh flush [FLOWS [CLIENTS [ROUNDS]]]
+#                                                a namespace with that many flows (200000) is flushed by that many
+#                                                clients (100) at once: how long device events take elsewhere,
+#                                                three in a round (30)
 #
 # FT=ours (default) or intree; of the in-tree module nobody can ask for a flush: there the clients look at
 # each connection instead. Medians of the rounds, in milliseconds.
@@ -31,13 +33,13 @@ end)
 	printf '%s\n' "${all[@]}" | sort -n | awk -v n="$n" '{ v[NR] = $1 } END { print "end_of_" n "_flowtables_ms", v[int((NR + 1) / 2)] }'
 	;;
 flush)
-	flows=${2:-200000} clients=${3:-100}
+	flows=${2:-200000} clients=${3:-100} rounds=${4:-30}
 	many_flows "$flows" || exit 1
 	note "$(conntracks) connections, $(offloads) offloaded"
-	events_take 30 || exit 1
+	events_take "$rounds" || exit 1
 	note "quiet: $EVENTS"
 	flushes_begin "$clients"
-	events_take 30 || exit 1
+	events_take "$rounds" || exit 1
 	note "with $clients clients: $EVENTS"
 	flushes_end
 	echo "device_event_ms median ${EVENTS% *} worst ${EVENTS#* }"
