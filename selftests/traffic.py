@@ -11,6 +11,7 @@ churn           conversations that come and go
 wave            one datagram on each of many flows, as raw frames
 zipf            the same, for a while, on few flows much and on many little
 send, sink      numbered UDP datagrams one way: what got lost, doubled, broken
+crowd           UDP one way, from some addresses, from each by some flows
 """
 import argparse
 import hashlib
@@ -508,6 +509,30 @@ def send(a):
             json.dump({"sent": seq, "errors": errors}, f)
 
 
+def crowd(a):
+    """All flows at the same rate, until the process is ended."""
+    socks = []
+    for host in a.hosts:
+        src, n, port = host.split("#")
+        for _ in range(int(n)):
+            s = socket.socket(family(a.addr), socket.SOCK_DGRAM)
+            s.bind((src, 0))
+            s.connect((a.addr, int(port)))
+            s.setblocking(False)
+            socks.append(s)
+    seq, start = 0, time.monotonic()
+    while True:
+        seq += 1
+        for s in socks:
+            try:
+                s.send(datagram(seq, a.size))
+            except OSError:
+                pass
+        ahead = start + seq / a.rate - time.monotonic()
+        if ahead > 0:
+            time.sleep(ahead)
+
+
 def sink(a):
     """Counts until ended, then writes what it saw to --out."""
     s = dual(socket.SOCK_DGRAM, a.port)
@@ -612,6 +637,11 @@ def main():
     q.add_argument("--count", type=int, default=0)
     q.add_argument("--size", type=int, default=100)
     q.add_argument("--out")
+    q = sub.add_parser("crowd")
+    q.add_argument("addr")
+    q.add_argument("hosts", nargs="+", metavar="ADDR#FLOWS#PORT")
+    q.add_argument("--rate", type=float, default=100, help="datagrams per second and flow")
+    q.add_argument("--size", type=int, default=1000)
     q = sub.add_parser("sink")
     q.add_argument("--port", type=int, required=True)
     q.add_argument("--ready")

@@ -46,6 +46,7 @@ use core::{
     },
     sync::atomic::{
         fence,
+        AtomicBool,
         AtomicPtr,
         AtomicU32,
         Ordering, //
@@ -94,6 +95,9 @@ pub(crate) struct Cold {
     pub(crate) acct: *mut c::nf_conn_counter,
     /// How packets of each direction left the ruleset.
     pub(crate) qos: [Qos; 2],
+    /// A packet of each direction with IPv6 destination options has come to the rule that adds the
+    /// flow.
+    pub(crate) options: [AtomicBool; 2],
     /// When a packet of each direction last took the slow path, in `jiffies`.
     refreshed: [AtomicU32; 2],
     /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset that has not
@@ -163,6 +167,7 @@ impl Cold {
             since: now,
             acct: ct.counters(),
             qos: Default::default(),
+            options: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
             bounced: Default::default(),
             sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
@@ -461,7 +466,7 @@ impl Cold {
                     flow.cold.kept.store(generation, Ordering::Relaxed);
                     // SAFETY: A packet in the forward hook has its network header.
                     if unsafe { F::has_options(self.0) } {
-                        this.let_options();
+                        this.let_options(true);
                     }
                 }
                 // Packets that the fast path leaves alone come here as well.

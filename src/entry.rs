@@ -106,8 +106,8 @@ pub(crate) mod flag {
     pub(super) const QOS: u8 = 1 << 4;
     /// The next packet is to be looked at, see [`crate::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
-    /// A packet with IPv6 destination options has come to the rule that adds the flow.
-    pub(super) const OPTIONS: u8 = 1 << 6;
+    /// Somebody on the way out asks for the connection, see `flowtable::egress`.
+    pub(super) const ASKED_FOR: u8 = 1 << 6;
     /// The flow has been taken down.
     pub(super) const DEAD: u8 = 1 << 7;
 }
@@ -259,22 +259,40 @@ impl<F: Family> Entry<F> {
         self.set_flag(flag::QOS, set);
     }
 
-    /// Does the ruleset let packets with IPv6 destination options pass?
-    #[inline(always)]
-    pub(crate) fn takes_options(&self) -> bool {
-        self.has_flag(flag::OPTIONS)
+    /// Does somebody on the way out ask for the connection?
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.has_flag(flag::ASKED_FOR)
     }
 
-    /// A packet with IPv6 destination options has come to the rule that adds the flow.
-    pub(crate) fn let_options(&self) {
-        self.set_flag(flag::OPTIONS, true);
+    /// Says whether somebody does.
+    pub(crate) fn set_asked_for(&self, asked: bool) {
+        if self.is_asked_for() != asked {
+            self.set_flag(flag::ASKED_FOR, asked);
+        }
+    }
+
+    /// Do packets leave with anything that they did not come in with, but for what is rewritten?
+    #[inline(always)]
+    pub(crate) fn is_laden(&self) -> bool {
+        self.flags() & (flag::QOS | flag::ASKED_FOR) != 0
+    }
+
+    /// Does the ruleset let packets with IPv6 destination options pass?
+    pub(crate) fn takes_options(&self) -> bool {
+        self.flow().cold.options[self.dir() as usize].load(Ordering::Relaxed)
+    }
+
+    /// A packet with IPv6 destination options has come to the rule that adds the flow; or, if not
+    /// `pass`, none has come to the rules that are in force.
+    pub(crate) fn let_options(&self, pass: bool) {
+        self.flow().cold.options[self.dir() as usize].store(pass, Ordering::Relaxed);
     }
 
     /// A packet with this type of service goes to ruleset `generation`, which has not seen one of
     /// this direction yet.
     #[cold]
     pub(crate) fn bounce(&self, generation: u32, ds_field: u8) {
-        self.set_flag(flag::OPTIONS, false);
+        self.let_options(false);
         self.flow().cold.bounce(self.dir(), generation, ds_field);
     }
 

@@ -14,6 +14,7 @@
 //! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may be
 //! held around all of them, and is taken around none.
 
+mod egress;
 mod end;
 pub(crate) mod follow;
 mod nft;
@@ -77,6 +78,7 @@ use core::{
         Ordering, //
     }, //
 };
+use egress::Egress;
 use follow::Follows;
 use kernel::{
     new_spinlock,
@@ -191,6 +193,7 @@ pub(crate) struct Inner {
     /// Shapes of devices that nobody has listed.
     pub(crate) followed: usize,
     wheel: Wheel,
+    egress: Egress,
     closing: bool,
     /// Traffic that the network namespace's statistics have.
     told: Totals,
@@ -254,6 +257,7 @@ impl Flowtable {
             gated: 0,
             followed: 0,
             wheel: Wheel::new(tick()),
+            egress: Egress::default(),
             closing: false,
             told: traffic::NONE,
         };
@@ -437,7 +441,8 @@ impl Flowtable {
             cold,
         } = unsafe { flow.as_ref() };
 
-        let (added, crowded) = self.locked(|inner| {
+        let (added, wanted) = self.locked(|inner| {
+            let looked = inner.egress.mark([orig, reply]);
             let added = if inner.closing {
                 Err(Rejected::Unseen(SkipReason::FlowtableClosing))
             } else {
@@ -462,11 +467,13 @@ impl Flowtable {
             }
             (
                 added,
-                F::writer(inner).wants_resize().is_some() || inner.cts.wants_resize().is_some(),
+                !looked
+                    || F::writer(inner).wants_resize().is_some()
+                    || inner.cts.wants_resize().is_some(),
             )
         });
 
-        if crowded {
+        if wanted {
             self.kick();
         }
         if let Err(Rejected::Unseen(why)) = added {

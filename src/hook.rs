@@ -415,11 +415,11 @@ fn forward<F: Family, const PLAIN: bool>(
         unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
     }
 
-    if entry.has_qos() || by_tos {
-        qos::restore(entry, skb);
-    }
     if ft.measures() {
         measure(ft, entry, skb, now);
+    }
+    if entry.is_laden() || by_tos {
+        qos::restore(entry, skb);
     }
     ft.traffic.count::<F>(skb.len());
     if !PLAIN {

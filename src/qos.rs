@@ -17,7 +17,8 @@ use crate::{
         c,
         skb::Skb, //
     },
-    flowtable::Flowtable, //
+    flowtable::Flowtable,
+    stats, //
 };
 use core::sync::atomic::{
     AtomicU16,
@@ -125,7 +126,8 @@ pub(crate) fn is_by_tos(ft: &Flowtable) -> bool {
     unsafe { c::nfo_priority_by_tos(ft.net()) }
 }
 
-/// Makes a rewritten packet look like those that have passed the ruleset.
+/// Makes a rewritten packet look like those that have passed the ruleset, and gives it its connection
+/// if somebody on the way out asks for that.
 #[inline(never)]
 pub(crate) fn restore<F: Family>(entry: &Entry<F>, skb: Skb) {
     let qos = &entry.flow().cold.qos[entry.dir() as usize];
@@ -144,5 +146,8 @@ pub(crate) fn restore<F: Family>(entry: &Entry<F>, skb: Skb) {
     }
     if ds & SET != 0 {
         F::set_dscp(hdr, ds as u8);
+    }
+    if entry.is_asked_for() && skb.set_connection(entry.ct, entry.dir()) {
+        stats::count(stats::Counter::PacketsWithCt);
     }
 }

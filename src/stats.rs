@@ -30,6 +30,8 @@ pub(crate) enum Counter {
     FlowsFreed,
     /// Path of an entry renewed in place: its neighbour was replaced.
     NeighRenewed,
+    /// Fast packets that left with their conntrack entry.
+    PacketsWithCt,
 }
 
 /// Size of the array in helpers.c.
@@ -125,6 +127,11 @@ impl fmt::Display for Stats {
         writeln!(f, "flows_freed {freed}")?;
         writeln!(f, "flows {}", added.wrapping_sub(freed))?;
         writeln!(f, "neigh_renewed {}", sum(Counter::NeighRenewed as usize))?;
+        writeln!(
+            f,
+            "packets_with_ct {}",
+            sum(Counter::PacketsWithCt as usize)
+        )?;
         for r in SkipReason::ALL {
             writeln!(f, "skip.{} {}", r.name(), sum(SKIP + r.index()))?;
         }

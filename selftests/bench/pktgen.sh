@@ -17,14 +17,15 @@
 #   -m LIST     variants, "classic intree ours"
 #   -6          IPv6           -N   no NAT (default: masquerade)
 #   -c          flowtable with the flag counter
+#   -e          a tc filter at egress, which no packet matches: packets of ours carry their connection
 #   -o FILE     result lines "variant median min max hit-percent" as well
 set -u
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out=
-usage() { sed -n '4,21s/^# \?//p' "$0"; exit 1; }
-while getopts "f:r:p:m:6Nco:h" o; do
+flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out= filter=
+usage() { sed -n '4,22s/^# \?//p' "$0"; exit 1; }
+while getopts "f:r:p:m:6Nceo:h" o; do
 	case $o in
 	f) flows=$OPTARG ;;
 	r) rounds=$OPTARG ;;
@@ -33,6 +34,7 @@ while getopts "f:r:p:m:6Nco:h" o; do
 	6) v=6 ;;
 	N) nat= ;;
 	c) flags="counter;" ;;
+	e) filter=1 ;;
 	o) out=$OPTARG ;;
 	*) usage ;;
 	esac
@@ -84,6 +86,10 @@ done
 ipn "$bench" route add 10.1.0.0/16 via 10.0.1.2
 ipn "$bench" -6 route add fd00:11::/64 via fd00:1::2
 modprobe -a nf_conntrack nf_tables nf_conntrack_netlink 2>/dev/null
+if [ -n "$filter" ]; then
+	modprobe -qa sch_ingress cls_matchall act_gact
+	at "$bench" tc qdisc add dev out0 clsact && at "$bench" tc filter add dev out0 egress protocol arp matchall action pass || die "no filter"
+fi
 entries=$((flows * 2 + 10000))
 if [ -n "$MAX" ] && [ "$MAX" -lt $entries ]; then
 	sysctl -qw net.netfilter.nf_conntrack_buckets=$entries net.netfilter.nf_conntrack_max=$entries
@@ -147,6 +153,7 @@ measure() {
 	at "$bench" conntrack -F >/dev/null 2>&1
 	# each flow once to make the entry, once to offload it, once more
 	[ "$1" = drop ] || generate $((flows * 3))
+	[ -z "$filter" ] || sleep 1.5 # until the flowtable knows of the filter
 	# Somebody else may take the CPU in the middle of a run, so they are short and
 	# the quickest counts. The cheap ones get more packets.
 	n=$packets
@@ -160,6 +167,9 @@ measure() {
 	case $1 in
 	intree | ours) [ $HIT -ge 99 ] || die "$1: only $HIT % of the packets took the flowtable $(stats_diff bench | tr '\n' ',')" ;;
 	esac
+	if [ "$1$filter" = ours1 ] && [ "$(stats_diff bench | awk '$1 == "packets_with_ct" { print $2 }')" -lt $((n * 8)) ]; then
+		die "packets do not carry their connection"
+	fi
 	case $1 in # the other one must be unloadable in the next turn
 	intree | ours) at "$bench" nft flush ruleset ;;
 	esac
@@ -202,7 +212,7 @@ median() { tr ' ' '\n' <<<"$1" | grep . | sort -n | awk '{ a[NR] = $1 } END { pr
 unit=ns
 [ -z "${ICOUNT:-}" ] || unit=instructions
 name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; esac; }
-echo "IPv$v UDP, ${nat:+masquerade, }$flows flows, $rounds rounds; $unit per packet"
+echo "IPv$v UDP, ${nat:+masquerade, }${filter:+filter at egress, }$flows flows, $rounds rounds; $unit per packet"
 printf '  %-20s %8s %16s %12s\n' "" median "min .. max" "speed-up"
 [ -z "$out" ] || : >"$out"
 first=

@@ -154,6 +154,20 @@ struct net *nfo_ft_net(const struct nf_flowtable *ft);
 struct net *nfo_dev_net(const struct net_device *dev);
 u32 nfo_netns_inum(const struct net *net);
 
+#define NFO_ASKS_IPV4	(1 << 0)
+#define NFO_ASKS_IPV6	(1 << 1)
+/* Somebody may: RTNL has to be held to see it. */
+#define NFO_ASKS_UNSURE	(1 << 2)
+
+/* A device that packets leave by, and of which families somebody asks for their connections. */
+struct nfo_asker {
+	u32	ifindex;
+	u8	asks;
+};
+
+u32 nfo_askers(struct net *net, bool rtnl, u32 *next, struct nfo_asker *found, u32 n);
+bool nfo_skb_set_ct(struct sk_buff *skb, struct nf_conn *ct, bool reply);
+
 void nfo_bridge_register(void);
 void nfo_bridge_unregister(void);
 void nfo_bridge_get(void);

@@ -53,6 +53,7 @@ impl Flowtable {
         self.reap();
         self.tell_traffic();
         self.look_at_bridges();
+        let sure = self.look_at_egress();
         let behind = self.age();
         self.reap();
         self.follow();
@@ -67,6 +68,7 @@ impl Flowtable {
         } else {
             HZ
         };
+        let pause = if sure { pause } else { HZ / 10 };
         let hardware = self.hw.as_ref().map_or(pause, |tier| tier.run(self));
 
         if behind {
