@@ -419,6 +419,20 @@ nat66() { # the driver for the PPE knows no IPv6 NAT: not even asked
 declines() { say "$1" echo 20 1000 >/dev/null; hw_ge "$2" 1; }
 tcase "mtk: IPv6 NAT stays with software" nat66
 
+by_dscp() { # one rule cannot give packets different marks: where they depend on the DSCP the flow stays with software
+	mock ports=lan,wan || return
+	FWD="iifname lan ip dscp ef meta mark set 7;" hw_rules || return
+	talk x "$cl" udp $V4 || return
+	say_ok x turns 20 100 0 184
+	busywait 8000 declines x decline.unsupported.mark || fail "$(cat "$HW")"
+	want_eq "times asked" "$(mock_get refused)" 0
+	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
+	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
+	hush x
+	clean
+}
+tcase "marks by DSCP stay with software" by_dscp
+
 failing() { # failing WHAT ERRNO COUNT: comes in when it works again; nothing is lost or left
 	mock ports=lan,wan || return
 	mock_set "fail_$1" "$2"; mock_set fail_count "$3"

@@ -10,11 +10,14 @@ l2tp, pptp  the same over L2TP (version 2) and PPTP, between two addresses.
 wireguard   keys and a peer for a WireGuard device.
 flowtable   adds all devices of a prefix to a flowtable, those of the future included.
 timeouts    a "ct timeout" object for protocols that nft does not offer it for.
+hold        holds the packets of an NFQUEUE until it is told to let them go on (a line on standard input), with --ready
+            as soon as there is one.
 updown      takes a device down and up again, and prints how long going down took, in microseconds.
 """
 import argparse
 import fcntl
 import os
+import select
 import socket
 import statistics
 import struct
@@ -248,6 +251,33 @@ def timeouts(a):
 
 # ------------------------------------------------------------------ devices
 
+def hold(a):
+    nfqueue = 3 << 8
+    packet, verdict, config = nfqueue, nfqueue | 1, nfqueue | 2
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+    sock.bind((0, 0))
+
+    def send(kind, family, body):
+        sock.send(struct.pack("=IHHII", 20 + len(body), kind, 1, 0, 0) + struct.pack("!BBH", family, 0, a.queue) + body)
+    send(config, socket.AF_UNSPEC, attr(1, struct.pack("!BxH", 1, 0)))
+    send(config, socket.AF_UNSPEC, attr(2, struct.pack("!IB", 0, 1)))
+    held = []
+    while select.select([sock, sys.stdin], [], [])[0] == [sock]:
+        data = sock.recv(65536)
+        length, kind = struct.unpack_from("=IH", data)
+        at = 20
+        while kind == packet and at < length:
+            size, what = struct.unpack_from("=HH", data, at)
+            if what == 1:
+                held += [(data[16], data[at + 4:at + 8])]
+                open(a.ready, "w").close()
+            at += size + 3 & ~3
+    for family, number in held:
+        send(verdict, family, attr(2, struct.pack("!I", 1) + number))
+    # packets that come now wait, until this process is ended and the queue is no more
+    time.sleep(a.seconds)
+
+
 def updown(a):
     """SIOCSIFFLAGS"""
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -293,6 +323,10 @@ def main():
         else:
             q.add_argument("proto", type=int)
             q.add_argument("timeout", nargs="+", metavar="STATE=SECONDS")
+    q = sub.add_parser("hold")
+    q.add_argument("--queue", type=int, default=0)
+    q.add_argument("--ready", required=True)
+    q.add_argument("--seconds", type=float, default=60)
     q = sub.add_parser("updown")
     q.add_argument("dev")
     q.add_argument("times", type=int)

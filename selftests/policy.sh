@@ -141,6 +141,39 @@ disowned() { # no rule adds it any more
 }
 tcase -x "without the rule the flow goes back to conntrack, nothing lost" disowned
 
+# A packet waits in a queue to userspace while the ruleset changes: it has met the old rules, and says
+# nothing about the new ones, whatever other packets have met meanwhile.
+queued() {
+	local hold sport
+	rules NAT="chain late { type filter hook forward priority 10; iifname lan udp length 508 queue num 7; }" || return
+	rm -f "$TMP/held" "$TMP/hold"
+	mkfifo "$TMP/hold"
+	exec {hold}<>"$TMP/hold"
+	nsenter --net="/run/netns/$rt" -- python3 "$HERE/links.py" hold --queue 7 --ready "$TMP/held" <"$TMP/hold" &
+	PIDS+=($!); disown $!
+	sleep 0.3
+	talk x "$cl" udp $V4 || return
+	sport=$(say x port)
+	say_ok x echo 1
+	say_ok x send 1 500
+	busywait $((3000 * SLOW)) test -e "$TMP/held" || { fail "no packet in the queue"; return; }
+	insert iifname lan udp dport "$PORT" drop
+	say_ok x send 1
+	want_ok "an answer" at "$sv" python3 -c "from scapy.all import *; send(IP(src='$V4', dst='10.0.1.2')/UDP(sport=$PORT, dport=${sport#ok })/'answer', verbose=0)"
+	counters_zero
+	echo >&"$hold"
+	sleep 0.2
+	say_ok x send 50
+	sleep 0.1
+	counters
+	want_ge "packets that came to the new rules" "$FORWARDED" 50
+	# the packet that was held is answered
+	want_le "packets that went around them" "$(fast)" 1
+	exec {hold}>&-
+	hush x
+}
+tcase -x "a packet that waits in a queue over a change has not met the new rules" queued
+
 tcp_kept() {
 	rules || return
 	talk x "$cl" tcp $V6 || return

@@ -219,7 +219,7 @@ tcase -x "chain at the bridge's ingress sees every packet, the port is listed" b
 
 tos() { # tos [DSCP]: what cl sends with from now on
 	at "$cl" nft delete table inet tos 2>/dev/null
-	[ -z "${1:-}" ] || at "$cl" nft "table inet tos { chain out { type filter hook output priority 0; udp dport 5000 ip dscp set $1; }; }"
+	[ -z "${1:-}" ] || at "$cl" nft "table inet tos { chain out { type filter hook output priority 0; th dport 5000 ip dscp set $1; }; }"
 }
 by_tos() { # the type of service changes while the flow is fast (as that of SSH does)
 	local i a=() b
@@ -244,6 +244,31 @@ by_tos() { # the type of service changes while the flow is fast (as that of SSH 
 	at "$rt" sysctl -qw net.ipv4.ip_forward_update_priority=1
 	no_qdisc wan
 }
+by_tos_tcp() { # of a connection that the client opens, and that sends most; its packets are in band $2
+	local a b
+	way wan
+	qdisc wan prio bands 3 || return
+	rules || return
+	tos "$1"
+	talk x "$cl" tcp $V4 5000 || return
+	say_ok x echo 100000
+	busywait 2000 offloaded_line tcp 5000 || { fail "not [OFFLOAD]"; return 1; }
+	tos "$3"
+	say_ok x echo 2000 # what is still on its way
+	a=$(in_qdisc wan) b=$(in_class wan 1:"$4") # the last answers may not be acknowledged
+	counters_zero
+	say_ok x echo 2000000
+	counters
+	a=$(($(in_qdisc wan) - a))
+	want_ge "packets to the server" "$a" 20
+	want_ge "of $a packets with DSCP $3, in band $4" $(($(in_class wan 1:"$4") - b)) $((a - 2))
+	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 1000000
+	hush x
+	tos
+	no_qdisc wan
+}
+tcase -x "TCP: priority by TOS follows each packet"  by_tos_tcp 0 2 4 1
+tcase -x "TCP: priority by TOS, the connection began with one" by_tos_tcp 4 1 0 2
 tcase -x "priority by TOS follows each packet"                    by_tos 1 4 0 4:1 2:3 0:2 4:1
 tcase -x "priority by TOS, the flow began with one"               by_tos 1 4 4 4:1 0:2
 tcase    "ip_forward_update_priority=0: priorities stay as they are" by_tos 0 4 0 4:2 2:2
@@ -260,6 +285,10 @@ dscp_ends() { # what sv gets: DSCP counters
 		counter ect { }
 		chain in {
 			type filter hook input priority 0;
+			tcp dport 5000 ip dscp cs3 counter name cs3
+			tcp dport 5000 ip6 dscp cs3 counter name cs3
+			tcp dport 5000 ip dscp != cs3 counter name other
+			tcp dport 5000 ip6 dscp != cs3 counter name other
 			udp dport 5000 ip dscp cs3 counter name cs3
 			udp dport 5000 ip6 dscp cs3 counter name cs3
 			udp dport 5000 ip dscp != cs3 counter name other
@@ -290,6 +319,26 @@ tcase    "IPv6: DSCP from a forward rule is not restored by default" dscp keep $
 tcase -x "IPv4: DSCP from a forward rule, dscp=restore"              dscp restore $V4 "$CS3" cs3
 tcase -x "IPv6: DSCP from a forward rule, dscp=restore"              dscp restore $V6 "$CS3" cs3
 tcase    "IPv4: no rule changes the DSCP, dscp=restore"              dscp restore $V4 "" other
+
+dscp_tcp() { # dscp_tcp ADDRESS: of a connection that the client opens
+	if [ "$FT" = ours ]; then echo restore >$DSCP || fail "cannot set $DSCP"; fi
+	way wan
+	rules FWD="$CS3" || return
+	talk x "$cl" tcp "$1" 5000 || return
+	say_ok x echo 100000
+	busywait 2000 offloaded_line tcp 5000 || { fail "not [OFFLOAD]"; return 1; }
+	dscp_ends
+	counters_zero
+	say_ok x echo 2000000
+	counters
+	want_ge "packets with CS3" "$(seen cs3)" 20
+	want_eq "packets without" "$(seen other)" 0
+	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 1000000
+	hush x
+	[ "$FT" != ours ] || echo keep >$DSCP
+}
+tcase -x "IPv4 TCP: DSCP from a forward rule, dscp=restore" dscp_tcp $V4
+tcase -x "IPv6 TCP: DSCP from a forward rule, dscp=restore" dscp_tcp $V6
 
 parameter() {
 	want_eq "default" "$(cat $DSCP)" keep

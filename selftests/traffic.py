@@ -195,6 +195,25 @@ class Talk:
             except OSError as e:
                 raise Bad(e.strerror)
 
+    def tos(self, n):
+        """Type of service or traffic class of what is sent from now on."""
+        if family(self.a.addr) == socket.AF_INET:
+            self.s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, int(n))
+        else:
+            self.s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, int(n))
+
+    def turns(self, count, size, *tos):
+        """echo of datagrams, each with the next of these."""
+        for i in range(int(count)):
+            self.tos(tos[i % len(tos)])
+            self.echo_udp(1, int(size))
+
+    def volley(self, count, size, *tos):
+        """send, each datagram with the next of these."""
+        for i in range(int(count)):
+            self.tos(tos[i % len(tos)])
+            self.send(1, size)
+
     def gso(self, total, segment):
         self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, int(segment))
         self.s.send(os.urandom(int(total)))

@@ -28,7 +28,9 @@ use crate::{
     path,
     qos::{
         self,
+        has,
         Looks,
+        Probe,
         Qos, //
     },
     shape::Shape,
@@ -44,6 +46,7 @@ use core::{
         self,
         NonNull, //
     },
+    slice,
     sync::atomic::{
         fence,
         AtomicBool,
@@ -93,7 +96,7 @@ pub(crate) struct Cold {
     since: u32,
     /// Conntrack's counters of both directions, null if it keeps none.
     pub(crate) acct: *mut c::nf_conn_counter,
-    /// How packets of each direction left the ruleset.
+    /// What becomes of packets of each direction in the ruleset.
     pub(crate) qos: [Qos; 2],
     /// A packet of each direction with IPv6 destination options has come to the rule that adds the
     /// flow.
@@ -103,9 +106,8 @@ pub(crate) struct Cold {
     /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset that has not
     /// agreed yet.
     bounced: [AtomicU32; 2],
-    /// The ruleset in force when a packet of each direction was last sent there.
-    sent_to: [AtomicU32; 2],
-    /// The ruleset in which a packet of either direction last came to the rule that adds the flow.
+    /// The ruleset in which a packet of either direction that was sent there last came to the rule that
+    /// adds the flow.
     kept: AtomicU32,
     key: AddrKey,
     hash: u32,
@@ -154,7 +156,6 @@ impl Cold {
     ) -> Self {
         let now = ffi::jiffies32();
         let key = AddrKey::new(ct.as_ptr() as usize);
-        let generation = ft.generation();
 
         Self {
             link: Link::new(),
@@ -170,8 +171,8 @@ impl Cold {
             options: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
             bounced: Default::default(),
-            sent_to: [AtomicU32::new(generation), AtomicU32::new(generation)],
-            kept: AtomicU32::new(generation),
+            // The ruleset may have changed since the rule was come to.
+            kept: AtomicU32::new(qos::NO_RULESET),
             hash: key.hash(&ft.seed),
             hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
             key,
@@ -276,12 +277,48 @@ impl Cold {
         self.state.is_live()
     }
 
-    /// A packet of direction `dir`, with this type of service, goes to ruleset `generation`, which has
-    /// not seen one yet.
-    pub(crate) fn bounce(&self, dir: Direction, generation: u32, ds_field: u8) {
-        self.qos[dir as usize].sent(ds_field);
-        self.sent_to[dir as usize].store(generation, Ordering::Relaxed);
+    /// A packet of direction `dir` goes to a ruleset that has not seen one yet.
+    pub(crate) fn bounce(&self, dir: Direction, probe: &Probe) {
+        self.qos[dir as usize].sent(probe);
         self.expect(dir, ffi::jiffies32());
+    }
+
+    /// The ruleset has to be asked again.
+    pub(crate) fn ask_again(&self) {
+        struct AskAgain;
+        impl Visitor for AskAgain {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for (entry, qos) in flow.entries.iter().zip(&flow.cold.qos) {
+                    qos.forget();
+                    entry.take_stamp();
+                }
+            }
+        }
+
+        self.with(AskAgain);
+    }
+
+    /// Looks after what is known of the ruleset, once in a while: mark and labels of the conntrack entry
+    /// may have changed; stamps get old; and packets may have another DSCP than they used to have.
+    pub(crate) fn tend(&self) {
+        struct Tend(u32);
+        impl Visitor for Tend {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for (entry, qos) in flow.entries.iter().zip(&flow.cold.qos) {
+                    if !qos.agrees(self.0) || qos.has_several() {
+                        entry.take_stamp();
+                    }
+                }
+            }
+        }
+        let marks = self.ct.get().marks();
+
+        if self.qos.iter().any(|qos| qos.is_outdated(marks)) {
+            self.ask_again();
+        }
+        self.with(Tend(self.flowtable().generation()));
     }
 
     /// Do the bridges below let packets of direction `dir` up?
@@ -310,15 +347,6 @@ impl Cold {
         }
 
         self.shapes.iter().all(Option::is_none) || self.with(Current)
-    }
-
-    /// The ruleset that a packet of direction `dir`, which is in the forward path now, was judged
-    /// by: the one that is in force, if it was so already when the packet was sent there. Otherwise
-    /// the packet may have met the old rules.
-    fn judged_by(&self, dir: Direction) -> Option<u32> {
-        let generation = self.flowtable().generation();
-
-        (self.sent_to[dir as usize].load(Ordering::Relaxed) == generation).then_some(generation)
     }
 
     /// Has the ruleset had its packets for long enough, and not agreed? So it is too if what is let
@@ -401,45 +429,109 @@ impl Cold {
         self.with(Secured(dir));
     }
 
-    /// A packet of direction `dir` has passed the whole ruleset, and looks like this. If the
-    /// rule that adds the flow was met as well, by this packet or one of the other direction, the
-    /// ruleset agrees.
+    /// A packet of direction `dir` has passed the whole ruleset. If it was sent there, and the ruleset in
+    /// force then still is, and the rule that adds the flow was met as well, by this packet or one of the
+    /// other direction, then the ruleset agrees.
     ///
     /// # Safety
     ///
-    /// `dst` is the packet's route, or null.
-    pub(crate) unsafe fn passed(&self, dir: Direction, looks: Looks, dst: *const c::dst_entry) {
-        struct Leave(Direction, bool);
-        impl Visitor for Leave {
+    /// `skb` is a packet of the flow that leaves, with its IP header at `data` in the linear part, and its
+    /// transport header, of protocol `proto`, `thoff` bytes from there.
+    pub(crate) unsafe fn passed(
+        &self,
+        dir: Direction,
+        skb: *const c::sk_buff,
+        thoff: u32,
+        proto: u8,
+    ) {
+        struct Agree<'a>(Direction, &'a Probe, Looks);
+        impl Visitor for Agree<'_> {
             type Output = ();
             fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.entries[self.0 as usize].set_qos(self.1);
-            }
-        }
-        struct Passed(Direction, u32);
-        impl Visitor for Passed {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.entries[self.0 as usize].agree(self.1);
+                let Self(dir, probe, left) = self;
+                let by_tos = qos::is_by_tos::<F>(flow.cold.flowtable());
+                let marks = flow.cold.ct.get().marks();
+
+                flow.cold.qos[dir as usize].learn(probe, left, by_tos, marks);
+                // The next packet puts it back, if it is right.
+                flow.entries[dir as usize].take_stamp();
             }
         }
 
         // SAFETY: By the contract of this function.
-        if !unsafe { self.goes_by(dir, dst) } {
+        if !unsafe { self.goes_by(dir, skb::route(skb)) } {
             if self.kill(TeardownReason::RouteChange) {
                 self.flowtable().unsettle(self.ct.get(), Flowtable::ENOUGH);
             }
             return;
         }
-        let Some(generation) = self.judged_by(dir) else {
-            return;
-        };
-        let by_tos = self.nfproto == V4::NFPROTO && qos::is_by_tos(self.flowtable());
-        self.with(Leave(dir, self.qos[dir as usize].passed(looks, by_tos)));
-        if self.kept.load(Ordering::Relaxed) == generation {
-            self.with(Passed(dir, generation));
+        let generation = self.flowtable().generation();
+        let qos = &self.qos[dir as usize];
+        // SAFETY: The packet is valid.
+        let probe = qos.arrived(unsafe { c::nfo_skb_print(skb, 0, thoff, proto) });
+
+        if let Some(probe) = probe.filter(|probe| probe.generation == generation) {
+            // SAFETY: By the contract of this function.
+            let (left, kept) = unsafe { (Looks::of(skb), self.leaves_so(dir, &probe, skb, thoff)) };
+
+            if !kept {
+                if self.kill(TeardownReason::Rewritten) {
+                    self.flowtable()
+                        .rewritten()
+                        .remember(self.ct.get(), generation);
+                }
+                return;
+            }
+            if self.kept.load(Ordering::Relaxed) == generation {
+                self.with(Agree(dir, &probe, left));
+            }
+        }
+        if qos.agrees(generation) {
             self.bounced[dir as usize].store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Has the packet that was recorded in `probe` been rewritten as the fast path would do it, and not by
+    /// rules (`ip ttl set`, stateless translation) or by IPVS?
+    ///
+    /// # Safety
+    ///
+    /// As for [`Cold::passed`].
+    unsafe fn leaves_so(
+        &self,
+        dir: Direction,
+        probe: &Probe,
+        skb: *const c::sk_buff,
+        thoff: u32,
+    ) -> bool {
+        struct LeavesSo<'a>(Direction, &'a [u8], Option<u32>);
+        impl Visitor for LeavesSo<'_> {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                flow.entries[self.0 as usize].would_leave_so(self.1, self.2)
+            }
+        }
+        let mut left = c::nfo_left {
+            ports: 0,
+            ttl: 0,
+            has_checksum: false,
+            dont_fragment: false,
+        };
+        let has = |bit| probe.has & bit != 0;
+        let ports = match self.proto {
+            L4Proto::Tcp | L4Proto::Udp | L4Proto::Sctp => true,
+            L4Proto::Icmp | L4Proto::Icmpv6 | L4Proto::Gre | L4Proto::Esp | L4Proto::Ah => false,
+        };
+
+        // SAFETY: By the contract of this function.
+        let hdr = unsafe {
+            c::nfo_skb_left(skb, thoff, &mut left);
+            slice::from_raw_parts((*skb).data, if self.is_v6() { 40 } else { 20 })
+        };
+        left.ttl == probe.ttl.wrapping_sub(1)
+            && (left.has_checksum || self.proto != L4Proto::Udp || !has(has::CHECKSUM))
+            && left.dont_fragment == has(has::DONT_FRAGMENT)
+            && self.with(LeavesSo(dir, hdr, ports.then_some(left.ports)))
     }
 
     /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets
@@ -461,11 +553,21 @@ impl Cold {
                     Direction::Reply => (reply, orig),
                 };
                 let now = ffi::jiffies32();
+                let generation = ft.generation();
+                // SAFETY: A packet in the forward hook has its network header.
+                let (print, has_options) = unsafe {
+                    let (proto, thoff) = (self.0.tprot, self.0.thoff.into());
 
-                if let Some(generation) = flow.cold.judged_by(self.1) {
+                    (
+                        c::nfo_skb_print(self.0.skb, 0, thoff, proto),
+                        F::has_options(self.0),
+                    )
+                };
+
+                // In force when the packet was sent to the rules, and still: these are its rules.
+                if flow.cold.qos[self.1 as usize].met(print, generation) {
                     flow.cold.kept.store(generation, Ordering::Relaxed);
-                    // SAFETY: A packet in the forward hook has its network header.
-                    if unsafe { F::has_options(self.0) } {
+                    if has_options {
                         this.let_options(true);
                     }
                 }

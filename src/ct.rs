@@ -592,6 +592,22 @@ impl Ct {
         deadline::extend(timeout, old, now.wrapping_add(new), is_live);
     }
 
+    /// The ports of the original direction, in one word: no two entries at one address have the same
+    /// soon.
+    pub(crate) fn ports(self) -> u32 {
+        let tuple = self.tuple(Direction::Original);
+        // SAFETY: All members of these unions are integers of two bytes together.
+        let (src, dst) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
+
+        u32::from(src) << 16 | u32::from(dst)
+    }
+
+    /// Mark and labels, in one word that changes with them.
+    pub(crate) fn marks(self) -> u32 {
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_ct_marks(self.as_ptr()) }
+    }
+
     /// The mark, if this kernel has them.
     pub(crate) fn mark(self) -> Option<u32> {
         let mut mark = 0;

@@ -30,6 +30,7 @@ use crate::{
         Half,
         Output, //
     },
+    qos::Probe,
     route::{
         Dst,
         Neigh, //
@@ -45,6 +46,7 @@ use core::{
         NonNull, //
     },
     sync::atomic::{
+        fence,
         AtomicPtr,
         AtomicU32,
         AtomicU8,
@@ -84,8 +86,9 @@ pub(crate) struct Entry<F: Family> {
     /// `jiffies` of the latest packet, written at most once a second.
     seen: AtomicU32,
     pub(crate) cookie: u32,
-    /// The ruleset that last agreed, see [`Flowtable::generation`].
-    generation: AtomicU32,
+    /// The ruleset that last agreed and the DSCP of packets that it leaves alone, see
+    /// [`Flowtable::stamp`].
+    stamp: AtomicU32,
     pub(crate) mtu: u16,
     /// Of TCP: how far around `sent` packets of this direction may be.
     pub(crate) reach: Reach,
@@ -102,8 +105,6 @@ pub(crate) mod flag {
     pub(super) const SECPATH: u8 = 1 << 2;
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
-    /// Packets leave the ruleset with a priority, mark or DSCP, see [`crate::qos`].
-    pub(super) const QOS: u8 = 1 << 4;
     /// The next packet is to be looked at, see [`crate::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
     /// Somebody on the way out asks for the connection, see `flowtable::egress`.
@@ -150,7 +151,6 @@ impl<F: Family> Entry<F> {
         side: Side,
         proto: L4Proto,
         (end, reach): (u32, Reach),
-        ft: &Flowtable,
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
         let xfrm = matches!(out.output, Output::Xfrm);
@@ -170,9 +170,9 @@ impl<F: Family> Entry<F> {
             }),
             ct,
             seen: AtomicU32::new(ffi::jiffies32()),
-            // Not that of the ruleset: one packet of each direction passes it first, and shows
-            // how packets leave it. The one that adds the flow is on its way.
-            generation: AtomicU32::new(!ft.generation()),
+            // One packet of each direction passes the ruleset first, and shows how packets leave
+            // it. The one that adds the flow is not that: nobody knows what it came in with.
+            stamp: AtomicU32::new(Flowtable::NO_STAMP),
             mtu: out.mtu,
             flags: AtomicU8::new(
                 flag(dir == Direction::Reply, flag::REPLY)
@@ -224,14 +224,41 @@ impl<F: Family> Entry<F> {
     }
 
     /// Has this ruleset seen a packet of this direction, and kept the flow?
-    #[inline(always)]
     pub(crate) fn agrees(&self, generation: u32) -> bool {
-        self.generation.load(Ordering::Relaxed) == generation
+        self.flow().cold.qos[self.dir() as usize].agrees(generation)
     }
 
-    /// Ruleset `generation` has seen a packet of this direction.
-    pub(crate) fn agree(&self, generation: u32) {
-        self.generation.store(generation, Ordering::Relaxed);
+    /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
+    /// alone if they have neither mark nor priority? `stamp`: [`Flowtable::stamp`] of that DSCP.
+    #[inline(always)]
+    pub(crate) fn has_stamp(&self, stamp: u32) -> bool {
+        /// The rest is ECN.
+        const MEANT: u32 = !3;
+
+        (self.stamp.load(Ordering::Relaxed) ^ stamp) & MEANT == 0
+    }
+
+    /// [`Entry::has_stamp`] is true from now on, if it was true of no DSCP and `is_so` still.
+    pub(crate) fn put_stamp(&self, stamp: u32, is_so: impl FnOnce() -> bool) {
+        let none = Flowtable::NO_STAMP;
+
+        if self
+            .stamp
+            .compare_exchange(none, stamp, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
+            // Whoever makes it untrue takes the stamp away afterwards.
+            fence(Ordering::SeqCst);
+            if !is_so() {
+                self.take_stamp();
+            }
+        }
+    }
+
+    /// [`Entry::has_stamp`] is false from now on.
+    pub(crate) fn take_stamp(&self) {
+        fence(Ordering::SeqCst);
+        self.stamp.store(Flowtable::NO_STAMP, Ordering::Relaxed);
     }
 
     /// May every packet of the direction use it that did not come through IPsec: has the flow not been
@@ -248,17 +275,6 @@ impl<F: Family> Entry<F> {
         self.flags() & (flag::BRIDGED | flag::ASKED) != 0
     }
 
-    /// Do packets leave the ruleset with something that has to be restored?
-    #[inline(always)]
-    pub(crate) fn has_qos(&self) -> bool {
-        self.flags() & flag::QOS != 0
-    }
-
-    /// Says whether packets leave the ruleset with something.
-    pub(crate) fn set_qos(&self, set: bool) {
-        self.set_flag(flag::QOS, set);
-    }
-
     /// Does somebody on the way out ask for the connection?
     pub(crate) fn is_asked_for(&self) -> bool {
         self.has_flag(flag::ASKED_FOR)
@@ -268,13 +284,11 @@ impl<F: Family> Entry<F> {
     pub(crate) fn set_asked_for(&self, asked: bool) {
         if self.is_asked_for() != asked {
             self.set_flag(flag::ASKED_FOR, asked);
+            if asked {
+                // Such packets are not left as they are.
+                self.take_stamp();
+            }
         }
-    }
-
-    /// Do packets leave with anything that they did not come in with, but for what is rewritten?
-    #[inline(always)]
-    pub(crate) fn is_laden(&self) -> bool {
-        self.flags() & (flag::QOS | flag::ASKED_FOR) != 0
     }
 
     /// Does the ruleset let packets with IPv6 destination options pass?
@@ -288,12 +302,17 @@ impl<F: Family> Entry<F> {
         self.flow().cold.options[self.dir() as usize].store(pass, Ordering::Relaxed);
     }
 
-    /// A packet with this type of service goes to ruleset `generation`, which has not seen one of
-    /// this direction yet.
+    /// A packet goes to a ruleset that has not seen one of this direction yet.
     #[cold]
-    pub(crate) fn bounce(&self, generation: u32, ds_field: u8) {
+    pub(crate) fn bounce(&self, probe: &Probe) {
         self.let_options(false);
-        self.flow().cold.bounce(self.dir(), generation, ds_field);
+        self.flow().cold.bounce(self.dir(), probe);
+    }
+
+    /// A packet goes to the ruleset that is of interest though others have passed.
+    #[cold]
+    pub(crate) fn send_there(&self, probe: &Probe) {
+        self.flow().cold.qos[self.dir() as usize].sent(probe);
     }
 
     /// Do packets leave through IPsec?
@@ -311,6 +330,12 @@ impl<F: Family> Entry<F> {
     /// Packets come in through IPsec.
     pub(crate) fn need_secpath(&self) {
         self.set_flag(flag::SECPATH, true);
+    }
+
+    /// Has a packet, of which this is the beginning, been rewritten as the fast path does it? `ports`: what
+    /// it has for ports, if the protocol has some.
+    pub(crate) fn would_leave_so(&self, hdr: &[u8], ports: Option<u32>) -> bool {
+        F::is_rewritten(&self.rewrite, hdr, ports)
     }
 
     /// Do packets come in through a bridge?
@@ -439,8 +464,8 @@ impl<F: Family> Flow<F> {
         let control = tcp::Control::new([there.side, back.side], liberal);
         let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
         let entries = [
-            Entry::new(ct, Direction::Original, orig, orig_in, proto, there, ft),
-            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back, ft),
+            Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
+            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
         ];
 
         // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.

@@ -143,6 +143,9 @@ unsafe fn offload<F: Family>(
     if ft.is_unsettled(ct) {
         return Err(SkipReason::RouteUnsettled);
     }
+    if ft.rewritten().contains(ct, ft.generation()) {
+        return Err(SkipReason::Rewritten);
+    }
     if !ct.claim() {
         return Err(SkipReason::AlreadyOffloaded);
     }

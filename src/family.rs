@@ -122,8 +122,14 @@ pub(crate) trait Family: Sized + 'static {
     /// The type of service or traffic class of a packet, 0 if there is no header.
     fn ds_field(hdr: &[u8]) -> u8;
 
-    /// May forwarding give the packet a priority by its type of service?
-    fn asks_priority(hdr: &[u8]) -> bool;
+    /// Does a packet have the addresses that [`Family::apply`] writes, and these ports, if it has some?
+    fn is_rewritten(rewrite: &Self::Rewrite, hdr: &[u8], ports: Option<u32>) -> bool;
+
+    /// TTL or hop limit of a packet, 0 if there is no header.
+    fn ttl(hdr: &[u8]) -> u8;
+
+    /// Is it an IPv4 packet that must not be fragmented?
+    fn must_not_fragment(hdr: &[u8]) -> bool;
 
     /// Changes the upper six bits of that field to those of `dscp`.
     fn set_dscp(hdr: &mut [u8], dscp: u8);
@@ -283,10 +289,18 @@ impl Family for V4 {
         hdr.get(1).copied().unwrap_or(0)
     }
 
-    /// `ip_tos2prio`: the two bits that make a difference.
-    #[inline(always)]
-    fn asks_priority(hdr: &[u8]) -> bool {
-        hdr.get(1).is_some_and(|tos| tos & 0x18 != 0)
+    fn is_rewritten(rewrite: &Rewrite4, hdr: &[u8], ports: Option<u32>) -> bool {
+        hdr.get(12..16) == Some(&rewrite.saddr().to_ne_bytes())
+            && hdr.get(16..20) == Some(&rewrite.daddr().to_ne_bytes())
+            && ports.is_none_or(|ports| ports == rewrite.ports())
+    }
+
+    fn ttl(hdr: &[u8]) -> u8 {
+        hdr.get(8).copied().unwrap_or(0)
+    }
+
+    fn must_not_fragment(hdr: &[u8]) -> bool {
+        hdr.get(6).is_some_and(|flags| flags & 0x40 != 0)
     }
 
     fn set_dscp(hdr: &mut [u8], dscp: u8) {
@@ -459,9 +473,17 @@ impl Family for V6 {
         }
     }
 
-    /// `ip6_forward()` leaves priorities alone.
-    #[inline(always)]
-    fn asks_priority(_: &[u8]) -> bool {
+    fn is_rewritten(rewrite: &Rewrite6, hdr: &[u8], ports: Option<u32>) -> bool {
+        hdr.get(8..24) == Some(&rewrite.saddr())
+            && hdr.get(24..40) == Some(&rewrite.daddr())
+            && ports.is_none_or(|ports| ports == rewrite.ports())
+    }
+
+    fn ttl(hdr: &[u8]) -> u8 {
+        hdr.get(7).copied().unwrap_or(0)
+    }
+
+    fn must_not_fragment(_: &[u8]) -> bool {
         false
     }
 

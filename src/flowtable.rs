@@ -18,6 +18,7 @@ mod egress;
 mod end;
 pub(crate) mod follow;
 mod nft;
+mod rewritten;
 mod tables;
 mod worker;
 
@@ -107,6 +108,7 @@ use nft_flow::{
     },
     turn::Turn, //
 };
+use rewritten::Rewritten;
 use tables::{
     guarded_buckets,
     insert,
@@ -178,6 +180,8 @@ struct Busy {
     /// Of connections with this place: when [`Flowtable::unsettle`] was last called (`jiffies`), and
     /// the sum of the weights.
     unsettled: [[AtomicU32; 2]; UNSETTLED],
+    /// Connections whose packets are rewritten by rules.
+    rewritten: Rewritten,
 }
 
 /// What only one thread at a time may change.
@@ -281,6 +285,7 @@ impl Flowtable {
                 alerted: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
                 unsettled: [const { [const { AtomicU32::new(0) }; 2] }; UNSETTLED],
+                rewritten: Rewritten::new(),
             },
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
@@ -379,6 +384,32 @@ impl Flowtable {
             (sequence << 1) | u32::from(cursor & 1)
         }
     }
+
+    /// What the packet path compares but for the lowest two bits, which are ECN: most of
+    /// [`Flowtable::generation`], and a type of service. The worker sees to it that none gets so old
+    /// that it comes again.
+    #[inline(always)]
+    pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
+        // SAFETY: As for `generation`. The cursor is 0 or 1.
+        unsafe {
+            let rulesets = self.rulesets.as_ptr();
+            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
+            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
+
+            let ruleset = sequence.wrapping_shl(2).wrapping_add(2 + u32::from(cursor));
+            ruleset.wrapping_shl(8) | u32::from(ds_field)
+        }
+    }
+
+    /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
+    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> u32 {
+        let (sequence, cursor) = (generation >> 1, generation & 1);
+
+        (sequence.wrapping_shl(2) | 2 | cursor).wrapping_shl(8) | u32::from(ds_field)
+    }
+
+    /// No packet's stamp: in those the tenth bit is set.
+    pub(crate) const NO_STAMP: u32 = 0;
 
     /// The flow of a conntrack entry, if it is in this flowtable.
     ///
@@ -533,6 +564,11 @@ impl Flowtable {
     fn unsettled(&self, ct: Ct) -> &[AtomicU32; 2] {
         // Entries are aligned to cache lines, and some of them large.
         &self.busy.unsettled[(ct.as_ptr() as usize / 64).wrapping_mul(0x9e37_79b1) / 64 % UNSETTLED]
+    }
+
+    /// Connections whose packets are rewritten by rules.
+    pub(crate) fn rewritten(&self) -> &Rewritten {
+        &self.busy.rewritten
     }
 
     /// Has the worker run soon, in whatever context we are.

@@ -3,9 +3,9 @@
 //! The ingress hook: the fast path.
 //!
 //! ```text
-//!   parse -> lookup -> still valid? -> fits? -> writable -> rewrite -> xmit
-//!     |        |            |            |          |
-//!     +--------+------------+------------+----------+--> NF_ACCEPT, with a reason: the slow path
+//!   parse -> lookup -> still valid? -> rules asked? -> fits? -> writable -> rewrite -> xmit
+//!     |        |            |               |            |          |
+//!     +--------+------------+---------------+------------+----------+--> NF_ACCEPT, with a reason: the slow path
 //! ```
 //!
 //! Runs in softirq context under RCU. No allocation, no lock, nothing that can panic; a packet is
@@ -29,7 +29,14 @@ use crate::{
         }, //
     },
     flowtable::Flowtable,
-    qos,
+    qos::{
+        self,
+        has,
+        Change,
+        Known,
+        Looks,
+        Probe, //
+    },
     shape::Shape,
     stats,
     xmit, //
@@ -52,7 +59,8 @@ use nft_flow::{
     },
     parse::{
         tcp,
-        Miss, //
+        Miss,
+        Packet, //
     },
     reason::{
         MissReason,
@@ -161,6 +169,18 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     }
     if skb.is_routed() {
         return Err(MissReason::Routed);
+    }
+    // Plain, but for a mark or a priority.
+    if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
+        if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
+            let place = Place {
+                port: PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
+                offset: 0,
+                tunnel: false,
+                shape: None,
+            };
+            return dispatch(ft, skb, place, ethertype, serves);
+        }
     }
     // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
     let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
@@ -340,20 +360,114 @@ fn forward<F: Family, const PLAIN: bool>(
             out_of_order(entry, pkt.seq_end(), skb, thoff)?;
         }
     }
+    let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
+    if PLAIN {
+        return match stamped {
+            true => go::<F, true>(ft, skb, place, entry, &pkt, None),
+            false => asked(ft, skb, place, entry, pkt),
+        };
+    }
+    let change = match stamped && skb.is_unmarked() && skb.vlan_pcp() == 0 {
+        true => None,
+        false => Some(ask(ft, skb, place, entry, &pkt)?),
+    };
+    if pkt.sctp_control {
+        return Err(MissReason::SctpChunk);
+    }
+    if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
+        entry.send_there(&probe::<F>(ft, skb, place, &pkt));
+        return Err(MissReason::ExtHeader);
+    }
+    go::<F, false>(ft, skb, place, entry, &pkt, change)
+}
+
+/// What the ruleset makes of a packet that does not just stay as it is.
+///
+/// # Errors
+///
+/// It has to be asked, and gets this packet.
+#[inline(never)]
+fn ask<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+) -> Result<Change, MissReason> {
     let generation = ft.generation();
-    if !entry.agrees(generation) {
-        let ds_field = F::ds_field(skb.head().get(offset..).unwrap_or_default());
-        entry.bounce(generation, ds_field);
-        return Err(MissReason::Ruleset);
-    }
-    if !PLAIN {
-        if pkt.sctp_control {
-            return Err(MissReason::SctpChunk);
+    let qos = &entry.flow().cold.qos[entry.dir() as usize];
+    let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
+
+    match qos.known(generation, came) {
+        Known::Answer(change, nothing) => {
+            if nothing && !entry.is_asked_for() {
+                entry.put_stamp(Flowtable::stamp_of(generation, pkt.ds_field), || {
+                    !entry.is_asked_for()
+                        && matches!(qos.known(generation, came), Known::Answer(_, true))
+                });
+            }
+            Ok(change)
         }
-        if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
-            return Err(MissReason::ExtHeader);
+        Known::Nothing => {
+            entry.bounce(&probe::<F>(ft, skb, place, pkt));
+            Err(MissReason::Ruleset)
+        }
+        Known::Others(full) => {
+            qos.sent(&probe::<F>(ft, skb, place, pkt));
+            Err(match full {
+                true => MissReason::ManyLooks,
+                false => MissReason::Looks,
+            })
         }
     }
+}
+
+/// What is remembered of a packet that goes to the ruleset.
+#[cold]
+fn probe<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::Key>) -> Probe {
+    let hdr = skb.head().get(place.offset..).unwrap_or_default();
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let transport = hdr.get(pkt.thoff.into()..).unwrap_or_default();
+    let sum = pkt.proto == L4Proto::Udp
+        && transport
+            .get(6..8)
+            .is_some_and(|checksum| checksum != [0, 0]);
+
+    Probe {
+        print: skb.print(place.offset as u32, pkt.thoff.into(), pkt.proto.number()),
+        generation: ft.generation(),
+        came: Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft)),
+        ttl: F::ttl(hdr),
+        has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
+    }
+}
+
+/// A packet that [`forward`] found plain, but its flow asks for more.
+#[inline(never)]
+fn asked<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: Packet<F::Key>,
+) -> Result<(), MissReason> {
+    let change = ask(ft, skb, place, entry, &pkt)?;
+
+    go::<F, false>(ft, skb, place, entry, &pkt, Some(change))
+}
+
+/// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it
+/// is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
+#[inline(always)]
+fn go<F: Family, const PLAIN: bool>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+    change: Option<Change>,
+) -> Result<(), MissReason> {
+    let offset = if PLAIN { 0 } else { place.offset };
     let mtu = u32::from(entry.mtu);
     if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
@@ -362,7 +476,7 @@ fn forward<F: Family, const PLAIN: bool>(
     if entry.is_special() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
         special(entry, now, pkt.seq_end(), skb, thoff)?;
-        if PLAIN && entry.is_bridged() {
+        if (PLAIN || place.shape.is_none()) && entry.is_bridged() {
             entry
                 .flow()
                 .cold
@@ -401,12 +515,11 @@ fn forward<F: Family, const PLAIN: bool>(
     let applied = if PLAIN {
         F::apply(head, pkt.proto, &entry.rewrite, csum)
     } else {
-        F::apply_any(head, &pkt, &entry.rewrite, csum)
+        F::apply_any(head, pkt, &entry.rewrite, csum)
     };
     if applied.is_err() {
         return Err(MissReason::Truncated);
     }
-    let by_tos = F::asks_priority(head);
     if entry.saw(now) && pkt.proto == L4Proto::Tcp {
         sample(entry, pkt.seq_end(), head, pkt.thoff);
     }
@@ -418,8 +531,13 @@ fn forward<F: Family, const PLAIN: bool>(
     if ft.measures() {
         measure(ft, entry, skb, now);
     }
-    if entry.is_laden() || by_tos {
-        qos::restore(entry, skb);
+    if !PLAIN {
+        if let Some(change) = change {
+            change.restore::<F>(skb);
+        }
+        if entry.is_asked_for() && skb.set_connection(entry.ct, entry.dir()) {
+            stats::count(stats::Counter::PacketsWithCt);
+        }
     }
     ft.traffic.count::<F>(skb.len());
     if !PLAIN {

@@ -74,6 +74,16 @@ bool nfo_skb_is_gso_tcp(const struct sk_buff *skb);
 bool nfo_skb_segments_fit(struct sk_buff *skb, u32 network, u32 transport, u32 mtu);
 bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4]);
 int nfo_skb_transport(const struct sk_buff *skb, u8 family, u8 *proto);
+/* Of a packet that leaves. */
+struct nfo_left {
+	u32	ports;
+	u8	ttl;
+	bool	has_checksum;	/* of UDP */
+	bool	dont_fragment;
+};
+
+void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left);
+u32 nfo_skb_print(const struct sk_buff *skb, u32 network, u32 transport, u8 proto);
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp);
 
 bool nfo_dscp_restored(void);
@@ -108,6 +118,7 @@ void nfo_ct_unlock(struct nf_conn *ct);
 void nfo_ct_event(struct nf_conn *ct, u32 event);
 void nfo_ct_refresh(struct nf_conn *ct, u32 jiffies);
 bool nfo_ct_mark(const struct nf_conn *ct, u32 *mark);
+u32 nfo_ct_marks(const struct nf_conn *ct);
 u32 nfo_ct_timeout(const struct nf_conn *ct, u32 state);
 u32 nfo_offload_timeout(struct net *net, u8 l4proto);
 

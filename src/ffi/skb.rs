@@ -145,7 +145,10 @@ impl Skb {
         mask.set_pkt_type(7);
         #[cfg(CONFIG_NET_SWITCHDEV)]
         mask.set_offload_l3_fwd_mark(1);
-        first(headers) & first(&mask) == 0 && !self.has_secpath() && !self.has_vlan_tag()
+        first(headers) & first(&mask) == 0
+            && !self.has_secpath()
+            && !self.has_vlan_tag()
+            && self.is_unmarked()
     }
 
     /// EtherType, in network byte order.
@@ -188,6 +191,31 @@ impl Skb {
 
         self.has_vlan_tag()
             .then(|| (u16::from_be(tag.vlan_proto), tag.vlan_tci))
+    }
+
+    /// The priority in that tag, 0 without one.
+    pub(crate) fn vlan_pcp(self) -> u8 {
+        self.vlan_tag().map_or(0, |(_, tci)| (tci >> 13) as u8)
+    }
+
+    /// Has the packet neither mark nor priority?
+    #[inline(always)]
+    pub(crate) fn is_unmarked(self) -> bool {
+        self.mark() | self.priority() == 0
+    }
+
+    /// What queueing disciplines look at.
+    #[inline(always)]
+    pub(crate) fn priority(self) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { header!(self, priority) }
+    }
+
+    /// What classifiers look at.
+    #[inline(always)]
+    pub(crate) fn mark(self) -> u32 {
+        // SAFETY: By the type invariant; both views of the union are plain integers.
+        unsafe { header!(self, __bindgen_anon_4).mark }
     }
 
     /// The address that the frame was sent to, if it came with an Ethernet header.
@@ -434,6 +462,13 @@ impl Skb {
     pub(crate) fn segments_fit(self, network: u32, thoff: u32, mtu: u32) -> bool {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_skb_segments_fit(self.as_ptr(), network, network.wrapping_add(thoff), mtu) }
+    }
+
+    /// Which packet it is, of those on their way through the stack. Its network header is at `network`, its
+    /// transport header `thoff` bytes from there.
+    pub(crate) fn print(self, network: u32, thoff: u32, proto: u8) -> u32 {
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_skb_print(self.as_ptr(), network, network.wrapping_add(thoff), proto) }
     }
 
     /// Four bytes at `at`, wherever they lie; [`None`] past the end.

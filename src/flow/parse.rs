@@ -88,6 +88,8 @@ pub struct Packet<K> {
     pub proto: L4Proto,
     /// Where the transport header starts, in bytes from the network header.
     pub thoff: u8,
+    /// The type of service or traffic class: the differentiated services codepoint and ECN.
+    pub ds_field: u8,
     /// The TCP flags byte (see [`tcp`]); zero for other protocols.
     pub tcp_flags: u8,
     /// The sequence number of a TCP packet; zero for other protocols.
@@ -116,6 +118,12 @@ pub type Packet4 = Packet<Key4>;
 
 /// A parsed IPv6 packet.
 pub type Packet6 = Packet<Key6>;
+
+/// The traffic class of an IPv6 packet.
+#[inline(always)]
+pub(crate) fn ds_field6(ip: &[u8; IPV6_LEN]) -> u8 {
+    (load_be16(ip, 0) >> 4) as u8
+}
 
 /// Parses an IPv4 packet.
 ///
@@ -179,6 +187,7 @@ fn behind_ipv4(
         },
         proto,
         thoff: IPV4_LEN as u8,
+        ds_field: load_u8(ip, 1),
         tcp_flags: l4.tcp_flags,
         seq: l4.seq,
         sctp_control: false,
@@ -245,6 +254,7 @@ fn behind_ipv6(
         },
         proto,
         thoff: IPV6_LEN as u8,
+        ds_field: ds_field6(ip),
         tcp_flags: l4.tcp_flags,
         seq: l4.seq,
         sctp_control: false,

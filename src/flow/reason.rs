@@ -118,6 +118,12 @@ reasons! {
         Routed = "routed",
         /// A program has given it to a local socket (`bpf_sk_assign()`).
         Socket = "socket",
+        /// The ruleset has let packets of this direction pass, but none yet with this DSCP, mark and
+        /// priority.
+        Looks = "looks",
+        /// The same, and packets of this direction get so many different marks, priorities and DSCPs from
+        /// the ruleset that there is no room for another one.
+        ManyLooks = "many_looks",
     }
 }
 
@@ -188,6 +194,8 @@ reasons! {
         TunnelDscp = "tunnel_dscp",
         /// Packets come in a PPP session with filters of its own.
         PppFilter = "ppp_filter",
+        /// A moment ago packets of the connection were rewritten by rules or IPVS, not by connection tracking.
+        Rewritten = "rewritten",
     }
 }
 
@@ -232,6 +240,8 @@ reasons! {
         RouteChange = "route_change",
         /// Somebody asked for it, see `netlink/nft_offload.yaml`.
         Flush = "flush",
+        /// Packets leave rewritten in a way that the fast path does not know: by rules, or by IPVS.
+        Rewritten = "rewritten",
     }
 }
 

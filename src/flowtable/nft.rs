@@ -17,8 +17,7 @@ use crate::{
     },
     hook,
     netns::Netns,
-    offload,
-    qos::Looks, //
+    offload, //
 };
 use core::{
     cell::UnsafeCell,
@@ -147,7 +146,7 @@ unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family
         if c::nfo_skb_secpath(packet) {
             flow.came_secured(dir);
         }
-        flow.passed(dir, Looks::of(packet), skb::route(packet));
+        flow.passed(dir, packet, thoff as u32, proto);
     }
 }
 

@@ -259,6 +259,7 @@ impl Flowtable {
         } else if !cold.is_current() {
             TeardownReason::PathChange
         } else {
+            cold.tend();
             cold.keep_up();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));

@@ -18,6 +18,7 @@ use crate::{
         c, //
     },
     flowtable::Flowtable,
+    qos::Diverse,
     walk, //
 };
 use core::{
@@ -309,9 +310,19 @@ fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescri
             ha
         }
     };
-    let (priority, dscp) = entry.flow().cold.qos[entry.dir() as usize].for_hardware();
+    let uniform = match entry.flow().cold.qos[entry.dir() as usize].for_hardware() {
+        Ok(uniform) => uniform,
+        Err(Diverse::Busy) => return Err(Indescribable::Later),
+        Err(Diverse::Dscp) => return Err(Indescribable::Never(Unsupported::Dscp)),
+        Err(Diverse::Mark) => return Err(Indescribable::Never(Unsupported::Mark)),
+    };
     let layers = Layers::from(&layer.encaps);
     let mut tagged = layers;
+    let priority = match uniform.priority {
+        Some(priority) => priority,
+        None if layers.vlans() != 0 => return Err(Indescribable::Never(Unsupported::Pcp)),
+        None => 0,
+    };
     if priority != 0 && layers.vlans() != 0 {
         // What qdiscs make of a priority is lost; what VLAN devices make of it is not.
         for &dev in layer.devices.iter().filter(|dev| **dev != 0) {
@@ -337,7 +348,7 @@ fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescri
             dst,
         },
         takes: walk.mtu_below().saturating_sub(pppoe),
-        dscp,
+        dscp: uniform.dscp,
     })
 }
 

@@ -48,6 +48,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(p.key.ports.to_ne_bytes(), facts.ports);
                 assert_eq!(p.proto.number(), facts.proto);
                 assert_eq!(usize::from(p.thoff), facts.thoff);
+                assert_eq!(p.ds_field, facts.ds_field);
                 assert_eq!(p.len as usize, facts.len);
                 assert_eq!(p.tcp_flags, facts.tcp_flags);
                 assert_eq!(p.sctp_control, facts.control);
@@ -68,6 +69,7 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(p.key.ports.to_ne_bytes(), facts.ports);
                 assert_eq!(p.proto.number(), facts.proto);
                 assert_eq!(usize::from(p.thoff), facts.thoff);
+                assert_eq!(p.ds_field, facts.ds_field);
                 assert_eq!(p.len as usize, facts.len);
                 assert_eq!(p.tcp_flags, facts.tcp_flags);
                 assert_eq!(p.sctp_control, facts.control);

@@ -16,6 +16,7 @@ pub struct Facts {
     pub ports: [u8; 4],
     pub proto: u8,
     pub thoff: usize,
+    pub ds_field: u8,
     pub len: usize,
     pub tcp_flags: u8,
     /// Of TCP: the sequence number, and that after the last byte.
@@ -183,6 +184,10 @@ pub fn classify(version: u8, packet: &[u8], linear: usize, any: bool) -> Result<
         ports,
         proto,
         thoff,
+        ds_field: match version {
+            4 => packet[1],
+            _ => packet[0] << 4 | packet[1] >> 4,
+        },
         len,
         tcp_flags: if proto == 6 { l4[13] } else { 0 },
         seqs: (proto == 6).then(|| {

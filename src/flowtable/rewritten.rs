@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections whose packets are rewritten by rules, so that they cannot be offloaded.
+//!
+//! It shows only when packets leave that the fast path might have forwarded. So it is remembered, for
+//! as long as the ruleset stays, but not longer than a minute.
+
+use crate::{
+    ct::Ct,
+    ffi::{
+        self,
+        HZ, //
+    }, //
+};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+
+/// Connections that are remembered; more share places.
+const PLACES: usize = 256;
+/// How long, in jiffies.
+const MEMORY: u32 = 60 * HZ;
+
+/// A place. What is in it was written at different times, at worst: then a connection is asked about
+/// once more, or left alone for longer.
+struct Place {
+    /// Stands for connection and ruleset. [`ANYONE`] if several contend for the place: then whoever
+    /// comes is left alone for a second.
+    who: AtomicU32,
+    /// `jiffies`.
+    since: AtomicU32,
+}
+
+const NOBODY: u32 = 0;
+const ANYONE: u32 = 1;
+
+/// The memory of a flowtable.
+pub(crate) struct Rewritten([Place; PLACES]);
+
+impl Rewritten {
+    pub(super) fn new() -> Self {
+        Self(
+            [const {
+                Place {
+                    who: AtomicU32::new(NOBODY),
+                    since: AtomicU32::new(0),
+                }
+            }; PLACES],
+        )
+    }
+
+    /// The place of a connection, and what stands for it there.
+    fn place(&self, ct: Ct, generation: u32) -> (&Place, u32) {
+        const FACTOR: u32 = 0x9e37_79b1;
+
+        // Memory of entries is used again: so is the place, but for other ports.
+        let at = (ct.as_ptr() as usize / 64) as u32;
+        let hash = at.wrapping_mul(FACTOR);
+        let who = (hash ^ ct.ports() ^ generation).wrapping_mul(FACTOR) | 2;
+
+        (&self.0[(hash >> 24) as usize % PLACES], who)
+    }
+
+    /// Under this ruleset packets of the connection are rewritten.
+    pub(crate) fn remember(&self, ct: Ct, generation: u32) {
+        let (place, who) = self.place(ct, generation);
+        let now = ffi::jiffies32();
+        let other = place.who.load(Ordering::Relaxed);
+        let contended = other != NOBODY
+            && other != who
+            && now.wrapping_sub(place.since.load(Ordering::Relaxed)) < HZ;
+
+        place.since.store(now, Ordering::Relaxed);
+        place
+            .who
+            .store(if contended { ANYONE } else { who }, Ordering::Relaxed);
+    }
+
+    /// Are they, as far as is known?
+    pub(crate) fn contains(&self, ct: Ct, generation: u32) -> bool {
+        let (place, who) = self.place(ct, generation);
+        let age = ffi::jiffies32().wrapping_sub(place.since.load(Ordering::Relaxed));
+
+        match place.who.load(Ordering::Relaxed) {
+            ANYONE => age < HZ,
+            known => known == who && age < MEMORY,
+        }
+    }
+}
