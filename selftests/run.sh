@@ -82,7 +82,7 @@ for r in re.split(r"(?m)^(?=unreferenced object)", open("/sys/kernel/debug/kmeml
 one() {
 	local i=$1 name=$2 file=$3 argv=() log rc why='' before range='' t0 limit mark marked netns opts
 	case $name in
-	kernel:*|churn.sh) read -r -a argv <<<"$4" ;;
+	kernel:*|churn.sh|nsowner.sh) read -r -a argv <<<"$4" ;;
 	*) [ -z "$4" ] || argv=("$4") ;;
 	esac
 	log=$logs/${name//\//_}.log
