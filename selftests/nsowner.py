@@ -19,7 +19,7 @@ import churn
 from churn import COUNT, FAILS, STOP, bad, inside, ip, run
 
 FAMILIES = ("inet", "inet", "ip", "ip6")
-DEVICES = ("lo", "d0", "d1", "v0", "v0.5", "br0", "t0", "p*", "*", "nosuch", "ppp0")
+DEVICES = ("lo", "d0", "d1", "v0", "v0.5", "br0", "t0", '"p*"', "nosuch", "ppp0")
 
 
 def flowtable(rnd, name):
@@ -38,9 +38,13 @@ def rule(rnd, names):
 def transaction(rnd):
     """A batch of nft commands: some are wrong in themselves, and some in each other's company."""
     lines = [f"add table {fam} n{i}" for fam in ("inet", "ip", "ip6") for i in range(3)]
+    if rnd.random() < 0.8:
+        for fam in ("inet", "ip", "ip6"):
+            lines += [f"add flowtable {fam} n{i} f0 {{ hook ingress priority 0; }}" for i in range(3)]
+            lines += [f"add chain {fam} n{i} c {{ type filter hook forward priority 0; }}" for i in range(3)]
     for _ in range(rnd.choice((1, 1, 1, 2, 2, 5, 20))):
         fam, table = rnd.choice(FAMILIES), f"n{rnd.randint(0, 2)}"
-        names = [f"f{i}" for i in range(rnd.choice((2, 4)))]
+        names = [f"f{i}" for i in range(rnd.choice((1, 1, 1, 3)))]
         f = rnd.choice(names)
         hook = rnd.choice(("forward", "forward", "forward", "prerouting", "postrouting", "input"))
         dev = rnd.choice(DEVICES)
