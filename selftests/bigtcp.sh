@@ -66,12 +66,12 @@ tcase "IPv6, masquerade, the router cuts them" cut $V6 NAT="$MASQ"
 # glued ADDRESS [RULES-OPTION...]: frames, which the router's devices make such packets of
 glued() {
 	local n
-	for n in "$cl eth0" "$sv eth0"; do offloads ${n% *} ${n#* } tso off gso off; done
+	for n in "$cl eth0" "$sv eth0"; do offloads "${n% *}" "${n#* }" tso off gso off; done
 	for n in lan wan; do offloads "$rt" $n gro on; done
 	load "${@:2}" || return
 	BYTES=8388608 MAX_SLOW=60 bypass tcp "$1"
 	for n in lan wan; do offloads "$rt" $n gro off; done
-	for n in "$cl eth0" "$sv eth0"; do offloads ${n% *} ${n#* } tso on gso on; done
+	for n in "$cl eth0" "$sv eth0"; do offloads "${n% *}" "${n#* }" tso on gso on; done
 }
 tcase "IPv4, masquerade, made by GRO" glued $V4 NAT="$MASQ"
 tcase "IPv6, masquerade, made by GRO" glued $V6 NAT="$MASQ"
@@ -90,13 +90,13 @@ tcase "IPv6, segments above the next MTU" narrow $V6
 tagged() {
 	local n
 	for n in "$rt lan" "$rt wan" "$cl eth0" "$sv eth0"; do
-		ipn ${n% *} link add link ${n#* } name ${n#* }.5 type vlan id 5 && big ${n% *} ${n#* }.5 || { fail "VLAN device"; return; }
-		ipn ${n% *} addr flush dev ${n#* } scope global
+		ipn "${n% *}" link add link "${n#* }" name "${n#* }.5" type vlan id 5 && big "${n% *}" "${n#* }.5" || { fail "VLAN device"; return; }
+		ipn "${n% *}" addr flush dev "${n#* }" scope global
 	done
 	addresses .5
 	busywait 5000 at "$cl" ping -c1 -W1 -q "$1" || fail "no way through the VLANs"
 	carried "$@"
-	for n in "$rt lan" "$rt wan" "$cl eth0" "$sv eth0"; do ipn ${n% *} link del ${n#* }.5; done
+	for n in "$rt lan" "$rt wan" "$cl eth0" "$sv eth0"; do ipn "${n% *}" link del "${n#* }.5"; done
 	addresses ''
 }
 tcase "IPv4, masquerade, in VLANs" tagged $V4 NAT="$MASQ"
