@@ -297,5 +297,21 @@ replaced() { # the whole table in one transaction, as when kube-proxy starts: no
 }
 tcase "kube-proxy starts again: nothing is lost" replaced
 
+paced() { # how fast a pod's socket wants to be sent from is nothing to the node's queueing discipline
+	local t
+	client_rules kube "$DEVS" 2 || return
+	at "$rt" tc qdisc replace dev ext root fq || { skip "no fq"; return; }
+	talk x "$p2" udp 10.0.2.2 || return
+	say_ok x echo 60
+	offloaded_line udp 5000 || fail "no [OFFLOAD]: $(ct_list -p udp)"
+	say_ok x pace 20000
+	t=$(now_ms)
+	say_ok x echo 80 1000
+	want_le "ms for 80 datagrams" $(($(now_ms) - t)) $((1500 * SLOW))
+	hush x
+	at "$rt" tc qdisc del dev ext root
+}
+tcase -x "a pod's socket does not pace the node" paced
+
 SETUP=setup
 run_cases "$@"

@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 
+SO_MAX_PACING_RATE = 47
 SO_NO_CHECK = 11
 SCTP = 132
 IPV6_DSTOPTS = 59
@@ -213,6 +214,10 @@ class Talk:
         for i in range(int(count)):
             self.tos(tos[i % len(tos)])
             self.send(1, size)
+
+    def pace(self, rate):
+        """At most so many bytes in a second, says the queueing discipline fq."""
+        self.s.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, int(rate))
 
     def gso(self, total, segment):
         self.s.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, int(segment))

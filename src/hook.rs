@@ -500,6 +500,9 @@ fn go<F: Family, const PLAIN: bool>(
     if !PLAIN && place.tunnel && !skb.tunnel_pull() {
         return Err(MissReason::NoMem);
     }
+    if !skb.detach() {
+        return Err(MissReason::Socket);
+    }
 
     let csum = match skb.forward_csum() {
         IpSummed::Full => Csum::Full,

@@ -76,18 +76,15 @@ impl Way {
     /// # Safety
     ///
     /// There are [`Way::headroom`] bytes of headroom, the bytes before the network header may be
-    /// written, and `dst` is the route of the entry that this is the way of.
+    /// written, [`Skb::detach`] has succeeded, and `dst` is the route of the entry that this is the way of.
     #[inline(always)]
     pub(crate) unsafe fn send<F: Family>(self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
         match self {
-            Way::Neigh(n) => {
-                skb.drop_dst();
-                // SAFETY: By the contract of this function; the neighbour keeps its device.
-                unsafe {
-                    skb.set_output(dst, (*n.as_ptr()).dev, thoff);
-                    output(skb, n);
-                }
-            }
+            // SAFETY: By the contract of this function; the neighbour keeps its device.
+            Way::Neigh(n) => unsafe {
+                skb.set_output(dst, (*n.as_ptr()).dev, thoff);
+                output(skb, n);
+            },
             // SAFETY: The route is one of IPsec.
             Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
         }

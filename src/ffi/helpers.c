@@ -17,6 +17,7 @@
 #include <net/netfilter/nf_conntrack_labels.h>
 #include <net/netfilter/nf_conntrack_timeout.h>
 #include <net/netfilter/nf_conntrack_zones.h>
+#include <net/sock.h>
 #include <net/xfrm.h>
 
 #include "helpers.h"
@@ -88,9 +89,14 @@ bool nfo_skb_trim(struct sk_buff *skb, u32 len)
 	return !pskb_trim_rcsum(skb, len);
 }
 
-void nfo_skb_dst_drop(struct sk_buff *skb)
+/* As ip_rcv() does. False if a program has given the packet to a socket, which it is on its way to. */
+bool nfo_skb_detach(struct sk_buff *skb)
 {
+	if (skb_sk_is_prefetched(skb))
+		return false;
+	skb_orphan(skb);
 	skb_dst_drop(skb);
+	return true;
 }
 
 /* The outer header is being taken off: what was said of the tunnel is no longer true. */

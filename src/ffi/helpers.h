@@ -63,7 +63,7 @@ struct nfo_tcp {
 bool nfo_skb_pull(struct sk_buff *skb, u32 len);
 bool nfo_skb_cow_head(struct sk_buff *skb, u32 headroom);
 bool nfo_skb_trim(struct sk_buff *skb, u32 len);
-void nfo_skb_dst_drop(struct sk_buff *skb);
+bool nfo_skb_detach(struct sk_buff *skb);
 bool nfo_skb_tunnel_pull(struct sk_buff *skb);
 bool nfo_skb_secpath(const struct sk_buff *skb);
 bool nfo_ipsec_admits(struct sk_buff *skb, struct dst_entry *dst, u8 family);

@@ -480,14 +480,18 @@ impl Skb {
         unsafe { c::nfo_skb_peek(self.as_ptr(), at as u32, &mut bytes) }.then_some(bytes)
     }
 
-    /// A route that came with the packet (tunnel metadata), which ours would overwrite.
+    /// Ends what ties the packet to where it came from: a route (tunnel metadata), which ours would
+    /// overwrite, and the local socket that sent it, of a container maybe, which is nothing to the queueing
+    /// disciplines and rules on the way out. False if the packet is meant for a local socket.
     #[inline(always)]
-    pub(crate) fn drop_dst(self) {
+    pub(crate) fn detach(self) -> bool {
+        // SAFETY: By the type invariant; both words are plain integers here.
+        let ties = unsafe {
+            field!(self, __bindgen_anon_3.__bindgen_anon_1._skb_refdst) | field!(self, sk) as usize
+        };
+
         // SAFETY: By the type invariant.
-        if unsafe { field!(self, __bindgen_anon_3.__bindgen_anon_1._skb_refdst) } != 0 {
-            // SAFETY: By the type invariant.
-            unsafe { c::nfo_skb_dst_drop(self.as_ptr()) };
-        }
+        ties == 0 || unsafe { c::nfo_skb_detach(self.as_ptr()) }
     }
 
     /// Gives the packet to the device that it leaves through: route (not counted, as we are in an
