@@ -132,9 +132,11 @@ unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
     }
 }
 
-/// Copies the cached Ethernet header in front of the packet; false if there is none yet, or not one
-/// for packets of this `ethertype` (network byte order): an IPv4 route may go through an IPv6
-/// neighbour, whose header says IPv6.
+/// Copies the cached Ethernet header in front of the packet; false if there is none yet, if it is just
+/// being changed, or if it is not one for packets of this `ethertype` (network byte order): an IPv4 route
+/// may go through an IPv6 neighbour, whose header says IPv6. Then the neighbour's own output makes it.
+///
+/// A writer is not waited for: it may be what this softirq has interrupted, where writers can be.
 ///
 /// # Safety
 ///
@@ -142,32 +144,25 @@ unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
 #[inline(always)]
 unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool {
     // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while
-    // nobody writes, and unchanged if nobody wrote meanwhile.
+    // nobody writes, and unchanged if nobody wrote meanwhile. The bytes before the packet may be
+    // written, whatever they are.
     unsafe {
         let sequence = AtomicU32::from_ptr(
             (&raw mut (*hh.cast_mut()).hh_lock.seqcount.seqcount.sequence).cast(),
         );
+        let start = sequence.load(Ordering::Acquire);
 
-        loop {
-            let start = sequence.load(Ordering::Acquire);
-            let len = (&raw const (*hh).hh_len).read_volatile();
-
-            if len != ETH_HLEN {
-                return false;
-            }
-            if start & 1 == 0 {
-                let header = (&raw const (*hh).hh_data)
-                    .cast::<[u64; 2]>()
-                    .read_volatile();
-                let at = skb.data().sub(HH_DATA_MOD as usize);
-
-                at.cast::<[u64; 2]>().write_unaligned(header);
-                fence(Ordering::Acquire);
-                if sequence.load(Ordering::Relaxed) == start {
-                    return at.add(14).cast::<u16>().read_unaligned() == ethertype;
-                }
-            }
-            core::hint::spin_loop();
+        if (&raw const (*hh).hh_len).read_volatile() != ETH_HLEN || start & 1 != 0 {
+            return false;
         }
+        let header = (&raw const (*hh).hh_data)
+            .cast::<[u64; 2]>()
+            .read_volatile();
+        let at = skb.data().sub(HH_DATA_MOD as usize);
+
+        at.cast::<[u64; 2]>().write_unaligned(header);
+        fence(Ordering::Acquire);
+        sequence.load(Ordering::Relaxed) == start
+            && at.add(14).cast::<u16>().read_unaligned() == ethertype
     }
 }
