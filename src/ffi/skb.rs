@@ -440,11 +440,15 @@ impl Skb {
         /// `GSO_BY_FRAGS`.
         const BY_FRAGS: u16 = c::NFO_GSO_BY_FRAGS;
 
-        // SAFETY: By the type invariant; the shared info follows the linear part.
+        // SAFETY: By the type invariant; the shared info follows the linear part, whose end is an
+        // offset or a pointer: `NET_SKBUFF_DATA_USES_OFFSET`, include/linux/skbuff.h.
         let (size, kind) = unsafe {
-            let shinfo = field!(self, head)
-                .add(field!(self, end) as usize)
-                .cast::<c::skb_shared_info>();
+            #[cfg(target_pointer_width = "64")]
+            let end = field!(self, head).add(field!(self, end) as usize);
+            #[cfg(not(target_pointer_width = "64"))]
+            let end = field!(self, end);
+
+            let shinfo = end.cast::<c::skb_shared_info>();
             ((*shinfo).gso_size, (*shinfo).gso_type)
         };
 
