@@ -203,5 +203,34 @@ nat_before_ipsec() { # the policy is for what packets look like after masqueradi
 }
 tcase -x "masquerading comes before IPsec: nothing leaves in clear" nat_before_ipsec
 
+# ---- forwarding is switched off
+
+# off ADDRESS SYSCTL...: no more datagrams than were on their way arrive; and the flow comes back
+off() {
+	local dst=$1 a b n; shift
+	rules || return
+	RATE=400 stream_start "$dst" || return
+	RATE=400 fast_now
+	at "$rt" sysctl -qw "${@/%/=0}"
+	a=$(received)
+	sleep 0.4
+	b=$(received)
+	want_le "datagrams that arrived afterwards" $((b - a)) 2
+	at "$rt" sysctl -qw "${@/%/=1}"
+	RATE=400 fast_now
+	stream_end 5000
+}
+tcase    "IPv4: forwarding is switched off" off $V4 net.ipv4.ip_forward
+tcase -x "IPv6: forwarding is switched off" off $V6 net.ipv6.conf.all.forwarding
+tcase    "IPv4: forwarding is switched off for what comes in by a device" off $V4 net.ipv4.conf.lan.forwarding
+
+forced() { # IPv6 is forwarded only from devices where that is forced
+	at "$rt" sysctl -qw net.ipv6.conf.lan.force_forwarding=1 net.ipv6.conf.wan.force_forwarding=1 net.ipv6.conf.all.forwarding=0 ||
+		{ skip "no force_forwarding here"; return; }
+	off $V6 net.ipv6.conf.lan.force_forwarding
+	at "$rt" sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.lan.force_forwarding=0 net.ipv6.conf.wan.force_forwarding=0
+}
+tcase -x "IPv6: forced forwarding is switched off" forced
+
 SETUP=setup
 run_cases "$@"

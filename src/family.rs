@@ -140,7 +140,7 @@ pub(crate) trait Family: Sized + 'static {
     /// What [`Family::dst_valid`] compares with.
     fn cookie(dst: &Dst) -> u32;
 
-    /// Is the route still the one that a lookup would give?
+    /// Is the route still the one that a lookup would give, and is what comes in forwarded at all?
     fn dst_valid(entry: &Entry<Self>) -> bool;
 
     /// Does the packet begin with IPv6 destination options?
@@ -376,6 +376,19 @@ fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
     [join(a, b), join(c, d)]
 }
 
+/// Forwarding is off: is it on for what comes in by the device that packets of this direction do?
+///
+/// # Safety
+///
+/// RCU is held, and `net` is valid.
+#[cold]
+unsafe fn is_forced(entry: &Entry<V6>, net: *mut c::net) -> bool {
+    let entered = entry.flow().cold.entered[entry.dir() as usize];
+
+    // SAFETY: By the contract of this function.
+    unsafe { c::nfo_forwards6(net, entered) }
+}
+
 impl Family for V6 {
     type Key = Key6;
     type Rewrite = Rewrite6;
@@ -500,11 +513,42 @@ impl Family for V6 {
         unsafe { c::nfo_rt6_cookie(dst.as_ptr()) }
     }
 
-    /// `ip6_dst_check()` (net/ipv6/route.c) knows the kinds of IPv6 routes; one call.
+    /// `ip6_dst_check()` (net/ipv6/route.c), inlined for what nearly every route is: a copy per CPU of one
+    /// in the table that does not expire. And, as `ip6_forward()` has it, forwarding is on: unlike with
+    /// IPv4, no route becomes stale when it is switched off.
     #[inline(always)]
     fn dst_valid(entry: &Entry<Self>) -> bool {
-        // SAFETY: The entry holds the route; RCU is held.
-        unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) }
+        /// `RTF_PCPU` and `RTF_EXPIRES`, include/uapi/linux/ipv6_route.h.
+        const RTF_PCPU: u32 = 0x4000_0000;
+        const RTF_EXPIRES: u32 = 0x0040_0000;
+        /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv6 route is.
+        const FORCE_CHK: i16 = -1;
+
+        let rt = entry.dst.as_ptr().cast::<c::rt6_info>();
+
+        // SAFETY: The entry holds the route, one of IPv6 or a bundle that begins like one. RCU is held, by
+        // which its origin, that one's node, and the device live long enough. The settings are those of
+        // the device's namespace, which IPv6 is on in if there is a route.
+        unsafe {
+            let net = (*entry.dst.dev()).nd_net.net;
+            let all = (&raw const (*net).ipv6.devconf_all).read_volatile();
+
+            if (&raw const (*all).forwarding).read_volatile() == 0 && !is_forced(entry, net) {
+                return false;
+            }
+            let from = (&raw const (*rt).from).read_volatile();
+            if (*rt).rt6i_flags & (RTF_PCPU | RTF_EXPIRES) != RTF_PCPU
+                || (*rt).sernum != 0
+                || from.is_null()
+                || (*from).fib6_flags & RTF_EXPIRES != 0
+            {
+                return c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie);
+            }
+            let node = (&raw const (*from).fib6_node).read_volatile();
+            !node.is_null()
+                && (&raw const (*node).fn_sernum).read_volatile() as u32 == entry.cookie
+                && (&raw const (*rt).dst.obsolete).read_volatile() == FORCE_CHK
+        }
     }
 
     unsafe fn has_options(pkt: &c::nft_pktinfo) -> bool {

@@ -8,3 +8,6 @@
 /* The room in struct nf_flowtable that nf_tables never touches holds our pointer. */
 static_assert(sizeof_field(struct nf_flowtable, rhashtable) >= sizeof(void *));
 static_assert(offsetof(struct nft_flowtable, data) % sizeof(void *) == 0);
+
+/* Numbers that Rust has for itself. */
+static_assert(RTF_PCPU == 0x40000000 && RTF_EXPIRES == 0x00400000);

@@ -207,17 +207,6 @@ impl Flowtable {
         }
     }
 
-    /// Is IPv6 forwarded that comes in by these devices? The stack looks for each packet; for IPv4
-    /// routes become stale.
-    fn forwards(&self, devices: [u32; 2]) -> bool {
-        let _rcu = rcu::read_lock();
-
-        devices
-            .iter()
-            // SAFETY: The namespace outlives its flowtables; RCU is held.
-            .all(|ifindex| unsafe { c::nfo_forwards6(self.net(), *ifindex) })
-    }
-
     /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
     fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
         struct Stale;
@@ -254,8 +243,6 @@ impl Flowtable {
             TeardownReason::Conntrack
         } else if let Some(reason) = cold.with(Stale) {
             reason
-        } else if cold.is_v6() && !self.forwards(cold.entered) {
-            TeardownReason::DstStale
         } else if !cold.is_current() {
             TeardownReason::PathChange
         } else {
