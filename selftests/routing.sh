@@ -203,6 +203,102 @@ nat_before_ipsec() { # the policy is for what packets look like after masqueradi
 }
 tcase -x "masquerading comes before IPsec: nothing leaves in clear" nat_before_ipsec
 
+# ---- links that differ in the two directions
+
+CL4=10.8.8.8 CL6=fd00:8::8
+# ways IN OUT BACK HOME: the client's packets come in at IN and leave by OUT, answers come in at BACK and
+# leave by HOME, all of them devices of the router. Both ends have an address that is at no link.
+asymmetric() {
+	local in=10.0.1 in6=fd00:1 cdev=eth0 out=10.0.2.2 out6=fd00:2::2 back=10.0.2 back6=fd00:2 sdev=eth0 home=10.0.1.2 home6=fd00:1::2
+	[ "$1" = lan ] || { in=10.0.6; in6=fd00:6; cdev=eth1; }
+	[ "$2" = wan ] || { out=10.0.4.2; out6=fd00:4::2; }
+	[ "$3" = wan ] || { back=10.0.4; back6=fd00:4; sdev=eth1; }
+	[ "$4" = lan ] || { home=10.0.6.2; home6=fd00:6::2; }
+	printf '%s\n' "route replace $V4 via $in.1 dev $cdev src $CL4" "route replace $V6 via $in6::1 dev $cdev src $CL6" | batch "$cl"
+	printf '%s\n' "route replace $V4 via $out dev $2" "route replace $V6 via $out6 dev $2" \
+		"route replace $CL4 via $home dev $4" "route replace $CL6 via $home6 dev $4" | batch "$rt"
+	printf '%s\n' "route replace $CL4 via $back.1 dev $sdev src $V4" "route replace $CL6 via $back6::1 dev $sdev src $V6" | batch "$sv"
+}
+asymmetric_begin() {
+	printf '%s\n' "addr replace $CL4/32 dev lo" "addr replace $CL6/128 dev lo nodad" | batch "$cl"
+}
+asymmetric_end() {
+	printf '%s\n' "route del $CL4" "route del $CL6" "route replace $V4 via 10.0.2.2" "route replace $V6 via fd00:2::2" | batch "$rt"
+	printf '%s\n' "route del $V4" "route del $V6" | batch "$cl"
+	printf '%s\n' "route del $CL4" "route del $CL6" | batch "$sv"
+}
+all_pairs() { # all_pairs PROTO ADDRESS: every combination; what is not as was guessed is learnt from the first packets
+	local in out back home src=$CL4
+	[[ $2 != *:* ]] || src=$CL6
+	asymmetric_begin
+	for in in lan lan2; do for out in wan wan2; do for back in wan wan2; do for home in lan lan2; do
+		asymmetric $in $out $back $home
+		rules DEVS="lan, lan2, wan, wan2" || return
+		BYTES=524288 COUNT=60 SIZE=200 MAX_SLOW=20 bypass "$1" "$2" "$PORT" -- --bind "$src"
+		[ "$RET" = 0 ] || { note "in by $in and out by $out, answers in by $back and out by $home"; break 4; }
+	done; done; done; done
+	asymmetric_end
+}
+tcase -x "IPv4: answers come by other links, UDP" all_pairs udp $V4
+tcase -x "IPv6: answers come by other links, UDP" all_pairs udp $V6
+tcase -x "IPv4: answers come by other links, TCP" all_pairs tcp $V4
+tcase -x "IPv6: answers come by other links, TCP" all_pairs tcp $V6
+
+multipath() { # multipath ADDRESS POLICY: two routes everywhere, and each router has its own opinion
+	local n src=$CL4 port w="nexthop via 10.0.2.2 dev wan nexthop via 10.0.4.2 dev wan2" h="nexthop via 10.0.1.2 dev lan nexthop via 10.0.6.2 dev lan2"
+	local c="nexthop via 10.0.1.1 dev eth0 nexthop via 10.0.6.1 dev eth1" s="nexthop via 10.0.2.1 dev eth0 nexthop via 10.0.4.1 dev eth1" policy=net.ipv4.fib_multipath_hash_policy
+	[[ $1 != *:* ]] || {
+		src=$CL6 policy=net.ipv6.fib_multipath_hash_policy
+		w=${w//10.0.2.2/fd00:2::2} w=${w//10.0.4.2/fd00:4::2} h=${h//10.0.1.2/fd00:1::2} h=${h//10.0.6.2/fd00:6::2}
+		c=${c//10.0.1.1/fd00:1::1} c=${c//10.0.6.1/fd00:6::1} s=${s//10.0.2.1/fd00:2::1} s=${s//10.0.4.1/fd00:4::1}
+	}
+	asymmetric_begin
+	asymmetric lan wan wan lan
+	for n in "$cl" "$rt" "$sv"; do at "$n" sysctl -qw $policy="$2"; done
+	printf '%s\n' "route del $1" "route add $1 src $src $c" | batch "$cl"
+	printf '%s\n' "route del $1" "route add $1 $w" "route del $src" "route add $src $h" | batch "$rt"
+	printf '%s\n' "route del $src" "route add $src src $1 $s" | batch "$sv"
+	rules DEVS="lan, lan2, wan, wan2" || return
+	for port in 1 2 3 4 5 6 7 8; do
+		COUNT=40 SIZE=200 MAX_SLOW=14 bypass udp "$1" "$PORT" -- --bind "$src" --sport $((7000 + port))
+		BYTES=262144 MAX_SLOW=30 bypass tcp "$1" "$PORT" -- --bind "$src" --sport $((7000 + port))
+	done
+	for n in "$cl" "$rt" "$sv"; do at "$n" sysctl -qw $policy=0; done
+	printf '%s\n' "route del $1" "route del $src" | batch "$rt"
+	asymmetric lan wan wan lan
+	asymmetric_end
+}
+tcase -x "IPv4: two routes in each direction, by ports"     multipath $V4 1
+tcase -x "IPv6: two routes in each direction, by ports"     multipath $V6 1
+tcase -x "IPv6: two routes in each direction, by flow label" multipath $V6 0
+
+two_at_once() { # the client's packets come in by two links in turns: nothing flaps
+	local before n
+	asymmetric_begin
+	asymmetric lan wan wan lan
+	ipn "$cl" rule add pref 90 fwmark 90 lookup 90
+	ipn "$cl" route add $V4 via 10.0.6.1 dev eth1 src $CL4 table 90
+	at "$cl" nft -f - <<-END
+	table ip turns { chain o { type route hook output priority 0; ip daddr $V4 meta mark set numgen inc mod 2 map { 0 : 0, 1 : 90 } } }
+	END
+	rules DEVS="lan, lan2, wan, wan2" || return
+	talk x "$cl" udp $V4 "$PORT" --bind $CL4 || return
+	say_ok x echo 40 200
+	counters_zero
+	before=$(stat_sum teardown.)
+	say_ok x echo 400 200
+	[ "$FT" != ours ] || want_le "flows taken down" $(($(stat_sum teardown.) - before)) 4
+	counters
+	# the answers, and every other request
+	want_le "of $ARRIVED packets, seen by the forward chain" "$FORWARDED" $((ARRIVED * 5 / 16))
+	hush x
+	at "$cl" nft delete table ip turns
+	ipn "$cl" rule del pref 90
+	ipn "$cl" route flush table 90
+	asymmetric_end
+}
+tcase -o "packets of one direction come in by two links in turns" two_at_once
+
 # ---- forwarding is switched off
 
 # off ADDRESS SYSCTL...: no more datagrams than were on their way arrive; and the flow comes back

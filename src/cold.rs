@@ -25,7 +25,10 @@ use crate::{
     },
     flowtable::Flowtable,
     offload::Hw,
-    path,
+    path::{
+        self,
+        Known, //
+    },
     qos::{
         self,
         has,
@@ -117,6 +120,10 @@ pub(crate) struct Cold {
     pub(crate) shapes: [Option<NonNull<Shape>>; 2],
     /// The devices that packets of each direction enter the stack by, as routing sees it.
     pub(crate) entered: [u32; 2],
+    /// Who sends them, by the frame's address; zeroes if that is not known.
+    senders: [[u8; 6]; 2],
+    /// `jiffies` when [`Cold::revisit`] last looked at all devices that packets of each direction pass.
+    looked: [AtomicU32; 2],
     ft: NonNull<Flowtable>,
     /// Where the flow stands with hardware.
     pub(crate) hw: Hw,
@@ -144,14 +151,15 @@ unsafe impl Sync for Cold {}
 
 impl Cold {
     /// The cold part of a new flow with these entries, which are in no table yet. Takes the uses of the
-    /// shapes over.
+    /// shapes over. `entered`: by which device packets of each direction enter the stack, and who sends
+    /// them.
     pub(crate) fn new<F: Family>(
         ct: Ct,
         proto: L4Proto,
         entries: &[Entry<F>; 2],
         tcp: tcp::Control,
         shapes: [Option<NonNull<Shape>>; 2],
-        entered: [u32; 2],
+        entered: [(u32, [u8; 6]); 2],
         ft: &Flowtable,
     ) -> Self {
         let now = ffi::jiffies32();
@@ -177,7 +185,9 @@ impl Cold {
             hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
             key,
             shapes,
-            entered,
+            entered: entered.map(|(ifindex, _)| ifindex),
+            senders: entered.map(|(_, sender)| sender),
+            looked: [AtomicU32::new(now), AtomicU32::new(now)],
             ft: ft.into(),
             hw: Hw::new(now),
             rcu: c::callback_head {
@@ -535,25 +545,30 @@ impl Cold {
     }
 
     /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets
-    /// come in or leave another way now, so that it is added anew, by this packet's own route. Says by
-    /// which device packets of the other direction come in, if those have no part in that.
+    /// come in or leave another way now, so that it is added anew, by this packet's own way. Says then
+    /// what is known of the other direction, whose packets have no part in that.
+    ///
+    /// A direction that nothing fast was seen of lately may be one whose way was guessed, or has changed:
+    /// it is learnt from the packet at hand. One that is fast stays where it is. If a direction comes in
+    /// by two devices in turns, the packets by one of them are fast.
     ///
     /// # Safety
     ///
     /// `pkt` is in the forward hook and RCU is held.
-    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<u32> {
+    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<Known> {
         struct Revisit<'a>(&'a c::nft_pktinfo, Direction);
         impl Visitor for Revisit<'_> {
             type Output = bool;
             fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                let ft = flow.cold.flowtable();
+                let cold = &flow.cold;
+                let dir = self.1 as usize;
                 let [orig, reply] = &flow.entries;
                 let (this, answers) = match self.1 {
                     Direction::Original => (orig, reply),
                     Direction::Reply => (reply, orig),
                 };
                 let now = ffi::jiffies32();
-                let generation = ft.generation();
+                let generation = cold.flowtable().generation();
                 // SAFETY: A packet in the forward hook has its network header.
                 let (print, has_options) = unsafe {
                     let (proto, thoff) = (self.0.tprot, self.0.thoff.into());
@@ -565,25 +580,29 @@ impl Cold {
                 };
 
                 // In force when the packet was sent to the rules, and still: these are its rules.
-                if flow.cold.qos[self.1 as usize].met(print, generation) {
-                    flow.cold.kept.store(generation, Ordering::Relaxed);
+                if cold.qos[self.1 as usize].met(print, generation) {
+                    cold.kept.store(generation, Ordering::Relaxed);
                     if has_options {
                         this.let_options(true);
                     }
                 }
                 // Packets that the fast path leaves alone come here as well.
-                if this.idle(now) < ffi::HZ / 2 {
+                if this.idle(now) < path::QUIET {
                     return true;
                 }
-                let shape = flow.cold.shapes[self.1 as usize];
-                // SAFETY: The packet is in the forward hook, RCU is held, and a use of the shape is
-                // the flow's.
-                unsafe {
-                    let entered = flow.cold.entered[self.1 as usize];
-
-                    c::nfo_came_in((*self.0.state).in_, entered)
-                        && path::is_current(this, answers, shape, ft)
+                // SAFETY: The packet is in the forward hook, RCU is held.
+                if !unsafe { c::nfo_came_in((*self.0.state).in_, cold.entered[dir]) } {
+                    // What comes through IPsec adds no flow.
+                    // SAFETY: As above.
+                    return unsafe { c::nfo_skb_secpath(self.0.skb) };
                 }
+                // All packets may be such.
+                if now.wrapping_sub(cold.looked[dir].load(Ordering::Relaxed)) < path::QUIET {
+                    return true;
+                }
+                cold.looked[dir].store(now, Ordering::Relaxed);
+                // SAFETY: RCU is held, and a use of the shape is the flow's.
+                unsafe { path::is_current(this, answers, cold.shapes[dir], cold.flowtable()) }
             }
         }
 
@@ -591,16 +610,19 @@ impl Cold {
             return None;
         }
         // SAFETY: A packet in the forward hook has a route.
-        if !unsafe { self.goes_by(dir, skb::route(pkt.skb)) } {
-            if self.kill(TeardownReason::RouteChange) {
-                self.flowtable().unsettle(self.ct.get(), 1);
-            }
-            return Some(self.entered[dir.opposite() as usize]);
+        let why = if !unsafe { self.goes_by(dir, skb::route(pkt.skb)) } {
+            TeardownReason::RouteChange
+        } else if !self.with(Revisit(pkt, dir)) {
+            TeardownReason::PathChange
+        } else {
+            return None;
+        };
+
+        let known = self.with(Learnt(dir.opposite()));
+        if self.kill(why) {
+            self.flowtable().unsettle(self.ct.get(), 1);
         }
-        if !self.with(Revisit(pkt, dir)) {
-            self.kill(TeardownReason::PathChange);
-        }
-        None
+        Some(known)
     }
 
     /// Do packets of the flow pass a device whose index is one of those?
@@ -775,6 +797,22 @@ impl Cold {
         unsafe { this.as_ref() }.with(Routes);
         // SAFETY: The head is in memory that lives until the callback, which runs once.
         unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
+    }
+}
+
+/// What a flow knows of a direction.
+struct Learnt(Direction);
+impl Visitor for Learnt {
+    type Output = Known;
+    fn visit<F: Family>(self, flow: &Flow<F>) -> Known {
+        let dir = self.0 as usize;
+        let entry = &flow.entries[dir];
+
+        Known {
+            dst: F::dst_valid(entry).then(|| entry.dst.get()).flatten(),
+            entered: (flow.cold.entered[dir], flow.cold.senders[dir]),
+            seen: entry.seen(),
+        }
     }
 }
 

@@ -169,7 +169,7 @@ impl<F: Family> Entry<F> {
                 Output::Xfrm => ptr::null_mut(),
             }),
             ct,
-            seen: AtomicU32::new(ffi::jiffies32()),
+            seen: AtomicU32::new(out.seen),
             // One packet of each direction passes the ruleset first, and shows how packets leave
             // it. The one that adds the flow is not that: nobody knows what it came in with.
             stamp: AtomicU32::new(Flowtable::NO_STAMP),
@@ -456,7 +456,7 @@ impl<F: Family> Flow<F> {
             secure: matches!(answers.output, Output::Xfrm),
             bridged: input.is_bridged(),
         };
-        let entered = [&reply, &orig].map(|half| half.input.layer.devices[0]);
+        let entered = [&reply, &orig].map(|half| (half.input.layer.devices[0], half.input.sender));
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);

@@ -45,8 +45,21 @@ use nft_flow::{
 
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
 const RTN_UNICAST: u16 = c::NFO_RTN_UNICAST;
+/// A direction that no fast packet was seen of for this long may travel another way now.
+pub(crate) const QUIET: u32 = ffi::HZ / 2 + 1;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
 const MIN_MTU: u16 = 68;
+
+/// How the packets of a direction have travelled until now, when its flow is taken down because of a packet
+/// of the other one.
+pub(crate) struct Known {
+    /// Their route, if it is still good.
+    pub(crate) dst: Option<Dst>,
+    /// The device that they enter the stack by, and who sends them.
+    pub(crate) entered: (u32, [u8; 6]),
+    /// `jiffies` of the latest that was fast.
+    pub(crate) seen: u32,
+}
 
 /// How packets of a direction leave.
 pub(crate) enum Output {
@@ -64,10 +77,14 @@ pub(crate) struct Half<'a> {
     pub(crate) mtu: u16,
     /// Where packets of the other direction come in.
     pub(crate) input: Input<'a>,
+    /// `jiffies` when a packet of this direction was seen to come in as is thought; so long ago that it does
+    /// not matter, if that is a guess.
+    pub(crate) seen: u32,
 }
 
-/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. Packets
-/// of the other direction come in by device `known`, if it is known.
+/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. What is not
+/// `known` of the other direction is guessed: its packets come in where these leave, and are routed as from
+/// there. If they do not, the first one says so ([`Cold::revisit`](crate::cold::Cold::revisit)).
 ///
 /// # Safety
 ///
@@ -76,7 +93,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     pkt: &c::nft_pktinfo,
     ct: Ct,
     dir: Direction,
-    known: Option<u32>,
+    mut known: Option<Known>,
     nft: *mut c::nft_flowtable,
     seed: &'a Seed,
 ) -> Result<[Half<'a>; 2], SkipReason> {
@@ -100,21 +117,45 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             .as_ref()
             .__bindgen_anon_4
             .mark;
+        let here = (*this.dev()).ifindex as u32;
+        let mut by = None;
+        let answers = known.as_mut().and_then(|known| {
+            let (ifindex, sender) = known.entered;
+
+            by = known.dst.take();
+            if ifindex == here {
+                return None;
+            }
+            let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
+            (!dev.is_null()).then_some((dev.cast_const(), sender))
+        });
+        let from = answers.map_or(this.dev(), |(dev, _)| dev.cast_mut());
+        // The stack looks for each packet: there will be none.
+        if F::NFPROTO == c::NFPROTO_IPV6 as u8
+            && !c::nfo_forwards6((*pkt.state).net, (*from).ifindex as u32)
+        {
+            return Err(SkipReason::RouteReply);
+        }
+        let returning = |dst: Dst| {
+            let returns = c::nfo_came_in(came_in, (*dst.dev()).ifindex as u32);
+            (dst, returns)
+        };
         // With the mark of this packet: connections have marks. Unless answers go back the way that
         // the packet came only without one: then it is the mark of packets that come in here.
         let back = |mark| {
             let mut fl = fl;
 
             fl.u.__fl_common.flowic_mark = mark;
-            let dst = c::nfo_route_input(this.dev(), &mut fl, F::NFPROTO);
-            let dst = Dst::from_raw(NonNull::new(dst)?);
-            let returns = c::nfo_came_in(came_in, (*dst.dev()).ifindex as u32);
-            Some((dst, returns))
+            let dst = c::nfo_route_input(from, &mut fl, F::NFPROTO);
+            Some(returning(Dst::from_raw(NonNull::new(dst)?)))
         };
-        let found = match back(mark) {
-            Some((dst, true)) => Some((dst, true)),
-            found if mark != 0 => back(0).filter(|(_, returns)| *returns).or(found),
-            found => found,
+        let found = match by {
+            Some(dst) => Some(returning(dst)),
+            None => match back(mark) {
+                Some((dst, true)) => Some((dst, true)),
+                found if mark != 0 => back(0).filter(|(_, returns)| *returns).or(found),
+                found => found,
+            },
         };
         let (other, returns) = found.ok_or(SkipReason::RouteReply)?;
 
@@ -127,22 +168,16 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             c::nfo_skb_source(skb, mac.as_mut_ptr());
             Some((came_in.cast_const(), mac))
         };
-        // Nobody knows who sends these: behind a bridge they stay slow.
-        let answers = match known {
-            Some(ifindex) if ifindex != (*this.dev()).ifindex as u32 => {
-                let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
-
-                (!dev.is_null()).then_some((dev.cast_const(), [0; 6]))
-            }
-            _ => None,
-        };
         (this, other, arrival, answers)
     };
 
     // SAFETY: RCU is held.
-    let this = unsafe { half::<F>(this, answers, ct, dir, nft, seed) }?;
+    let mut this = unsafe { half::<F>(this, answers, ct, dir, nft, seed) }?;
     // SAFETY: RCU is held.
-    let other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
+    let mut other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
+
+    this.seen = ffi::jiffies32();
+    other.seen = known.map_or(this.seen.wrapping_sub(QUIET), |known| known.seen);
     Ok(match dir {
         Direction::Original => [this, other],
         Direction::Reply => [other, this],
@@ -200,6 +235,7 @@ unsafe fn half<F: Family>(
                 output: Output::Xfrm,
                 mtu,
                 input,
+                seen: 0,
             });
         }
 
@@ -216,6 +252,7 @@ unsafe fn half<F: Family>(
             output: Output::Neigh(neigh),
             mtu,
             input,
+            seen: 0,
         })
     }
 }

@@ -33,6 +33,13 @@ impl Dst {
         Self(dst)
     }
 
+    /// One more reference to the same route; [`None`] if that is on its way out.
+    pub(crate) fn get(&self) -> Option<Self> {
+        // SAFETY: Valid by the type invariant.
+        // INVARIANT: Just counted.
+        unsafe { c::nfo_dst_hold(self.as_ptr()) }.then_some(Self(self.0))
+    }
+
     /// For field access and calls into C.
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut c::dst_entry {

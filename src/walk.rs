@@ -115,6 +115,8 @@ pub(crate) struct Input<'a> {
     pub(crate) layer: Layer,
     /// It is not listed, but a tunnel that needs the hook.
     pub(crate) followed: bool,
+    /// Who sends them, by the frame's address; zeroes if that is not known.
+    pub(crate) sender: [u8; 6],
     /// Of the flowtable.
     pub(crate) seed: &'a Seed,
 }
@@ -172,6 +174,7 @@ pub(crate) struct Walk {
     nft: *mut c::nft_flowtable,
     dev: *const c::net_device,
     here: Layer,
+    sender: [u8; 6],
     /// The lowest listed device so far.
     best: Option<(u32, Layer)>,
     /// The lowest tunnel so far: where its packets come out of it they may be picked up as well.
@@ -218,6 +221,7 @@ impl Walk {
             nft,
             dev,
             here,
+            sender: [0; 6],
             best: None,
             tunnel: None,
             followed: false,
@@ -450,6 +454,7 @@ impl Walk {
             ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
             layer,
             followed: self.followed,
+            sender: self.sender,
             seed,
         })
     }
@@ -533,6 +538,9 @@ unsafe fn below<F: Family>(
         let mut walk = Walk::new(dev, nft);
 
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
+            if let Station::Sender(mac) = station {
+                walk.sender = mac;
+            }
             return walk;
         }
         let mut ctx = MaybeUninit::<c::net_device_path_ctx>::zeroed().assume_init();
@@ -554,6 +562,7 @@ unsafe fn below<F: Family>(
             }
         };
 
+        walk.sender.copy_from_slice(&ctx.daddr[..6]);
         let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
         let paths = stack
             .path
