@@ -328,5 +328,39 @@ forced() { # IPv6 is forwarded only from devices where that is forced
 }
 tcase -x "IPv6: forced forwarding is switched off" forced
 
+# ---- connections that cannot be added
+
+refused() { # a rule wants them, but one of the devices is not listed: they are asked about once a second
+	local before n
+	rules DEVS=lan || return
+	talk x "$cl" udp $V4 || return
+	say_ok x echo 20 200
+	before=$(stat_get skip.device_not_listed)
+	say_ok x echo 200 200
+	n=$(($(stat_get skip.device_not_listed) - before))
+	want_le "times that it was asked about" "$n" $((2 + SLOW * 2))
+	want_ge "packets that were left alone" "$(stat_get skip.asked_lately)" 300
+	# and it is asked about again
+	before=$(stat_get skip.device_not_listed)
+	busywait 5000 asked_again "$before" || fail "it is never asked about again"
+	# as soon as that is mended it is fast
+	nft_rt "add flowtable inet t f { devices = { wan }; }" 2>"$TMP/out" || fail "$(cat "$TMP/out")"
+	busywait $((3000 * SLOW)) settled || fail "not fast once all devices are listed"
+	hush x
+}
+asked_again() { say_ok x echo 5 200; [ "$(stat_get skip.device_not_listed)" -gt "$1" ]; }
+tcase -o "a connection that cannot be offloaded is asked about once a second" refused
+
+crowd() { # hundreds of these at once are not in each other's way, nor in that of others
+	local before
+	rules DEVS=lan || return
+	before=$(stat_get skip.device_not_listed)
+	at "$cl" python3 "$HERE/traffic.py" crowd $V4 "$PORT" --sockets 400 --count 10 >"$TMP/out" 2>&1 || { fail "$(tail -n1 "$TMP/out")"; return; }
+	# each of the 400 is asked about, and hardly one of its 8000 packets more than once in a second
+	want_ge "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) 400
+	want_le "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) $((400 + 400 * 2 * SLOW))
+}
+tcase -o "400 connections that cannot be offloaded" crowd
+
 SETUP=setup
 run_cases "$@"

@@ -307,6 +307,17 @@ def talk(a):
             answer(f"bad {e}")
 
 
+def crowd(a):
+    """--sockets that each say --count datagrams and hear them again, in turns."""
+    talks = [Talk(argparse.Namespace(**vars(a) | {"proto": "udp"})) for _ in range(a.sockets)]
+    for _ in range(a.count):
+        for t in talks:
+            t.s.send(b"x" * 64)
+        for t in talks:
+            t.s.recv(65535)
+    print(f"ok {a.sockets} sockets")
+
+
 def parallel(a):
     """--count connections, all open at once, --bytes each way on each."""
     errors = []
@@ -627,6 +638,13 @@ def main():
     q.add_argument("--size", type=int, default=1000)
     q.add_argument("--timeout", type=float, default=10)
     q.add_argument("--at-end", help="command, run while all sockets are open")
+    q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
+    q = sub.add_parser("crowd")
+    q.add_argument("addr")
+    q.add_argument("port", type=int)
+    q.add_argument("--sockets", type=int, default=400)
+    q.add_argument("--count", type=int, default=10)
+    q.add_argument("--timeout", type=float, default=10)
     q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
     q = sub.add_parser("churn")
     q.add_argument("addrs", nargs="+")

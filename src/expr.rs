@@ -140,8 +140,8 @@ unsafe fn offload<F: Family>(
     if ct.is_dying() {
         return Err(SkipReason::CtDying);
     }
-    if ft.is_unsettled(ct) {
-        return Err(SkipReason::RouteUnsettled);
+    if let Some(why) = ft.lets_alone(ct) {
+        return Err(why);
     }
     if ft.rewritten().contains(ct, ft.generation()) {
         return Err(SkipReason::Rewritten);
@@ -153,14 +153,17 @@ unsafe fn offload<F: Family>(
     // SAFETY: By the contract of this function.
     let flow = unsafe { path::discover::<F>(pkt, ct, dir, known, nft, &ft.seed) }
         .and_then(|halves| Flow::<F>::new(ct, proto, halves, ft))
-        .inspect_err(|_| ct.release_claim())?;
+        .inspect_err(|why| {
+            ct.release_claim();
+            ft.refuse(ct, *why);
+        })?;
 
     // From here on a packet may take the flow, and somebody may give the entry back.
     ct.hand_over();
     // SAFETY: Just made, with the claim; whatever becomes of it, it lives until the end of the RCU
     // section that the forward hook is.
     unsafe {
-        ft.add(flow)?;
+        ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
         if proto == L4Proto::Tcp {
             flow.as_ref().catch_up();
         }

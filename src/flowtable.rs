@@ -17,6 +17,7 @@
 mod egress;
 mod end;
 pub(crate) mod follow;
+mod lately;
 mod nft;
 mod rewritten;
 mod tables;
@@ -74,7 +75,6 @@ use core::{
     sync::atomic::{
         AtomicBool,
         AtomicPtr,
-        AtomicU32,
         AtomicUsize,
         Ordering, //
     }, //
@@ -90,6 +90,7 @@ use kernel::{
     },
     types::Opaque, //
 };
+use lately::Lately;
 use nft_flow::{
     age::Wheel,
     key::{
@@ -119,8 +120,6 @@ use tables::{
 const MIN_BUCKETS: usize = 256;
 /// Buckets for shapes: 1 KiB. A worker makes more if there are many.
 const SHAPE_BUCKETS: usize = 16;
-/// Places to remember connections whose routes were not as found.
-const UNSETTLED: usize = 64;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 /// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
@@ -177,9 +176,8 @@ struct Busy {
     alerted: AtomicBool,
     /// Nobody else is to begin a walk, or go on with one.
     closed: AtomicBool,
-    /// Of connections with this place: when [`Flowtable::unsettle`] was last called (`jiffies`), and
-    /// the sum of the weights.
-    unsettled: [[AtomicU32; 2]; UNSETTLED],
+    /// Connections that are left alone.
+    lately: Lately,
     /// Connections whose packets are rewritten by rules.
     rewritten: Rewritten,
 }
@@ -242,6 +240,7 @@ impl Flowtable {
             false => None,
         };
         let traffic = Traffic::new()?;
+        let lately = Lately::new()?;
         let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
         let b4 = guarded_buckets(MIN_BUCKETS)?;
         let b6 = guarded_buckets(MIN_BUCKETS)?;
@@ -284,7 +283,7 @@ impl Flowtable {
                 kicked: AtomicBool::new(false),
                 alerted: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
-                unsettled: [const { [const { AtomicU32::new(0) }; 2] }; UNSETTLED],
+                lately,
                 rewritten: Rewritten::new(),
             },
             // SAFETY: The slot is ours, and pinned.
@@ -536,35 +535,24 @@ impl Flowtable {
         }
     }
 
-    /// Packets of this connection have just left by another route than the one that was found.
+    /// Packets of this connection have just come in or left by another way than the one that was found.
     /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
     pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
-        let [since, sum] = self.unsettled(ct);
-        let now = ffi::jiffies32();
-
-        if now.wrapping_sub(since.load(Ordering::Relaxed)) < HZ {
-            sum.fetch_add(weight, Ordering::Relaxed);
-        } else {
-            sum.store(weight, Ordering::Relaxed);
-        }
-        since.store(now, Ordering::Relaxed);
+        self.busy.lately.unsettle(ct, &self.seed, weight);
     }
 
-    /// Is it left alone? Now and then because of another connection.
-    pub(crate) fn is_unsettled(&self, ct: Ct) -> bool {
-        let [since, sum] = self.unsettled(ct);
+    /// A flow of this connection was not added: mostly it is left alone for a second.
+    pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
+        self.busy.lately.refuse(ct, &self.seed, why);
+    }
 
-        sum.load(Ordering::Relaxed) >= Self::ENOUGH
-            && ffi::jiffies32().wrapping_sub(since.load(Ordering::Relaxed)) < HZ
+    /// Is it left alone, and why?
+    pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
+        self.busy.lately.is_on(ct, &self.seed)
     }
 
     /// See [`unsettle`](Self::unsettle).
-    pub(crate) const ENOUGH: u32 = 3;
-
-    fn unsettled(&self, ct: Ct) -> &[AtomicU32; 2] {
-        // Entries are aligned to cache lines, and some of them large.
-        &self.busy.unsettled[(ct.as_ptr() as usize / 64).wrapping_mul(0x9e37_79b1) / 64 % UNSETTLED]
-    }
+    pub(crate) const ENOUGH: u32 = Lately::ENOUGH;
 
     /// Connections whose packets are rewritten by rules.
     pub(crate) fn rewritten(&self) -> &Rewritten {

@@ -14,7 +14,8 @@
 #   -f FLOWS    number of UDP flows (1000; with -6 at most 60000)
 #   -r ROUNDS   (5)
 #   -p PACKETS  per classic run (as many as take about 10 ms); the others get five times as many
-#   -m LIST     variants, "classic intree ours"
+#   -m LIST     variants, "classic intree ours"; "refused" is ours with one device listed only, so
+#               that each packet comes to a rule that cannot add its connection
 #   -6          IPv6           -N   no NAT (default: masquerade)
 #   -c          flowtable with the flag counter
 #   -e          a tc filter at egress, which no packet matches: packets of ours carry their connection
@@ -24,7 +25,7 @@ set -u
 . "$(dirname "$0")/../lib.sh"
 
 flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out= filter=
-usage() { sed -n '4,22s/^# \?//p' "$0"; exit 1; }
+usage() { sed -n '4,23s/^# \?//p' "$0"; exit 1; }
 while getopts "f:r:p:m:6Nceo:h" o; do
 	case $o in
 	f) flows=$OPTARG ;;
@@ -101,6 +102,7 @@ rules_for() { # rules_for VARIANT
 	case $1 in
 	drop) drop="table netdev d { chain in { type filter hook ingress device in0 priority -10; drop; }; }" ;;
 	intree | ours) table="flowtable f { hook ingress priority 0; devices = { in0, out0 }; $flags };" add="meta l4proto udp flow add @f" ;;
+	refused) table="flowtable f { hook ingress priority 0; devices = { in0 }; $flags };" add="meta l4proto udp flow add @f" ;;
 	esac
 	[ -z "$nat" ] || post="chain post { type nat hook postrouting priority 100; oifname out0 masquerade; };"
 	at "$bench" nft -f - <<-END
@@ -145,7 +147,7 @@ sent() { ipn "$bench" -s -j link show out0 | jq '.[0].stats64.tx.packets'; }
 # measure VARIANT: sets COST (per packet, everything included) and HIT (percent)
 measure() {
 	case $1 in
-	ours) unload_intree && load_ours || die "cannot load nft_offload" ;;
+	ours | refused) unload_intree && load_ours || die "cannot load nft_offload" ;;
 	intree) unload_ours && load_intree || die "cannot load the in-tree modules" ;;
 	esac 2>"$TMP/out"
 	stats_save bench
@@ -157,7 +159,7 @@ measure() {
 	# Somebody else may take the CPU in the middle of a run, so they are short and
 	# the quickest counts. The cheap ones get more packets.
 	n=$packets
-	[ "$1" = classic ] || n=$((packets * 5))
+	[[ $1 = classic || $1 = refused ]] || n=$((packets * 5))
 	[ $n -ge $flows ] || n=$flows
 	out0=$(sent)
 	generate $n 8
@@ -171,16 +173,16 @@ measure() {
 		die "packets do not carry their connection"
 	fi
 	case $1 in # the other one must be unloadable in the next turn
-	intree | ours) at "$bench" nft flush ruleset ;;
+	intree | ours | refused) at "$bench" nft flush ruleset ;;
 	esac
 }
 
 for m in $modes; do
 	case $m in
 	classic) ;;
-	ours) unload_intree && load_ours 2>"$TMP/out" || die "cannot load nft_offload: $(cat "$TMP/out")"; unload_ours ;;
+	ours | refused) unload_intree && load_ours 2>"$TMP/out" || die "cannot load nft_offload: $(cat "$TMP/out")"; unload_ours ;;
 	intree) unload_ours && load_intree 2>"$TMP/out" || die "cannot load the in-tree modules: $(cat "$TMP/out")"; unload_intree ;;
-	*) die "variants are classic, intree, ours" ;;
+	*) die "variants are classic, intree, ours, refused" ;;
 	esac
 done
 pktgen_setup
@@ -211,7 +213,7 @@ done
 median() { tr ' ' '\n' <<<"$1" | grep . | sort -n | awk '{ a[NR] = $1 } END { print int((a[int((NR + 1) / 2)] + a[int(NR / 2) + 1]) / 2), a[1], a[NR] }'; }
 unit=ns
 [ -z "${ICOUNT:-}" ] || unit=instructions
-name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; esac; }
+name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; refused) echo "one device listed" ;; esac; }
 echo "IPv$v UDP, ${nat:+masquerade, }${filter:+filter at egress, }$flows flows, $rounds rounds; $unit per packet"
 printf '  %-20s %8s %16s %12s\n' "" median "min .. max" "speed-up"
 [ -z "$out" ] || : >"$out"

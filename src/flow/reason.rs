@@ -186,10 +186,12 @@ reasons! {
         SctpState = "sctp_state",
         /// Above the device that is listed there is one with filters of its own for what comes in.
         IngressFilter = "ingress_filter",
-        /// A moment ago packets of the connection left by another route than the one that was found.
+        /// A moment ago packets of the connection came in or left by another way than the one that was found.
         RouteUnsettled = "route_unsettled",
         /// Packets come in a tunnel, and there are IPsec policies; the tunnel itself is not listed.
         TunnelPolicy = "tunnel_policy",
+        /// Less than a second ago it was refused for one of the other reasons, and not asked about again.
+        AskedLately = "asked_lately",
         /// Packets come in a tunnel that copies the DSCP of the outer header into the inner one.
         TunnelDscp = "tunnel_dscp",
         /// Packets come in a PPP session with filters of its own.

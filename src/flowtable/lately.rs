@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Connections that could not be added, or did not stay where they were: for about a second they are
+//! left alone.
+//!
+//! Each packet of a connection that is not offloaded comes to the rule that adds it. To ask for its way
+//! anew costs more than the packet itself, and the answer rarely changes within a second.
+//!
+//! A connection has a mark of its own, in one of few places that its set has; the oldest one makes room.
+//! So no connection is left alone because of another one, and if there are more of them than places, they
+//! are asked about more often. Words are changed without a lock: what a race spoils is the hint, for a
+//! second at most.
+
+use crate::{
+    ct::Ct,
+    ffi, //
+};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+use kernel::prelude::*;
+use nft_flow::{
+    key::{
+        AddrKey,
+        Key,
+        Seed, //
+    },
+    reason::SkipReason,
+    state::Direction, //
+};
+
+/// Places of a set: one cache line.
+const WAYS: usize = 8;
+/// Sets: 16 KiB.
+const SETS: usize = 256;
+
+/// The low bits of a place's time: how much counts against the connection, and whether it was refused.
+const WEIGHT: u32 = 3;
+const REFUSED: u32 = 1 << 2;
+const BITS: u32 = WEIGHT | REFUSED;
+
+/// A connection.
+struct Place {
+    /// Its mark, 0 for none.
+    mark: AtomicU32,
+    /// `jiffies`, but for its low bits.
+    when: AtomicU32,
+}
+
+impl Place {
+    const fn new() -> Self {
+        Self {
+            mark: AtomicU32::new(0),
+            when: AtomicU32::new(0),
+        }
+    }
+
+    fn age(&self, now: u32) -> u32 {
+        (now & !BITS).wrapping_sub(self.when.load(Ordering::Relaxed) & !BITS)
+    }
+
+    /// Is there a connection that is still remembered?
+    fn is_fresh(&self, now: u32) -> bool {
+        self.mark.load(Ordering::Relaxed) != 0 && self.age(now) < ffi::HZ
+    }
+}
+
+#[repr(align(64))]
+struct Set([Place; WAYS]);
+
+/// The memory of a flowtable.
+pub(crate) struct Lately {
+    sets: KVec<Set>,
+    /// `jiffies` of the latest entry: mostly there is none.
+    latest: AtomicU32,
+}
+
+impl Lately {
+    /// Nothing so far.
+    pub(super) fn new() -> Result<Self> {
+        let mut sets = KVec::with_capacity(SETS, GFP_KERNEL_ACCOUNT)?;
+
+        for _ in 0..SETS {
+            sets.push(Set([const { Place::new() }; WAYS]), GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(Self {
+            sets,
+            latest: AtomicU32::new(ffi::jiffies32().wrapping_sub(2 * ffi::HZ)),
+        })
+    }
+
+    /// The set of a connection, and its mark. The memory of an entry is used again: its ports tell the
+    /// connections apart.
+    fn set(&self, ct: Ct, seed: &Seed) -> (&[Place], u32) {
+        let hash = AddrKey::new(ct.as_ptr() as usize).hash(seed);
+        let tuple = ct.tuple(Direction::Original);
+        // SAFETY: All members of these unions are integers of two bytes together.
+        let (a, b) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
+        let ports = (u32::from(a) << 16 | u32::from(b)).wrapping_mul(0x9e37_79b1);
+        let set = self.sets.get(hash as usize % SETS);
+
+        (
+            set.map_or(&[], |set| &set.0),
+            (hash.rotate_left(8) ^ ports) | 1,
+        )
+    }
+
+    /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe.
+    #[cold]
+    fn note(&self, ct: Ct, seed: &Seed, bits: u32) {
+        let now = ffi::jiffies32();
+        let (set, mark) = self.set(ct, seed);
+        let known = |place: &&Place| place.mark.load(Ordering::Relaxed) == mark;
+        let mut bits = bits;
+
+        let place = match set.iter().find(known) {
+            Some(place) => {
+                if place.is_fresh(now) {
+                    let old = place.when.load(Ordering::Relaxed);
+                    let weight = WEIGHT.min((old & WEIGHT) + (bits & WEIGHT));
+
+                    bits = (old | bits) & REFUSED | weight;
+                }
+                place
+            }
+            None => {
+                let age = |place: &&Place| match place.is_fresh(now) {
+                    true => place.age(now),
+                    false => u32::MAX,
+                };
+                let Some(place) = set.iter().max_by_key(age) else {
+                    return;
+                };
+                place
+            }
+        };
+        place.when.store(now & !BITS | bits, Ordering::Relaxed);
+        place.mark.store(mark, Ordering::Release);
+        self.latest.store(now, Ordering::Relaxed);
+    }
+
+    /// Packets of this connection come in or leave by another way than the one that was found, or it has
+    /// no place just now. With a weight of [`ENOUGH`](Self::ENOUGH) in a second it is left alone.
+    pub(crate) fn unsettle(&self, ct: Ct, seed: &Seed, weight: u32) {
+        self.note(ct, seed, weight.min(WEIGHT));
+    }
+
+    /// A flow of this connection was not added, and why.
+    pub(crate) fn refuse(&self, ct: Ct, seed: &Seed, why: SkipReason) {
+        let weight = match why {
+            // This may be over with the next packet.
+            SkipReason::Neigh
+            | SkipReason::NoMem
+            | SkipReason::TableFull
+            | SkipReason::PathChange
+            | SkipReason::FlowtableClosing => 1,
+            _ => Self::ENOUGH,
+        };
+
+        self.note(ct, seed, weight | REFUSED);
+    }
+
+    /// Is it to be left alone, and why?
+    pub(crate) fn is_on(&self, ct: Ct, seed: &Seed) -> Option<SkipReason> {
+        let now = ffi::jiffies32();
+
+        if now.wrapping_sub(self.latest.load(Ordering::Relaxed)) > ffi::HZ + BITS {
+            return None;
+        }
+        let (set, mark) = self.set(ct, seed);
+        let place = set
+            .iter()
+            .find(|place| place.mark.load(Ordering::Acquire) == mark)?;
+        let bits = place.when.load(Ordering::Relaxed) & BITS;
+
+        if !place.is_fresh(now) || bits & WEIGHT < Self::ENOUGH {
+            return None;
+        }
+        Some(match bits & REFUSED {
+            0 => SkipReason::RouteUnsettled,
+            _ => SkipReason::AskedLately,
+        })
+    }
+
+    /// See [`unsettle`](Self::unsettle).
+    pub(crate) const ENOUGH: u32 = 3;
+}
