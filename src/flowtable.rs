@@ -145,6 +145,8 @@ pub(crate) struct Flowtable {
     pub(crate) hw: Option<Pin<KBox<Tier>>>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     shaped: AtomicUsize,
+    /// A bit for each link-layer address that they have: what is sent to another one is none of ours.
+    macs: AtomicUsize,
     /// How many of them have to do with bridges.
     gated: AtomicUsize,
     /// Flows by the address of their conntrack entry.
@@ -215,6 +217,14 @@ enum Rejected {
     Seen(SkipReason),
 }
 
+/// The bit of [`Flowtable::macs`] that stands for an address: its last bytes differ most.
+#[inline(always)]
+fn mac_bit(mac: [u8; 6]) -> usize {
+    let [.., a, b, c] = mac;
+
+    1 << (u32::from(a ^ b ^ c) % usize::BITS)
+}
+
 /// Seconds since boot, as the wheel counts them.
 fn tick() -> u32 {
     // SAFETY: No preconditions. Jiffies would wrap around, where they have 32 bits.
@@ -274,6 +284,7 @@ impl Flowtable {
             traffic,
             hw,
             shaped: AtomicUsize::new(0),
+            macs: AtomicUsize::new(0),
             gated: AtomicUsize::new(0),
             cts,
             netns,
@@ -623,6 +634,12 @@ impl Flowtable {
         }
     }
 
+    /// May there be a shape of frames to this address?
+    #[inline(always)]
+    pub(crate) fn may_be_to(&self, mac: [u8; 6]) -> bool {
+        self.macs.load(Ordering::Relaxed) & mac_bit(mac) != 0
+    }
+
     /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
     pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
         if input.layer.tunnel.is_none() && !input.has_frame_shape() {
@@ -636,6 +653,10 @@ impl Flowtable {
 
             if inner.followed != followed {
                 self.follows.change();
+            }
+            if !self.may_be_to(input.layer.mac) {
+                self.macs
+                    .fetch_or(mac_bit(input.layer.mac), Ordering::Relaxed);
             }
             self.tell_shapes(inner);
             shape
@@ -661,6 +682,9 @@ impl Flowtable {
         }
         if inner.followed != followed {
             self.follows.change();
+        }
+        if inner.shapes.len() == 0 && self.has_shapes() {
+            self.macs.store(0, Ordering::Relaxed);
         }
         self.tell_shapes(inner);
     }

@@ -194,6 +194,13 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         });
     }
 
+    // Most of what a bridge's port sees in passing.
+    let others = pkt_type != PACKET_HOST;
+    let to = skb.mac_destination().filter(|_| others);
+    if others && !to.is_some_and(|mac| ft.may_be_to(mac)) {
+        return Err(MissReason::NotForUs);
+    }
+
     let ethertype = u16::from_be(skb.protocol());
     // Ends: each pull makes the linear part longer, up to the whole packet.
     let peeled = loop {
@@ -216,7 +223,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         None
     };
     let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
-    if pkt_type != PACKET_HOST && shape.is_none_or(|s| Some(s.mac) != skb.mac_destination()) {
+    if others && shape.is_none_or(|s| Some(s.mac) != to) {
         return Err(MissReason::NotForUs);
     }
     let place = Place {
@@ -585,7 +592,7 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), M
     }
 }
 
-/// What only some flows ask of a packet.
+/// What only some flows ask of a packet, which came in by `shape`, if that had to be looked up.
 #[inline(never)]
 fn special<F: Family>(
     entry: &Entry<F>,
