@@ -91,11 +91,16 @@ pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
     // SAFETY: By the contract of this function.
     let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
 
-    let protocol = skb.protocol();
-    if IP4 && protocol == V4::ETHERTYPE && skb.is_plain() {
+    if IP4 && skb.protocol() == V4::ETHERTYPE && skb.is_plain() {
         return plain::<V4>(ft, skb);
     }
-    if IP6 && protocol == V6::ETHERTYPE && skb.is_plain() {
+    others::<IP4, IP6>(ft, skb)
+}
+
+/// What is no plain IPv4. Apart, or the compiler would ask for IPv6 first.
+#[inline(never)]
+fn others<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_uint {
+    if IP6 && skb.protocol() == V6::ETHERTYPE && skb.is_plain() {
         return plain::<V6>(ft, skb);
     }
     wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
