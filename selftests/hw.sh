@@ -273,6 +273,21 @@ ruleset_change() {
 }
 tcase "the ruleset changes" ruleset_change
 
+own_mind() { # a rule says something else without a commit: flows in hardware are asked, now and then
+	mock ports=lan,wan || return
+	FWD="icmp type echo-request add @bad { ip saddr }; ip saddr @bad meta l4proto udp drop;" \
+		NAT="set bad { type ipv4_addr; size 9; flags dynamic; }" hw_rules || return
+	heavy x udp $V4 || { hush x; return 1; }
+	busywait 9000 hw_ge unsettled 1 || fail "not asked"
+	busywait 15000 heavier x udp || fail "does not come back: $(cat "$HW")"
+	at "$cl" ping -c1 -W1 -q $V4 >/dev/null
+	busywait 9000 rules_is 0 || fail "dropped by now, and still in hardware"
+	say x echo 3 100 >/dev/null && fail "packets still pass"
+	hush x
+	clean
+}
+tcase "the ruleset says something else by itself" own_mind
+
 neighbour() {
 	mock ports=lan,wan || return
 	hw_rules || return

@@ -112,6 +112,8 @@ pub(crate) struct Cold {
     /// The ruleset in which a packet of either direction that was sent there last came to the rule that
     /// adds the flow.
     kept: AtomicU32,
+    /// `jiffies` when the flow was last asked, see [`Cold::doubt`].
+    asked: AtomicU32,
     key: AddrKey,
     hash: u32,
     /// Of the keys of both directions.
@@ -181,6 +183,7 @@ impl Cold {
             bounced: Default::default(),
             // The ruleset may have changed since the rule was come to.
             kept: AtomicU32::new(qos::NO_RULESET),
+            asked: AtomicU32::new(now),
             hash: key.hash(&ft.seed),
             hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
             key,
@@ -329,6 +332,24 @@ impl Cold {
             self.ask_again();
         }
         self.with(Tend(self.flowtable().generation()));
+    }
+
+    /// Ruleset `generation` may say something else by now: the next packet of each direction passes it. A
+    /// flow in hardware has to leave that, so it is asked less often. Returns whether it is asked.
+    pub(crate) fn doubt(&self, generation: u32, now: u32) -> bool {
+        const IN_HARDWARE: u32 = 5 * ffi::HZ;
+
+        let since = now.wrapping_sub(self.asked.load(Ordering::Relaxed));
+        if self.hw.is_there() && since < IN_HARDWARE
+            || !self.qos.iter().any(|qos| qos.agrees(generation))
+        {
+            return false;
+        }
+        self.asked.store(now, Ordering::Relaxed);
+        // The rule that adds the flow has to be met again.
+        self.kept.store(qos::NO_RULESET, Ordering::Relaxed);
+        self.ask_again();
+        true
     }
 
     /// Do the bridges below let packets of direction `dir` up?

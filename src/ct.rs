@@ -132,6 +132,7 @@ const REPLIED: u32 = c::udp_conntrack_UDP_CT_REPLIED;
 
 const SCTP_ESTABLISHED: u32 = c::sctp_conntrack_SCTP_CONNTRACK_ESTABLISHED;
 
+const IPS_EXPECTED: usize = c::ip_conntrack_status_IPS_EXPECTED as usize;
 const IPS_SEEN_REPLY: usize = c::ip_conntrack_status_IPS_SEEN_REPLY as usize;
 const IPS_ASSURED: usize = c::ip_conntrack_status_IPS_ASSURED as usize;
 const IPS_CONFIRMED: usize = c::ip_conntrack_status_IPS_CONFIRMED as usize;
@@ -216,6 +217,16 @@ impl Ct {
     pub(crate) fn has_helper(self) -> bool {
         // SAFETY: Valid by the type invariant.
         unsafe { c::nfo_ct_helper(self.as_ptr()) }
+    }
+
+    /// Has there been a packet of the other direction?
+    pub(crate) fn is_answered(self) -> bool {
+        self.status() & IPS_SEEN_REPLY != 0
+    }
+
+    /// Did a helper expect the connection?
+    pub(crate) fn is_expected(self) -> bool {
+        self.status() & IPS_EXPECTED != 0
     }
 
     /// Is the entry in a flowtable, ours or another one?

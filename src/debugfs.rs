@@ -62,6 +62,8 @@ impl fmt::Display for Flowtables {
                 " flows_ipv4 {v4} flows_ipv6 {v6} buckets_ipv4 {b4} buckets_ipv6 {b6} followed "
             ))?;
             ft.show_followed(f)?;
+            f.write_fmt(fmt!(" thresholds {} volatile ", ft.watch.thresholds()))?;
+            ft.watch.show(f)?;
             f.write_str("\n")
         })
     }

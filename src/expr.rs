@@ -35,7 +35,10 @@ use kernel::{
 use nft_flow::{
     key::L4Proto,
     parse::tcp,
-    reason::SkipReason, //
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    }, //
 };
 
 /// `NFT_BREAK`, include/uapi/linux/netfilter/nf_tables.h: the rule does not match.
@@ -81,11 +84,21 @@ unsafe fn offload<F: Family>(
     if unsafe { Ct::is_error(pkt.skb, pkt.tprot) } {
         return Err(SkipReason::L4Proto);
     }
+    if ft.watch.wants(ft.generation()) {
+        ft.kick();
+    }
+    if !ft.watch.is_known() {
+        return Err(SkipReason::RulesetUnread);
+    }
     let mut known = None;
     if ct.is_offloaded() {
         // SAFETY: The forward hook is an RCU read-side section.
         unsafe {
             if let Some(flow) = ft.find(ct) {
+                if !ft.watch.lets(ct, ft.counts()) {
+                    flow.kill(TeardownReason::Count);
+                    return Err(SkipReason::Count);
+                }
                 known = flow.revisit(dir, pkt);
             }
         }
@@ -145,6 +158,9 @@ unsafe fn offload<F: Family>(
     }
     if ft.rewritten().contains(ct, ft.generation()) {
         return Err(SkipReason::Rewritten);
+    }
+    if !ft.watch.lets(ct, ft.counts()) {
+        return Err(SkipReason::Count);
     }
     if !ct.claim() {
         return Err(SkipReason::AlreadyOffloaded);

@@ -53,6 +53,7 @@ use crate::{
         Place, //
     },
     offload::Tier,
+    ruleset::Watch,
     shape::{
         self,
         Numbers,
@@ -75,6 +76,7 @@ use core::{
     sync::atomic::{
         AtomicBool,
         AtomicPtr,
+        AtomicU32,
         AtomicUsize,
         Ordering, //
     }, //
@@ -104,6 +106,7 @@ use nft_flow::{
         TeardownReason, //
     },
     table::{
+        Cursor,
         Table,
         Writer, //
     },
@@ -155,6 +158,15 @@ pub(crate) struct Flowtable {
     /// In the list of the namespace.
     pub(crate) place: Place,
     busy: Busy,
+    /// The families that are served: IPv4, IPv6.
+    serves: [bool; 2],
+    /// When the worker is to do all its work, in `jiffies`: in between it asks flows.
+    due: AtomicU32,
+    /// When the worker last asked flows, in `jiffies`.
+    asked: AtomicU32,
+    /// What the ruleset asks for that changes by itself.
+    #[pin]
+    pub(crate) watch: Watch,
     /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
     #[pin]
     worker: Opaque<c::nfo_worker>,
@@ -198,6 +210,8 @@ pub(crate) struct Inner {
     pub(crate) followed: usize,
     wheel: Wheel,
     egress: Egress,
+    /// How far the worker has got with asking flows.
+    asked: Cursor,
     closing: bool,
     /// Traffic that the network namespace's statistics have.
     told: Totals,
@@ -271,9 +285,14 @@ impl Flowtable {
             followed: 0,
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
+            asked: Cursor::default(),
             closing: false,
             told: traffic::NONE,
         };
+        // SAFETY: A flowtable has a type from its creation on.
+        let family = unsafe { (*(*nf.as_ptr()).type_).family };
+        let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
+            .map(|one| [one as i32, c::NFPROTO_INET as i32].contains(&family));
         let init = pin_init!(Self {
             seed: Seed::new(random),
             v4,
@@ -301,6 +320,10 @@ impl Flowtable {
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
             numbers <- Numbers::new(),
             follows <- Follows::new(),
+            serves,
+            due: AtomicU32::new(ffi::jiffies32()),
+            asked: AtomicU32::new(ffi::jiffies32()),
+            watch <- Watch::new(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
         // Cannot fail: the memory is there.
@@ -584,6 +607,10 @@ impl Flowtable {
         const SOON: usize = (HZ / 10) as usize;
 
         if self.has_gates() && !self.busy.alerted.swap(true, Ordering::Relaxed) {
+            self.due.store(
+                ffi::jiffies32().wrapping_add(SOON as u32),
+                Ordering::Relaxed,
+            );
             // SAFETY: As above.
             unsafe { c::nfo_worker_kick(self.worker.get(), SOON) };
         }

@@ -55,6 +55,7 @@ mod path;
 mod proc;
 mod qos;
 mod route;
+mod ruleset;
 mod shape;
 mod stats;
 mod tcp;

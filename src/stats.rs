@@ -32,12 +32,14 @@ pub(crate) enum Counter {
     NeighRenewed,
     /// Fast packets that left with their conntrack entry.
     PacketsWithCt,
+    /// Flows whose next packets pass the ruleset because that may have changed its mind.
+    FlowsAsked,
 }
 
 /// Size of the array in helpers.c.
 const NFO_STATS: usize = c::NFO_STATS_LEN as usize;
 
-const SKIP: usize = 4;
+const SKIP: usize = Counter::FlowsAsked as usize + 1;
 const MISS: usize = SKIP + SkipReason::COUNT;
 const TEARDOWN: usize = MISS + MissReason::COUNT;
 const _: () = assert!(TEARDOWN + TeardownReason::COUNT <= NFO_STATS);
@@ -132,6 +134,7 @@ impl fmt::Display for Stats {
             "packets_with_ct {}",
             sum(Counter::PacketsWithCt as usize)
         )?;
+        writeln!(f, "flows_asked {}", sum(Counter::FlowsAsked as usize))?;
         for r in SkipReason::ALL {
             writeln!(f, "skip.{} {}", r.name(), sum(SKIP + r.index()))?;
         }

@@ -295,6 +295,76 @@ bool nfo_dev_exists(struct net *net, u32 ifindex);
 
 void nfo_types_register(struct nf_flowtable_type *types, u32 n);
 
+/* A reading of the ruleset, see ruleset.c. */
+struct nfo_rules {
+	struct net	*net;
+	struct sk_buff	*msg;
+	u32		generation;
+};
+
+enum nfo_expr_kind {
+	NFO_EXPR_OTHER,
+	NFO_EXPR_RULE,
+	NFO_EXPR_VERDICT,
+	NFO_EXPR_IMMEDIATE,
+	NFO_EXPR_STORE,
+	NFO_EXPR_CT,
+	NFO_EXPR_META,
+	NFO_EXPR_MASK,
+	NFO_EXPR_BYTEORDER,
+	NFO_EXPR_CMP,
+	NFO_EXPR_RANGE,
+	NFO_EXPR_LOOKUP,
+	NFO_EXPR_UPDATE,
+	NFO_EXPR_OBJECT,
+	NFO_EXPR_OBJECT_MAP,
+	NFO_EXPR_EXTENSION,
+	NFO_EXPR_XT_STATE,
+};
+
+struct nfo_data {
+	u8	bytes[8];
+	u8	len;
+};
+
+/* An expression: which members mean something depends on its kind. */
+struct nfo_expr {
+	const struct nft_chain	*chain;
+	const struct nft_set	*set;
+	u32			kind;
+	s32			code;
+	u32			from;
+	u32			to;
+	u32			key;
+	u32			value;
+	bool			flag;
+	struct nfo_data		data[2];
+	char			name[32];
+};
+
+struct nfo_place {
+	u32	rule;
+	u16	expr;
+	bool	begun;
+};
+
+struct nfo_set {
+	char	name[32];
+	bool	moves;
+	bool	stateful;
+};
+
+int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen);
+void nfo_rules_end(struct nfo_rules *r);
+int nfo_rules_base(const struct nfo_rules *r, bool v6, u32 n, const struct nft_chain **chain);
+int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,
+		   struct nfo_place *at, struct nfo_expr *e);
+int nfo_rules_set(const struct nfo_rules *r, const struct nft_set *set, struct nfo_set *about);
+int nfo_rules_find(const struct nfo_rules *r, const struct nft_set *set, u32 key, u8 len,
+		   struct nfo_expr *e);
+int nfo_rules_targets(const struct nfo_rules *r, const struct nft_set *set, void *ctx,
+		      int (*want)(void *ctx, const struct nft_chain *chain));
+
 bool nfo_region_claim(phys_addr_t start, resource_size_t size);
 void nfo_region_release(phys_addr_t start, resource_size_t size);
 

@@ -29,6 +29,7 @@ pub mod prefix;
 pub mod proto;
 pub mod reason;
 pub mod rewrite;
+pub mod ruleset;
 pub mod state;
 pub mod sweep;
 pub mod table;

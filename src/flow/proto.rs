@@ -55,6 +55,20 @@ impl L4Proto {
         L4Proto::Sctp,
     ];
 
+    /// The place in [`Self::ALL`].
+    pub const fn rank(self) -> u8 {
+        match self {
+            L4Proto::Icmp => 0,
+            L4Proto::Tcp => 1,
+            L4Proto::Udp => 2,
+            L4Proto::Gre => 3,
+            L4Proto::Esp => 4,
+            L4Proto::Ah => 5,
+            L4Proto::Icmpv6 => 6,
+            L4Proto::Sctp => 7,
+        }
+    }
+
     /// The protocol with number `number`, if it is one that flows have.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {

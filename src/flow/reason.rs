@@ -198,6 +198,10 @@ reasons! {
         PppFilter = "ppp_filter",
         /// A moment ago packets of the connection were rewritten by rules or IPVS, not by connection tracking.
         Rewritten = "rewritten",
+        /// A rule is about to say something else: about connections with so many bytes or packets.
+        Count = "count",
+        /// What the rules ask for that changes by itself is not known yet.
+        RulesetUnread = "ruleset_unread",
     }
 }
 
@@ -244,6 +248,8 @@ reasons! {
         Flush = "flush",
         /// Packets leave rewritten in a way that the fast path does not know: by rules, or by IPVS.
         Rewritten = "rewritten",
+        /// A rule is about to say something else: about connections with so many bytes or packets.
+        Count = "count",
     }
 }
 

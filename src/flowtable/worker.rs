@@ -21,7 +21,8 @@ use crate::{
         HZ, //
     },
     path,
-    shape, //
+    shape,
+    stats, //
 };
 use core::{
     ptr::{
@@ -34,7 +35,10 @@ use kernel::sync::rcu;
 use nft_flow::{
     age::Due,
     reason::TeardownReason,
-    table::Cursor, //
+    table::{
+        Cursor,
+        Visit, //
+    }, //
 };
 
 /// Flows that the worker looks at before others get a chance to run.
@@ -44,11 +48,88 @@ const FLOWS_PER_SECOND: usize = 65536;
 /// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
 /// those that were deleted without another packet are noticed.
 const MAX_INTERVAL: u32 = 16;
+/// Runs of the worker in a second in which flows are asked, so that not all of them are slow at once.
+const SLICES: usize = 16;
+/// Jiffies between two of them.
+const SLICE: u32 = HZ / SLICES as u32;
+/// Flows that are asked in a second, at most: with more of them, each one less often.
+const ASKS_PER_SECOND: usize = 16384;
+/// Buckets whose flows are asked before others get a chance to run, and how many are left is looked at.
+const BUCKETS_ASKED: usize = 32;
 
 impl Flowtable {
     /// One run of the worker. Returns how many jiffies to pause then.
     pub(super) fn work(&self) -> usize {
-        self.busy.kicked.store(false, Ordering::Relaxed);
+        let kicked = self.busy.kicked.swap(false, Ordering::Relaxed);
+        let unread = self.read_rules();
+        let asking = self.ask();
+        let soon = match (unread, asking) {
+            (None, false) => u32::MAX,
+            (None, true) => SLICE,
+            (Some(wait), _) => wait,
+        };
+
+        let rest = self
+            .due
+            .load(Ordering::Relaxed)
+            .wrapping_sub(ffi::jiffies32());
+        if !kicked && rest != 0 && rest <= HZ {
+            return soon.min(rest) as usize;
+        }
+        let pause = self.work_all();
+        self.due.store(
+            ffi::jiffies32().wrapping_add(pause as u32),
+            Ordering::Relaxed,
+        );
+        pause.min(soon as usize)
+    }
+
+    /// Reads the ruleset, if it has changed. Returns in how many jiffies to try again, if it has to be.
+    fn read_rules(&self) -> Option<u32> {
+        self.watch.read(self.net(), self.serves, self.generation())
+    }
+
+    /// Asks flows whose packets the ruleset may say something else about by now: the next one of each
+    /// direction passes it. A part of the table each time. Returns whether there is anything to ask.
+    fn ask(&self) -> bool {
+        if !self.watch.asks() {
+            return false;
+        }
+        let generation = self.generation();
+        let now = ffi::jiffies32();
+        if now.wrapping_sub(self.asked.load(Ordering::Relaxed)) < SLICE {
+            return true;
+        }
+        self.asked.store(now, Ordering::Relaxed);
+        let mut left = ASKS_PER_SECOND / SLICES;
+        let mut buckets = usize::MAX;
+
+        while left != 0 && buckets != 0 && !self.is_closed() {
+            self.locked(|inner| {
+                buckets = buckets.min(inner.cts.buckets().div_ceil(SLICES));
+                let n = buckets.min(BUCKETS_ASKED);
+                let mut cursor = inner.asked;
+                let more = inner.cts.visit(&mut cursor, n, |cold| {
+                    // SAFETY: In the table, hence valid; the lock is held.
+                    let cold = unsafe { cold.as_ref() };
+
+                    if self.watch.is_volatile(cold) && cold.doubt(generation, now) {
+                        stats::count(stats::Counter::FlowsAsked);
+                        left = left.saturating_sub(1);
+                    }
+                    Visit::Keep
+                });
+                inner.asked = if more { cursor } else { Cursor::default() };
+                buckets = if more { buckets.wrapping_sub(n) } else { 0 };
+            });
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+        true
+    }
+
+    /// Everything else. Returns how many jiffies to pause then.
+    fn work_all(&self) -> usize {
         self.busy.alerted.store(false, Ordering::Relaxed);
         self.reap();
         self.tell_traffic();

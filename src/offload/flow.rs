@@ -125,6 +125,11 @@ impl Hw {
         }
     }
 
+    /// Is a direction in hardware?
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self.stage(), Stage::Partial | Stage::Hardware)
+    }
+
     pub(super) fn stage(&self) -> Stage {
         Stage::of(self.stage.load(Ordering::Acquire))
     }
