@@ -523,7 +523,7 @@ impl Cold {
     }
 
     /// Has the packet that was recorded in `probe` been rewritten as the fast path would do it, and not by
-    /// rules (`ip ttl set`, stateless translation) or by IPVS?
+    /// rules (`ip ttl set`, stateless translation)?
     ///
     /// # Safety
     ///

@@ -196,7 +196,7 @@ reasons! {
         TunnelDscp = "tunnel_dscp",
         /// Packets come in a PPP session with filters of its own.
         PppFilter = "ppp_filter",
-        /// A moment ago packets of the connection were rewritten by rules or IPVS, not by connection tracking.
+        /// A moment ago packets of the connection were rewritten by rules, not by connection tracking.
         Rewritten = "rewritten",
         /// A rule is about to say something else: about connections with so many bytes or packets.
         Count = "count",
@@ -246,7 +246,7 @@ reasons! {
         RouteChange = "route_change",
         /// Somebody asked for it, see `netlink/nft_offload.yaml`.
         Flush = "flush",
-        /// Packets leave rewritten in a way that the fast path does not know: by rules, or by IPVS.
+        /// Packets leave rewritten in a way that the fast path does not know: by rules.
         Rewritten = "rewritten",
         /// A rule is about to say something else: about connections with so many bytes or packets.
         Count = "count",
