@@ -252,8 +252,8 @@ impl Walk {
     ///
     /// RCU is held.
     unsafe fn follow(mut self) -> Self {
-        // SAFETY: RCU is held; a device of the walk.
         if let (None, Some((dev, layer))) = (&self.best, &self.tunnel) {
+            // SAFETY: RCU is held; a device of the walk.
             if unsafe { enters_by_listed(*dev, self.nft) } {
                 // SAFETY: As above.
                 self.best = Some((unsafe { (**dev).ifindex as u32 }, layer.clone()));

@@ -334,7 +334,7 @@ pub fn big_ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Mis
 pub fn big_ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
     let Some(ip) = hdr
         .first_chunk::<IPV6_LEN>()
-        .filter(|ip| load_u16(*ip, 4) == 0)
+        .filter(|ip| load_u16(ip, 4) == 0)
     else {
         return Err(MissReason::Jumbogram.into());
     };

@@ -114,7 +114,7 @@ impl Flowtable {
         let now = ffi::jiffies32();
         let old = self.locked(|inner| {
             // The worker may be in a hurry because of something else.
-            let due = inner.wheel.len() != 0 && now.wrapping_sub(inner.egress.looked) >= HZ / 2;
+            let due = !inner.wheel.is_empty() && now.wrapping_sub(inner.egress.looked) >= HZ / 2;
 
             due.then(|| inner.egress.askers.clone())
         });
