@@ -307,7 +307,7 @@ def talk(a):
             answer(f"bad {e}")
 
 
-def crowd(a):
+def turns(a):
     """--sockets that each say --count datagrams and hear them again, in turns."""
     talks = [Talk(argparse.Namespace(**vars(a) | {"proto": "udp"})) for _ in range(a.sockets)]
     for _ in range(a.count):
@@ -639,7 +639,7 @@ def main():
     q.add_argument("--timeout", type=float, default=10)
     q.add_argument("--at-end", help="command, run while all sockets are open")
     q.set_defaults(sport=0, bind="", no_check=False, pmtu=None, recverr=False)
-    q = sub.add_parser("crowd")
+    q = sub.add_parser("turns")
     q.add_argument("addr")
     q.add_argument("port", type=int)
     q.add_argument("--sockets", type=int, default=400)
