@@ -128,6 +128,19 @@ struct Place<'a> {
     shape: Option<&'a Shape>,
 }
 
+impl Place<'_> {
+    /// Of a packet with nothing around it.
+    #[inline(always)]
+    fn plain(port: PortId) -> Self {
+        Self {
+            port,
+            offset: 0,
+            tunnel: false,
+            shape: None,
+        }
+    }
+}
+
 /// A packet that [`Skb::is_plain`]. One copy of the fast path per family, whichever hook it is
 /// called from.
 #[inline(never)]
@@ -135,22 +148,25 @@ fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
     let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
-    let place = Place {
-        port,
-        offset: 0,
-        tunnel: false,
-        shape: None,
-    };
+    let place = Place::plain(port);
 
     match forward::<F, true>(ft, skb, place) {
         Ok(()) => NF_STOLEN,
-        // What the plain parser does not know.
+        // What the plain parser does not know, and flows that ask for more.
         Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
-            let serves = Serves { v4: true, v6: true };
-            verdict(dispatch(ft, skb, place, F::ETHERTYPE, serves))
+            not_so_plain::<F>(ft, skb, port)
         }
         Err(reason) => miss(reason),
     }
+}
+
+/// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in memory: it is
+/// made here, and not for every packet.
+#[inline(never)]
+fn not_so_plain<F: Family>(ft: &Flowtable, skb: Skb, port: PortId) -> c_uint {
+    let serves = Serves { v4: true, v6: true };
+
+    verdict(dispatch(ft, skb, Place::plain(port), F::ETHERTYPE, serves))
 }
 
 fn verdict(result: Result<(), MissReason>) -> c_uint {
@@ -363,21 +379,22 @@ fn forward<F: Family, const PLAIN: bool>(
     if !F::dst_valid(entry) {
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
+    let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
+    if PLAIN && !stamped {
+        // The general path begins anew: nothing may have been learnt from the packet.
+        return Err(MissReason::ExtHeader);
+    }
     if pkt.proto == L4Proto::Tcp {
         if !tcp::is_data(pkt.tcp_flags) {
             return Err(MissReason::TcpFlags);
         }
         if !entry.sent.follow(pkt.seq, pkt.seq_end()) {
             let thoff = offset.wrapping_add(pkt.thoff.into());
-            out_of_order(entry, pkt.seq_end(), skb, thoff)?;
+            out_of_order(entry, skb, thoff, pkt.segment_len())?;
         }
     }
-    let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
     if PLAIN {
-        return match stamped {
-            true => go::<F, true>(ft, skb, place, entry, &pkt, None),
-            false => asked(ft, skb, place, entry, pkt),
-        };
+        return go::<F, true>(ft, skb, place, entry, &pkt, None);
     }
     let change = match stamped && skb.is_unmarked() && skb.vlan_pcp() == 0 {
         true => None,
@@ -454,20 +471,6 @@ fn probe<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::
     }
 }
 
-/// A packet that [`forward`] found plain, but its flow asks for more.
-#[inline(never)]
-fn asked<F: Family>(
-    ft: &Flowtable,
-    skb: Skb,
-    place: Place<'_>,
-    entry: &Entry<F>,
-    pkt: Packet<F::Key>,
-) -> Result<(), MissReason> {
-    let change = ask(ft, skb, place, entry, &pkt)?;
-
-    go::<F, false>(ft, skb, place, entry, &pkt, Some(change))
-}
-
 /// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it
 /// is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
 #[inline(always)]
@@ -487,7 +490,7 @@ fn go<F: Family, const PLAIN: bool>(
     let now = ffi::jiffies32();
     if entry.is_special() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        special(entry, now, pkt.seq_end(), skb, thoff)?;
+        special(entry, now, skb, thoff, pkt.segment_len())?;
         if (PLAIN || place.shape.is_none()) && entry.is_bridged() {
             entry
                 .flow()
@@ -536,7 +539,7 @@ fn go<F: Family, const PLAIN: bool>(
         return Err(MissReason::Truncated);
     }
     if entry.saw(now) && pkt.proto == L4Proto::Tcp {
-        sample(entry, pkt.seq_end(), head, pkt.thoff);
+        sample(entry, head, pkt.thoff, pkt.segment_len());
     }
     if !PLAIN {
         // SAFETY: The IP header that starts there was parsed.
@@ -602,15 +605,15 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), M
 fn special<F: Family>(
     entry: &Entry<F>,
     now: u32,
-    seq_end: u32,
     skb: Skb,
     thoff: usize,
+    len: u32,
 ) -> Result<(), MissReason> {
     if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
     if entry.has_flag(flag::ASKED) {
-        let segment = segment(skb.head().get(thoff..), seq_end);
+        let segment = segment(skb.head().get(thoff..), len);
         entry.flow().look(entry, &segment, now);
         if !entry.is_live() {
             return Err(MissReason::FlowDead);
@@ -659,38 +662,39 @@ fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) ->
     reason
 }
 
-/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was parsed. One
-/// without ACK acknowledges nothing.
-fn segment(header: Option<&[u8]>, end: u32) -> Segment {
+/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was parsed. Header
+/// and payload are `len` bytes. One without ACK acknowledges nothing.
+fn segment(header: Option<&[u8]>, len: u32) -> Segment {
     let header = header
         .and_then(<[u8]>::first_chunk::<16>)
         .copied()
         .unwrap_or_default();
-    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, flags, w0, w1] = header;
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, doff, flags, w0, w1] = header;
+    let seq = u32::from_be_bytes([s0, s1, s2, s3]);
 
     Segment {
-        seq: u32::from_be_bytes([s0, s1, s2, s3]),
-        end,
+        seq,
+        end: seq.wrapping_add(len.wrapping_sub(u32::from(doff >> 4) * 4)),
         ack: (flags & tcp::ACK != 0).then_some(u32::from_be_bytes([a0, a1, a2, a3])),
         window: u16::from_be_bytes([w0, w1]),
     }
 }
 
-/// A TCP packet, with its header at `thoff`, does not start where the last one has ended.
+/// A TCP packet, with `len` bytes from its header at `thoff` on, does not start where the last one has ended.
 #[cold]
 fn out_of_order<F: Family>(
     entry: &Entry<F>,
-    seq_end: u32,
     skb: Skb,
     thoff: usize,
+    len: u32,
 ) -> Result<(), MissReason> {
-    crate::tcp::out_of_order(entry, &segment(skb.head().get(thoff..), seq_end))
+    crate::tcp::out_of_order(entry, &segment(skb.head().get(thoff..), len))
 }
 
-/// A TCP packet, with its header at `thoff` of `head`, is one of those that are looked at.
+/// A TCP packet, with `len` bytes from its header at `thoff` of `head` on, is one of those that are looked at.
 #[cold]
-fn sample<F: Family>(entry: &Entry<F>, seq_end: u32, head: &[u8], thoff: u8) {
-    let segment = segment(head.get(usize::from(thoff)..), seq_end);
+fn sample<F: Family>(entry: &Entry<F>, head: &[u8], thoff: u8, len: u32) {
+    let segment = segment(head.get(usize::from(thoff)..), len);
 
     entry.flow().sample(entry, &segment);
 }

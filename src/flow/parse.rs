@@ -111,6 +111,12 @@ impl<K> Packet<K> {
         self.seq
             .wrapping_add(self.len.wrapping_sub(self.headers.into()))
     }
+
+    /// Bytes from the transport header on.
+    #[inline(always)]
+    pub fn segment_len(&self) -> u32 {
+        self.len.wrapping_sub(self.thoff.into())
+    }
 }
 
 /// A parsed IPv4 packet.
