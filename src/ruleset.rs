@@ -404,7 +404,7 @@ impl Rules for Reading {
         Ok(None)
     }
 
-    fn next(&mut self, chain: Chain, at: &mut Place) -> Result<Option<Expr<Chain, Set>>, Stop> {
+    fn next(&mut self, chain: Chain, at: &mut Place) -> ruleset::Next<Chain, Set> {
         let mut e = blank();
 
         self.looked = self.looked.wrapping_add(1);
@@ -493,12 +493,7 @@ impl Rules for Reading {
         })
     }
 
-    fn find(
-        &mut self,
-        set: Set,
-        key: u32,
-        len: u8,
-    ) -> Result<Option<(bool, Option<Verdict<Chain>>)>, Stop> {
+    fn find(&mut self, set: Set, key: u32, len: u8) -> ruleset::Found<Chain> {
         let mut e = blank();
 
         // SAFETY: As above.

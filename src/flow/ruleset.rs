@@ -237,6 +237,11 @@ pub struct Memo {
     pub through: Classes,
 }
 
+/// An expression, or the end of a chain.
+pub type Next<C, S> = Result<Option<Expr<C, S>>, Stop>;
+/// Whether a key is in a set, and the verdict that it has there, if that is known.
+pub type Found<C> = Result<Option<(bool, Option<Verdict<C>>)>, Stop>;
+
 /// A ruleset.
 pub trait Rules {
     /// A chain.
@@ -250,24 +255,14 @@ pub trait Rules {
     fn base(&mut self, i: usize) -> Result<Option<Self::Chain>, Stop>;
 
     /// The expression at a place in a chain, which moves along.
-    fn next(
-        &mut self,
-        chain: Self::Chain,
-        at: &mut Self::Place,
-    ) -> Result<Option<Expr<Self::Chain, Self::Set>>, Stop>;
+    fn next(&mut self, chain: Self::Chain, at: &mut Self::Place) -> Next<Self::Chain, Self::Set>;
 
     /// About a set.
     fn about(&mut self, set: Self::Set) -> Result<SetInfo, Stop>;
 
     /// Looks for a key of `len` bytes in a set. [`None`]: nobody knows. Otherwise whether it is there, and
     /// the verdict that it has.
-    #[allow(clippy::type_complexity)]
-    fn find(
-        &mut self,
-        set: Self::Set,
-        key: u32,
-        len: u8,
-    ) -> Result<Option<(bool, Option<Verdict<Self::Chain>>)>, Stop>;
+    fn find(&mut self, set: Self::Set, key: u32, len: u8) -> Found<Self::Chain>;
 
     /// Remembers that these classes go to a chain, see [`Rules::wanted`].
     fn want(&mut self, chain: Self::Chain, classes: Classes) -> Result<(), Stop>;

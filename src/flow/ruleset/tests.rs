@@ -51,12 +51,7 @@ impl Rules for Fake {
         })
     }
 
-    fn find(
-        &mut self,
-        set: usize,
-        key: u32,
-        _: u8,
-    ) -> Result<Option<(bool, Option<Verdict<usize>>)>, Stop> {
+    fn find(&mut self, set: usize, key: u32, _: u8) -> Found<usize> {
         let set = &self.sets[set];
         let found = set.elements.iter().find(|(k, _)| *k == key);
 
