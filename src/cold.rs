@@ -641,7 +641,8 @@ impl Cold {
 
         let known = self.with(Learnt(dir.opposite()));
         if self.kill(why) {
-            self.flowtable().unsettle(self.ct.get(), 1);
+            // Three times are enough.
+            self.flowtable().unsettle(self.ct.get(), Flowtable::ENOUGH / 3 + 1);
         }
         Some(known)
     }

@@ -572,17 +572,21 @@ impl Flowtable {
     /// Packets of this connection have just come in or left by another way than the one that was found.
     /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
     pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
-        self.busy.lately.unsettle(ct, &self.seed, weight);
+        self.busy
+            .lately
+            .unsettle(ct, &self.seed, weight, self.generation());
     }
 
     /// A flow of this connection was not added: mostly it is left alone for a second.
     pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
-        self.busy.lately.refuse(ct, &self.seed, why);
+        self.busy
+            .lately
+            .refuse(ct, &self.seed, why, self.generation());
     }
 
     /// Is it left alone, and why?
     pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
-        self.busy.lately.is_on(ct, &self.seed)
+        self.busy.lately.is_on(ct, &self.seed, self.generation())
     }
 
     /// See [`unsettle`](Self::unsettle).

@@ -36,8 +36,8 @@ const WAYS: usize = 8;
 const SETS: usize = 256;
 
 /// The low bits of a place's time: how much counts against the connection, and whether it was refused.
-const WEIGHT: u32 = 3;
-const REFUSED: u32 = 1 << 2;
+const WEIGHT: u32 = 7;
+const REFUSED: u32 = 1 << 3;
 const BITS: u32 = WEIGHT | REFUSED;
 
 /// A connection.
@@ -74,6 +74,8 @@ pub(crate) struct Lately {
     sets: KVec<Set>,
     /// `jiffies` of the latest entry: mostly there is none.
     latest: AtomicU32,
+    /// The ruleset of the latest entry: another one, with other devices maybe, begins anew.
+    ruleset: AtomicU32,
 }
 
 impl Lately {
@@ -87,6 +89,7 @@ impl Lately {
         Ok(Self {
             sets,
             latest: AtomicU32::new(ffi::jiffies32().wrapping_sub(2 * ffi::HZ)),
+            ruleset: AtomicU32::new(0),
         })
     }
 
@@ -108,7 +111,10 @@ impl Lately {
 
     /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe.
     #[cold]
-    fn note(&self, ct: Ct, seed: &Seed, bits: u32) {
+    fn note(&self, ct: Ct, seed: &Seed, bits: u32, ruleset: u32) {
+        /// Who was refused a moment ago is, as a rule, refused again.
+        const REMEMBERED: u32 = 5 * ffi::HZ;
+
         let now = ffi::jiffies32();
         let (set, mark) = self.set(ct, seed);
         let known = |place: &&Place| place.mark.load(Ordering::Relaxed) == mark;
@@ -121,6 +127,12 @@ impl Lately {
                     let weight = WEIGHT.min((old & WEIGHT) + (bits & WEIGHT));
 
                     bits = (old | bits) & REFUSED | weight;
+                } else if bits & REFUSED != 0
+                    && place.age(now) < REMEMBERED
+                    && place.when.load(Ordering::Relaxed) & REFUSED != 0
+                    && self.ruleset.load(Ordering::Relaxed) == ruleset
+                {
+                    bits |= WEIGHT;
                 }
                 place
             }
@@ -138,19 +150,22 @@ impl Lately {
         place.when.store(now & !BITS | bits, Ordering::Relaxed);
         place.mark.store(mark, Ordering::Release);
         self.latest.store(now, Ordering::Relaxed);
+        self.ruleset.store(ruleset, Ordering::Relaxed);
     }
 
     /// Packets of this connection come in or leave by another way than the one that was found, or it has
     /// no place just now. With a weight of [`ENOUGH`](Self::ENOUGH) in a second it is left alone.
-    pub(crate) fn unsettle(&self, ct: Ct, seed: &Seed, weight: u32) {
-        self.note(ct, seed, weight.min(WEIGHT));
+    pub(crate) fn unsettle(&self, ct: Ct, seed: &Seed, weight: u32, ruleset: u32) {
+        self.note(ct, seed, weight.min(WEIGHT), ruleset);
     }
 
     /// A flow of this connection was not added, and why.
-    pub(crate) fn refuse(&self, ct: Ct, seed: &Seed, why: SkipReason) {
+    pub(crate) fn refuse(&self, ct: Ct, seed: &Seed, why: SkipReason, ruleset: u32) {
         let weight = match why {
-            // This may be over with the next packet.
+            // This may be over with the next packet: bridges have not heard the station yet.
             SkipReason::Neigh
+            | SkipReason::DeviceNotListed
+            | SkipReason::PathClosed
             | SkipReason::NoMem
             | SkipReason::TableFull
             | SkipReason::PathChange
@@ -158,14 +173,16 @@ impl Lately {
             _ => Self::ENOUGH,
         };
 
-        self.note(ct, seed, weight | REFUSED);
+        self.note(ct, seed, weight | REFUSED, ruleset);
     }
 
     /// Is it to be left alone, and why?
-    pub(crate) fn is_on(&self, ct: Ct, seed: &Seed) -> Option<SkipReason> {
+    pub(crate) fn is_on(&self, ct: Ct, seed: &Seed, ruleset: u32) -> Option<SkipReason> {
         let now = ffi::jiffies32();
 
-        if now.wrapping_sub(self.latest.load(Ordering::Relaxed)) > ffi::HZ + BITS {
+        if now.wrapping_sub(self.latest.load(Ordering::Relaxed)) > ffi::HZ + BITS
+            || self.ruleset.load(Ordering::Relaxed) != ruleset
+        {
             return None;
         }
         let (set, mark) = self.set(ct, seed);
@@ -184,5 +201,5 @@ impl Lately {
     }
 
     /// See [`unsettle`](Self::unsettle).
-    pub(crate) const ENOUGH: u32 = 3;
+    pub(crate) const ENOUGH: u32 = WEIGHT;
 }
