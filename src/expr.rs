@@ -87,9 +87,6 @@ unsafe fn offload<F: Family>(
     if ft.watch.wants(ft.generation()) {
         ft.kick();
     }
-    if !ft.watch.is_known() {
-        return Err(SkipReason::RulesetUnread);
-    }
     let mut known = None;
     if ct.is_offloaded() {
         // SAFETY: The forward hook is an RCU read-side section.

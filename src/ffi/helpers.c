@@ -192,6 +192,9 @@ void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left)
 		left->ttl = ((const struct ipv6hdr *)ip)->hop_limit;
 		left->dont_fragment = false;
 	}
+	/* What a bridge passes on between its ports keeps its TTL. */
+	if (IS_ENABLED(CONFIG_BRIDGE_NETFILTER) && skb_ext_exist(skb, SKB_EXT_BRIDGE_NF))
+		left->ttl--;
 }
 
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp)

@@ -200,8 +200,6 @@ reasons! {
         Rewritten = "rewritten",
         /// A rule is about to say something else: about connections with so many bytes or packets.
         Count = "count",
-        /// What the rules ask for that changes by itself is not known yet.
-        RulesetUnread = "ruleset_unread",
     }
 }
 
