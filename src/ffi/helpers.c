@@ -3,6 +3,7 @@
  * No decision is made here; each function is one kernel facility.
  */
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter_bridge.h>
 #include <linux/ioport.h>
 #include <linux/jhash.h>
 #include <linux/tcp.h>
@@ -192,9 +193,13 @@ void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left)
 		left->ttl = ((const struct ipv6hdr *)ip)->hop_limit;
 		left->dont_fragment = false;
 	}
+#if IS_ENABLED(CONFIG_BRIDGE_NETFILTER)
 	/* What a bridge passes on between its ports keeps its TTL. */
-	if (IS_ENABLED(CONFIG_BRIDGE_NETFILTER) && skb_ext_exist(skb, SKB_EXT_BRIDGE_NF))
+	const struct nf_bridge_info *nf_bridge = nf_bridge_info_get(skb);
+
+	if (nf_bridge && nf_bridge->physoutdev)
 		left->ttl--;
+#endif
 }
 
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp)
