@@ -114,6 +114,7 @@ fn packet(version: u8, all: bool) -> impl Strategy<Value = Vec<u8>> {
                     ports: [0; 4],
                     proto,
                     thoff,
+                    ds_field: 0,
                     len,
                     tcp_flags: 0,
                     seqs: None,
