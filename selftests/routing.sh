@@ -227,16 +227,17 @@ asymmetric_end() {
 	printf '%s\n' "route del $V4" "route del $V6" | batch "$cl"
 	printf '%s\n' "route del $CL4" "route del $CL6" | batch "$sv"
 }
-all_pairs() { # all_pairs PROTO ADDRESS: every combination; what is not as was guessed is learnt from the first packets
-	local in out back home src=$CL4
+all_pairs() { # all_pairs PROTO ADDRESS: what is not as was guessed is learnt from the first packets
+	local back home src=$CL4
 	[[ $2 != *:* ]] || src=$CL6
 	asymmetric_begin
-	for in in lan lan2; do for out in wan wan2; do for back in wan wan2; do for home in lan lan2; do
-		asymmetric $in $out $back $home
+	for back in wan wan2; do for home in lan lan2; do
+		asymmetric lan wan $back $home
 		rules DEVS="lan, lan2, wan, wan2" || return
+		# shellcheck disable=SC2153
 		BYTES=524288 COUNT=60 SIZE=200 MAX_SLOW=20 bypass "$1" "$2" "$PORT" -- --bind "$src"
-		[ "$RET" = 0 ] || { note "in by $in and out by $out, answers in by $back and out by $home"; break 4; }
-	done; done; done; done
+		[ "$RET" = 0 ] || { note "answers come in by $back and leave by $home"; break 2; }
+	done; done
 	asymmetric_end
 }
 tcase -x "IPv4: answers come by other links, UDP" all_pairs udp $V4
@@ -259,7 +260,7 @@ multipath() { # multipath ADDRESS POLICY: two routes everywhere, and each router
 	printf '%s\n' "route del $1" "route add $1 $w" "route del $src" "route add $src $h" | batch "$rt"
 	printf '%s\n' "route del $src" "route add $src src $1 $s" | batch "$sv"
 	rules DEVS="lan, lan2, wan, wan2" || return
-	for port in 1 2 3 4 5 6 7 8; do
+	for port in 1 2 3 4 5; do
 		COUNT=40 SIZE=200 MAX_SLOW=14 bypass udp "$1" "$PORT" -- --bind "$src" --sport $((7000 + port))
 		BYTES=262144 MAX_SLOW=30 bypass tcp "$1" "$PORT" -- --bind "$src" --sport $((7000 + port))
 	done
@@ -279,7 +280,12 @@ two_at_once() { # the client's packets come in by two links in turns: nothing fl
 	ipn "$cl" rule add pref 90 fwmark 90 lookup 90
 	ipn "$cl" route add $V4 via 10.0.6.1 dev eth1 src $CL4 table 90
 	at "$cl" nft -f - <<-END
-	table ip turns { chain o { type route hook output priority 0; ip daddr $V4 meta mark set numgen inc mod 2 map { 0 : 0, 1 : 90 } } }
+	table ip turns {
+		chain o {
+			type route hook output priority 0
+			ip daddr $V4 meta mark set numgen inc mod 2 map { 0 : 0, 1 : 90 }
+		}
+	}
 	END
 	rules DEVS="lan, lan2, wan, wan2" || return
 	talk x "$cl" udp $V4 "$PORT" --bind $CL4 || return
@@ -308,6 +314,7 @@ off() {
 	RATE=400 stream_start "$dst" || return
 	RATE=400 fast_now
 	at "$rt" sysctl -qw "${@/%/=0}"
+	sleep 0.1 # what is past the router by then may still be on its way
 	a=$(received)
 	sleep 0.4
 	b=$(received)
@@ -321,7 +328,8 @@ tcase -x "IPv6: forwarding is switched off" off $V6 net.ipv6.conf.all.forwarding
 tcase    "IPv4: forwarding is switched off for what comes in by a device" off $V4 net.ipv4.conf.lan.forwarding
 
 forced() { # IPv6 is forwarded only from devices where that is forced
-	at "$rt" sysctl -qw net.ipv6.conf.lan.force_forwarding=1 net.ipv6.conf.wan.force_forwarding=1 net.ipv6.conf.all.forwarding=0 ||
+	# the first one clears the others
+	at "$rt" sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.lan.force_forwarding=1 net.ipv6.conf.wan.force_forwarding=1 ||
 		{ skip "no force_forwarding here"; return; }
 	off $V6 net.ipv6.conf.lan.force_forwarding
 	at "$rt" sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.lan.force_forwarding=0 net.ipv6.conf.wan.force_forwarding=0
@@ -332,6 +340,7 @@ tcase -x "IPv6: forced forwarding is switched off" forced
 
 refused() { # a rule wants them, but one of the devices is not listed: they are asked about once a second
 	local before n
+	answers_by eth0
 	rules DEVS=lan || return
 	talk x "$cl" udp $V4 || return
 	say_ok x echo 20 200
@@ -344,21 +353,25 @@ refused() { # a rule wants them, but one of the devices is not listed: they are 
 	before=$(stat_get skip.device_not_listed)
 	busywait 5000 asked_again "$before" || fail "it is never asked about again"
 	# as soon as that is mended it is fast
-	nft_rt "add flowtable inet t f { devices = { wan }; }" 2>"$TMP/out" || fail "$(cat "$TMP/out")"
-	busywait $((3000 * SLOW)) settled || fail "not fast once all devices are listed"
+	stats_save refused
+	nft_rt "add flowtable inet t f { hook ingress priority 0; devices = { wan }; }" 2>"$TMP/out" || fail "$(cat "$TMP/out")"
+	busywait $((3000 * SLOW)) settled || fail "not fast once all devices are listed: $FORWARDED of $ARRIVED packets in the forward chain; $(stats_diff refused | tr '\n' ' ')"
 	hush x
+	answers_by eth1
 }
 asked_again() { say_ok x echo 5 200; [ "$(stat_get skip.device_not_listed)" -gt "$1" ]; }
 tcase -o "a connection that cannot be offloaded is asked about once a second" refused
 
 crowd() { # hundreds of these at once are not in each other's way, nor in that of others
-	local before
+	local before t
 	rules DEVS=lan || return
 	before=$(stat_get skip.device_not_listed)
+	t=$(now_ms)
 	at "$cl" python3 "$HERE/traffic.py" turns $V4 "$PORT" --sockets 400 --count 30 >"$TMP/out" 2>&1 || { fail "$(tail -n1 "$TMP/out")"; return; }
+	t=$((($(now_ms) - t) / 1000 + 2))
 	# each of the 400 is asked about, some times at first and once a second then, and not for each of 60 packets
 	want_ge "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) 400
-	want_le "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) $((400 * 7 + 400 * 2 * SLOW))
+	want_le "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) $((400 * 7 + 400 * t))
 }
 tcase -o "400 connections that cannot be offloaded" crowd
 
