@@ -362,6 +362,23 @@ refused() { # a rule wants them, but one of the devices is not listed: they are 
 asked_again() { say_ok x echo 5 200; [ "$(stat_get skip.device_not_listed)" -gt "$1" ]; }
 tcase -o "a connection that cannot be offloaded is asked about once a second" refused
 
+half() { # answers come in by a device that is not listed: they stay slow, and the requests stay fast
+	asymmetric_begin
+	asymmetric lan wan wan2 lan
+	rules DEVS="lan, wan" WATCH="lan" || return
+	talk x "$cl" "$1" $V4 "$PORT" --bind $CL4 || return
+	[ "$1" != udp ] || busywait $((3000 * SLOW)) half_fast || fail "requests do not become fast"
+	counters_zero
+	if [ "$1" = udp ]; then say_ok x echo 400 200; else say_ok x echo 1048576; fi
+	# all that arrived at this device were requests
+	[ "$FT" != ours ] || want_ge "of $(arrived) requests, fast" "$(fast)" $(($(arrived) * 3 / 4))
+	hush x
+	asymmetric_end
+}
+half_fast() { counters_zero; say_ok x echo 20 200; [ "$(fast)" -ge 15 ]; }
+tcase "UDP: answers come in by a device that is not listed" half udp
+tcase "TCP: answers come in by a device that is not listed" half tcp
+
 crowd() { # hundreds of these at once are not in each other's way, nor in that of others
 	local before t
 	rules DEVS=lan || return

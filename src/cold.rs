@@ -124,8 +124,10 @@ pub(crate) struct Cold {
     pub(crate) entered: [u32; 2],
     /// Who sends them, by the frame's address; zeroes if that is not known.
     senders: [[u8; 6]; 2],
-    /// `jiffies` when [`Cold::revisit`] last looked at all devices that packets of each direction pass.
+    /// `jiffies` when [`Cold::revisit`] last looked at all devices that packets of each direction pass, and
+    /// when it last found that they come in where they cannot be picked up.
     looked: [AtomicU32; 2],
+    lost: [AtomicU32; 2],
     ft: NonNull<Flowtable>,
     /// Where the flow stands with hardware.
     pub(crate) hw: Hw,
@@ -191,6 +193,7 @@ impl Cold {
             entered: entered.map(|(ifindex, _)| ifindex),
             senders: entered.map(|(_, sender)| sender),
             looked: [AtomicU32::new(now), AtomicU32::new(now)],
+            lost: [0; 2].map(|_| AtomicU32::new(now.wrapping_sub(path::QUIET))),
             ft: ft.into(),
             hw: Hw::new(now),
             rcu: c::callback_head {
@@ -613,9 +616,16 @@ impl Cold {
                 }
                 // SAFETY: The packet is in the forward hook, RCU is held.
                 if !unsafe { c::nfo_came_in((*self.0.state).in_, cold.entered[dir]) } {
-                    // What comes through IPsec adds no flow.
+                    if now.wrapping_sub(cold.lost[dir].load(Ordering::Relaxed)) < path::QUIET {
+                        return true;
+                    }
+                    // The other direction is better off with this flow than with none.
                     // SAFETY: As above.
-                    return unsafe { c::nfo_skb_secpath(self.0.skb) };
+                    let found = unsafe { path::is_found::<F>(self.0, cold.flowtable()) };
+                    if !found {
+                        cold.lost[dir].store(now, Ordering::Relaxed);
+                    }
+                    return !found;
                 }
                 // All packets may be such.
                 if now.wrapping_sub(cold.looked[dir].load(Ordering::Relaxed)) < path::QUIET {

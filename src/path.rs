@@ -257,6 +257,26 @@ unsafe fn half<F: Family>(
     }
 }
 
+/// Could packets that come in like this one be picked up, and may it add a flow?
+///
+/// # Safety
+///
+/// `pkt` is in the forward hook and RCU is held.
+pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, ft: &Flowtable) -> bool {
+    // SAFETY: By the contract of this function: it has an ingress device.
+    unsafe {
+        let mut mac = [0; 6];
+
+        if c::nfo_skb_secpath(pkt.skb) {
+            return false;
+        }
+        c::nfo_skb_source(pkt.skb, mac.as_mut_ptr());
+        walk::down::<F>((*pkt.state).in_, Station::Sender(mac), ft.nft())
+            .finish(&ft.seed)
+            .is_ok()
+    }
+}
+
 /// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
 /// the other direction. A bridge that has forgotten the station is no news if the station has been
 /// silent; while it speaks, bridges hear it (see [`Entry::wants_refresh`]).
