@@ -652,7 +652,8 @@ impl Cold {
         let known = self.with(Learnt(dir.opposite()));
         if self.kill(why) {
             // Three times are enough.
-            self.flowtable().unsettle(self.ct.get(), Flowtable::ENOUGH / 3 + 1);
+            self.flowtable()
+                .unsettle(self.ct.get(), Flowtable::ENOUGH / 3 + 1);
         }
         Some(known)
     }
