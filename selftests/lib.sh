@@ -87,7 +87,7 @@ run_cases() {
 		echo "Bail out! $SETUP failed"; exit 1
 	fi
 	for i in $((${#DESC[@]} - 2)) "${want[@]}" $((${#DESC[@]} - 1)); do
-		n=$((n + 1)) RET=0 NOTE= t0=$(now_ms)
+		n=$((n + 1)) RET=0 NOTE='' t0=$(now_ms)
 		if [[ ${KIND[i]} = *o* && $FT != ours ]]; then
 			skip "about our module"
 		else

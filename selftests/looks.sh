@@ -193,8 +193,8 @@ many() { # more answers than there is room for: some are slow, all are right
 }
 tcase -o "six answers by DSCP" many
 shared() { # all 64 DSCPs have the same answer: each is asked about once
-	local i every=()
-	for ((i = 0; i < 256; i += 4)); do all+=($i); done
+	local i all=()
+	for ((i = 0; i < 256; i += 4)); do all+=("$i"); done
 	classes FWD="iifname lan meta mark set 0x11;" || return
 	udp $V4 || return
 	say_ok x turns 64 100 "${all[@]}"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 # What owners.sh and bench/owners.sh have in common. Behind lib.sh.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are lib.sh's, or for who sources this
 
 link_is_gone() { [ ! -d "/sys/class/net/$1" ]; }
 

@@ -7,6 +7,8 @@
 #   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
 #      fd00:1::2          fd00:1::1     fd00:2::1         fd00:2::2
 
+# shellcheck disable=SC2119 # names that lib.sh has too
+
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=owners-lib.sh

@@ -245,6 +245,7 @@ tcase -x "IPv6: answers come by other links, UDP" all_pairs udp $V6
 tcase -x "IPv4: answers come by other links, TCP" all_pairs tcp $V4
 tcase -x "IPv6: answers come by other links, TCP" all_pairs tcp $V6
 
+# shellcheck disable=SC2178,SC2128 # other functions have arrays of these names
 multipath() { # multipath ADDRESS POLICY: two routes everywhere, and each router has its own opinion
 	local n src=$CL4 port w="nexthop via 10.0.2.2 dev wan nexthop via 10.0.4.2 dev wan2" h="nexthop via 10.0.1.2 dev lan nexthop via 10.0.6.2 dev lan2"
 	local c="nexthop via 10.0.1.1 dev eth0 nexthop via 10.0.6.1 dev eth1" s="nexthop via 10.0.2.1 dev eth0 nexthop via 10.0.4.1 dev eth1" policy=net.ipv4.fib_multipath_hash_policy

@@ -78,6 +78,7 @@ tcp_expires() {
 	say_ok x send 20 1000
 	sleep 0.5
 	want_le "bytes that have passed" $(($(came) - a)) 2000
+	# shellcheck disable=SC2154 # talk sets it
 	stop "$TALK_x"
 	hush x
 }
@@ -143,6 +144,7 @@ tcase -x "an element that the flow's packets refresh stays" refreshed
 until_time() { # until_time CONDITION: as a function of when
 	local end
 	end=$(($(date +%s) + 5))
+	# shellcheck disable=SC2059 # the rule is the format
 	load "$(printf "$1" "$(date -d "@$end" "+$2")") accept; meta l4proto udp drop;" || return
 	stream_start $V4 || return
 	fast_now
@@ -323,7 +325,7 @@ many() { # asked about once a second, a few at a time
 	done
 	want_ge "flows that were asked in three seconds" $((a - first)) $((MANY / 4))
 	want_le "flows that were asked in three seconds" $((a - first)) $((MANY * 5 * SLOW))
-	want_le "flows that were asked in a fifth of a second" $most $((MANY * 3 / 4 * SLOW))
+	want_le "flows that were asked in a fifth of a second" $most $((MANY * SLOW * 3 / 4))
 	stop $p
 	at "$sv" nft delete table netdev far
 }

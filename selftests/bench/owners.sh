@@ -12,6 +12,8 @@
 # FT=ours (default) or intree; of the in-tree module nobody can ask for a flush: there the clients look at
 # each connection instead. Medians of the rounds, in milliseconds.
 
+# shellcheck disable=SC2119 # names that lib.sh has too
+
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 # shellcheck source=../owners-lib.sh

@@ -24,7 +24,7 @@ set -u
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out= filter=
+flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out='' filter=''
 usage() { sed -n '4,23s/^# \?//p' "$0"; exit 1; }
 while getopts "f:r:p:m:6Nceo:h" o; do
 	case $o in

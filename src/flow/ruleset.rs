@@ -65,12 +65,12 @@ impl Classes {
     fn in_states(states: [bool; 3]) -> Self {
         let [a, b, c] = states.map(|s| if s { 0xff } else { 0 });
 
-        Self(a | b << 8 | c << 16)
+        Self(a | (b << 8) | (c << 16))
     }
 
     /// What becomes of them: there is an answer.
     fn with_answers(self) -> Self {
-        Self((self.0 | self.0 >> 8 | self.0 >> 16) & 0xff | self.0)
+        Self(((self.0 | (self.0 >> 8) | (self.0 >> 16)) & 0xff) | self.0)
     }
 
     /// Those in both.

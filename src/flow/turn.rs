@@ -117,7 +117,7 @@ mod tests {
                     for n in 0..=ahead {
                         assert_eq!(used.take(&mut turn), Some(last - ahead + n));
                     }
-                    if run + ahead + 1 <= last {
+                    if run + ahead < last {
                         used.1 = 0;
                         assert_eq!(used.take(&mut turn), Some(run));
                         assert!(used.1 <= 2);

@@ -363,9 +363,9 @@ fn short_deadline() {
             let (state, timeout) = &*shared;
             assert!(state.kill(TeardownReason::Idle));
             deadline::settle();
-            // As `nf_ct_refresh()` does.
+            // As `nf_ct_refresh()` does. The last store stays, which the model only knows of exchanges.
             if timeout.load(Ordering::Relaxed) != 20 {
-                timeout.store(20, Ordering::Relaxed);
+                timeout.swap(20, Ordering::Relaxed);
             }
             worker.join().unwrap();
             assert_eq!(timeout.load(Ordering::Relaxed), 20);

@@ -186,7 +186,7 @@ pub fn classify(version: u8, packet: &[u8], linear: usize, any: bool) -> Result<
         thoff,
         ds_field: match version {
             4 => packet[1],
-            _ => packet[0] << 4 | packet[1] >> 4,
+            _ => (packet[0] << 4) | (packet[1] >> 4),
         },
         len,
         tcp_flags: if proto == 6 { l4[13] } else { 0 },
