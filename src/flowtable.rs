@@ -714,7 +714,7 @@ impl Flowtable {
         if inner.followed != followed {
             self.follows.change();
         }
-        if inner.shapes.len() == 0 && self.has_shapes() {
+        if inner.shapes.is_empty() && self.has_shapes() {
             self.macs.store(0, Ordering::Relaxed);
         }
         self.tell_shapes(inner);
