@@ -210,7 +210,7 @@ u32 nfo_askers(struct net *net, bool rtnl, u32 *next, struct nfo_asker *found, u
 		found[count++].asks = asks;
 	}
 	rcu_read_unlock();
-	kfree_skb(dump);
+	consume_skb(dump);
 	return count;
 }
 

@@ -51,7 +51,7 @@ int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen)
 
 void nfo_rules_end(struct nfo_rules *r)
 {
-	kfree_skb(r->msg);
+	consume_skb(r->msg);
 }
 
 /* The base chain number n that forwarded packets of a family come to. Those for NAT see none of the
