@@ -232,10 +232,7 @@ impl<F: Family> Entry<F> {
     /// alone if they have neither mark nor priority? `stamp`: [`Flowtable::stamp`] of that DSCP.
     #[inline(always)]
     pub(crate) fn has_stamp(&self, stamp: u32) -> bool {
-        /// The rest is ECN.
-        const MEANT: u32 = !3;
-
-        (self.stamp.load(Ordering::Relaxed) ^ stamp) & MEANT == 0
+        self.stamp.load(Ordering::Relaxed) == stamp
     }
 
     /// [`Entry::has_stamp`] is true from now on, if it was true of no DSCP and `is_so` still.
@@ -261,11 +258,11 @@ impl<F: Family> Entry<F> {
         self.stamp.store(Flowtable::NO_STAMP, Ordering::Relaxed);
     }
 
-    /// May every packet of the direction use it that did not come through IPsec: has the flow not been
-    /// taken down, and need packets not have come that way?
+    /// May every packet of the direction use it that did not come through IPsec, as long as the route is
+    /// valid: has the flow not been taken down, and has neither direction to do with IPsec?
     #[inline(always)]
     pub(crate) fn is_unconditional(&self) -> bool {
-        self.flags() & (flag::SECPATH | flag::DEAD) == 0
+        self.flags() & (flag::SECPATH | flag::XFRM | flag::DEAD) == 0
     }
 
     /// Is there anything to do for a packet that most flows do not ask for? See `special` in

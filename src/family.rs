@@ -143,6 +143,9 @@ pub(crate) trait Family: Sized + 'static {
     /// Is the route still the one that a lookup would give, and is what comes in forwarded at all?
     fn dst_valid(entry: &Entry<Self>) -> bool;
 
+    /// [`Family::dst_valid`] of an entry whose packets do not leave through IPsec.
+    fn route_valid(entry: &Entry<Self>) -> bool;
+
     /// Does the packet begin with IPv6 destination options?
     ///
     /// # Safety
@@ -315,19 +318,23 @@ impl Family for V4 {
         0
     }
 
-    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since. A bundle
-    /// of IPsec has a check of its own.
-    #[inline(always)]
+    /// A bundle of IPsec has a check of its own.
     fn dst_valid(entry: &Entry<Self>) -> bool {
+        if entry.is_xfrm() {
+            // SAFETY: The entry holds the route; RCU is held.
+            return unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) };
+        }
+        Self::route_valid(entry)
+    }
+
+    /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since.
+    #[inline(always)]
+    fn route_valid(entry: &Entry<Self>) -> bool {
         /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
         const FORCE_CHK: i16 = c::NFO_DST_FORCE_CHK;
 
         let rt = entry.dst.as_ptr().cast::<c::rtable>();
 
-        if entry.is_xfrm() {
-            // SAFETY: The entry holds the route; RCU is held.
-            return unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) };
-        }
         // SAFETY: The entry holds the route, and its device lives until the end of the RCU
         // section; the generation of its namespace is an atomic counter.
         unsafe {
@@ -513,11 +520,15 @@ impl Family for V6 {
         unsafe { c::nfo_rt6_cookie(dst.as_ptr()) }
     }
 
+    fn dst_valid(entry: &Entry<Self>) -> bool {
+        Self::route_valid(entry)
+    }
+
     /// `ip6_dst_check()` (net/ipv6/route.c), inlined for what nearly every route is: a copy per CPU of one
     /// in the table that does not expire. And, as `ip6_forward()` has it, forwarding is on: unlike with
     /// IPv4, no route becomes stale when it is switched off.
     #[inline(always)]
-    fn dst_valid(entry: &Entry<Self>) -> bool {
+    fn route_valid(entry: &Entry<Self>) -> bool {
         /// `RTF_PCPU` and `RTF_EXPIRES`, include/uapi/linux/ipv6_route.h.
         const RTF_PCPU: u32 = 0x4000_0000;
         const RTF_EXPIRES: u32 = 0x0040_0000;

@@ -418,31 +418,36 @@ impl Flowtable {
         }
     }
 
-    /// What the packet path compares but for the lowest two bits, which are ECN: most of
-    /// [`Flowtable::generation`], and a type of service. The worker sees to it that none gets so old
-    /// that it comes again.
+    /// The stamp of packets with this type of service that the ruleset in force leaves alone: 24 bits of
+    /// its sequence number, and the DSCP. The worker sees to it that none gets so old that it comes again.
     #[inline(always)]
     pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
-        // SAFETY: As for `generation`. The cursor is 0 or 1.
-        unsafe {
-            let rulesets = self.rulesets.as_ptr();
-            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
-            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
+        // SAFETY: As for `generation`.
+        let sequence = unsafe { ffi::read_once(&raw const (*self.rulesets.as_ptr()).base_seq) };
 
-            let ruleset = sequence.wrapping_shl(2).wrapping_add(2 + u32::from(cursor));
-            ruleset.wrapping_shl(8) | u32::from(ds_field)
-        }
+        Self::stamp_with(sequence, ds_field)
+    }
+
+    #[inline(always)]
+    const fn stamp_with(sequence: u32, ds_field: u8) -> u32 {
+        /// The rest is ECN.
+        const DSCP: u8 = 0xfc;
+
+        sequence.wrapping_shl(8) | (ds_field & DSCP) as u32
     }
 
     /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
-    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> u32 {
+    /// [`None`] while a commit has raised the sequence number and its rules are not in force yet: each
+    /// commit flips the bit as well, so that in between the two do not match. (They do not either once
+    /// the number has wrapped, after 2^32 commits. Then every packet is looked up in `qos`.)
+    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> Option<u32> {
         let (sequence, cursor) = (generation >> 1, generation & 1);
 
-        (sequence.wrapping_shl(2) | 2 | cursor).wrapping_shl(8) | u32::from(ds_field)
+        (sequence & 1 != cursor).then(|| Self::stamp_with(sequence, ds_field))
     }
 
-    /// No packet's stamp: in those the tenth bit is set.
-    pub(crate) const NO_STAMP: u32 = 0;
+    /// No packet's stamp: in those the lowest two bits are clear.
+    pub(crate) const NO_STAMP: u32 = 1;
 
     /// The flow of a conntrack entry, if it is in this flowtable.
     ///

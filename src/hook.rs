@@ -370,14 +370,16 @@ fn forward<F: Family, const PLAIN: bool>(
     let entry = unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) }
         .ok_or(MissReason::NoEntry)?;
 
-    if !entry.is_unconditional() || !PLAIN && skb.has_secpath() {
-        may_use(entry, skb, offset)?;
+    let valid = if entry.is_unconditional() && (PLAIN || !skb.has_secpath()) {
+        F::route_valid(entry)
+    } else {
+        may_use(entry, skb, offset)?
+    };
+    if !valid {
+        return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
     if entry.ct.is_dying() {
         return Err(kill(entry, TeardownReason::CtDying, MissReason::CtDying));
-    }
-    if !F::dst_valid(entry) {
-        return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
     let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
     if PLAIN && !stamped {
@@ -430,10 +432,12 @@ fn ask<F: Family>(
     match qos.known(generation, came) {
         Known::Answer(change, nothing) => {
             if nothing && !entry.is_asked_for() {
-                entry.put_stamp(Flowtable::stamp_of(generation, pkt.ds_field), || {
-                    !entry.is_asked_for()
-                        && matches!(qos.known(generation, came), Known::Answer(_, true))
-                });
+                if let Some(stamp) = Flowtable::stamp_of(generation, pkt.ds_field) {
+                    entry.put_stamp(stamp, || {
+                        !entry.is_asked_for()
+                            && matches!(qos.known(generation, came), Known::Answer(_, true))
+                    });
+                }
             }
             Ok(change)
         }
@@ -487,10 +491,9 @@ fn go<F: Family, const PLAIN: bool>(
     if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
     }
-    let now = ffi::jiffies32();
     if entry.is_special() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        special(entry, now, skb, thoff, pkt.segment_len())?;
+        special(entry, ffi::jiffies32(), skb, thoff, pkt.segment_len())?;
         if (PLAIN || place.shape.is_none()) && entry.is_bridged() {
             entry
                 .flow()
@@ -508,7 +511,7 @@ fn go<F: Family, const PLAIN: bool>(
         return Err(MissReason::NoMem);
     }
     let end = pkt.len.wrapping_add(offset as u32);
-    let writes = F::writes(&entry.rewrite, pkt.proto, pkt.thoff).wrapping_add(offset as u32);
+    let writes = || F::writes(&entry.rewrite, pkt.proto, pkt.thoff).wrapping_add(offset as u32);
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
@@ -538,6 +541,7 @@ fn go<F: Family, const PLAIN: bool>(
     if applied.is_err() {
         return Err(MissReason::Truncated);
     }
+    let now = ffi::jiffies32();
     if entry.saw(now) && pkt.proto == L4Proto::Tcp {
         sample(entry, head, pkt.thoff, pkt.segment_len());
     }
@@ -582,9 +586,9 @@ fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool
 
 /// May a packet that starts at `offset` use the flow: has it not been taken down, and does IPsec let the
 /// packet be forwarded? That depends on the packet, which may have come through the SA of somebody else.
-/// Asked before anything is learnt from it.
+/// Asked before anything is learnt from it. Returns whether the route is valid.
 #[inline(never)]
-fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), MissReason> {
+fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool, MissReason> {
     if !entry.is_live() {
         return Err(MissReason::FlowDead);
     }
@@ -593,11 +597,10 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<(), M
     } else {
         !entry.needs_secpath()
     };
-    if admitted {
-        Ok(())
-    } else {
-        Err(MissReason::SecPath)
+    if !admitted {
+        return Err(MissReason::SecPath);
     }
+    Ok(F::dst_valid(entry))
 }
 
 /// What only some flows ask of a packet, which came in by `shape`, if that had to be looked up.

@@ -147,8 +147,7 @@ impl Skb {
         mask.set_offload_l3_fwd_mark(1);
         first(headers) & first(&mask) == 0
             && !self.has_secpath()
-            && !self.has_vlan_tag()
-            && self.is_unmarked()
+            && self.mark() | self.priority() | self.vlan_all() == 0
     }
 
     /// EtherType, in network byte order.
@@ -180,8 +179,14 @@ impl Skb {
     /// Has the device taken a VLAN tag off?
     #[inline(always)]
     pub(crate) fn has_vlan_tag(self) -> bool {
+        self.vlan_all() != 0
+    }
+
+    /// That tag as one word, 0 if there is none.
+    #[inline(always)]
+    fn vlan_all(self) -> u32 {
         // SAFETY: By the type invariant; both views of the union are plain integers.
-        unsafe { header!(self, __bindgen_anon_2).vlan_all != 0 }
+        unsafe { header!(self, __bindgen_anon_2).vlan_all }
     }
 
     /// That tag: EtherType and control word, in the order of the CPU.
@@ -364,13 +369,19 @@ impl Skb {
         unsafe { c::nfo_skb_pull(self.as_ptr(), len) }
     }
 
-    /// Makes the first `len` bytes ours alone. Data may move.
+    /// Makes the first bytes ours alone, as many as `len` says, which most packets need not know. Data
+    /// may move.
     #[inline(always)]
-    pub(crate) fn make_writable(self, len: u32) -> bool {
+    pub(crate) fn make_writable(self, len: impl FnOnce() -> u32) -> bool {
         // SAFETY: By the type invariant.
         if likely_zero(unsafe { self.0.as_ref() }.cloned()) {
             return true;
         }
+        self.unclone(len())
+    }
+
+    #[inline(never)]
+    fn unclone(self, len: u32) -> bool {
         // SAFETY: By the type invariant.
         unsafe { c::skb_ensure_writable(self.as_ptr(), len) == 0 }
     }
