@@ -299,6 +299,24 @@ impl Cold {
         self.expect(dir, ffi::jiffies32());
     }
 
+    /// The packet that has added the flow is the first of direction `dir` that passes the ruleset, if the
+    /// ingress hook has noted what it came in with.
+    ///
+    /// # Safety
+    ///
+    /// `pkt` is in the forward hook.
+    pub(crate) unsafe fn added_by(&self, dir: Direction, pkt: &c::nft_pktinfo) {
+        let generation = self.flowtable().generation();
+        // SAFETY: A packet in the forward hook has its network header.
+        let print = unsafe { c::nfo_skb_print(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
+
+        if let Some(mut probe) = Probe::noted(print).filter(|p| p.generation == generation) {
+            probe.has |= has::MET;
+            self.bounce(dir, &probe);
+            self.kept.store(generation, Ordering::Relaxed);
+        }
+    }
+
     /// The ruleset has to be asked again.
     pub(crate) fn ask_again(&self) {
         struct AskAgain;

@@ -177,6 +177,7 @@ unsafe fn offload<F: Family>(
     // section that the forward hook is.
     unsafe {
         ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
+        flow.as_ref().cold.added_by(dir, pkt);
         if proto == L4Proto::Tcp {
             flow.as_ref().catch_up();
         }

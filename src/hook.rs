@@ -367,8 +367,19 @@ fn forward<F: Family, const PLAIN: bool>(
 
     // SAFETY: The hook is an RCU read-side section; items and arrays are freed after a grace
     // period.
-    let entry = unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) }
-        .ok_or(MissReason::NoEntry)?;
+    let entry = match unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) } {
+        Some(entry) => entry,
+        None => {
+            return Err(unknown::<F>(
+                ft,
+                skb,
+                offset,
+                pkt.thoff,
+                pkt.proto,
+                pkt.ds_field,
+            ))
+        }
+    };
 
     let valid = if entry.is_unconditional() && (PLAIN || !skb.has_secpath()) {
         F::route_valid(entry)
@@ -376,6 +387,8 @@ fn forward<F: Family, const PLAIN: bool>(
         may_use(entry, skb, offset)?
     };
     if !valid {
+        // The packet adds the flow anew.
+        unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, pkt.ds_field);
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
     if entry.ct.is_dying() {
@@ -406,7 +419,7 @@ fn forward<F: Family, const PLAIN: bool>(
         return Err(MissReason::SctpChunk);
     }
     if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
-        entry.send_there(&probe::<F>(ft, skb, place, &pkt));
+        entry.send_there(&probe_of::<F>(ft, skb, place, &pkt));
         return Err(MissReason::ExtHeader);
     }
     go::<F, false>(ft, skb, place, entry, &pkt, change)
@@ -442,11 +455,11 @@ fn ask<F: Family>(
             Ok(change)
         }
         Known::Nothing => {
-            entry.bounce(&probe::<F>(ft, skb, place, pkt));
+            entry.bounce(&probe_of::<F>(ft, skb, place, pkt));
             Err(MissReason::Ruleset)
         }
         Known::Others(full) => {
-            qos.sent(&probe::<F>(ft, skb, place, pkt));
+            qos.sent(&probe_of::<F>(ft, skb, place, pkt));
             Err(match full {
                 true => MissReason::ManyLooks,
                 false => MissReason::Looks,
@@ -455,21 +468,49 @@ fn ask<F: Family>(
     }
 }
 
+/// A packet has no flow. What it came in with is noted, as it may be the packet that adds one.
+#[cold]
+#[inline(never)]
+fn unknown<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> MissReason {
+    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note();
+    MissReason::NoEntry
+}
+
 /// What is remembered of a packet that goes to the ruleset.
 #[cold]
-fn probe<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::Key>) -> Probe {
-    let hdr = skb.head().get(place.offset..).unwrap_or_default();
+fn probe_of<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::Key>) -> Probe {
+    probe::<F>(ft, skb, place.offset, pkt.thoff, pkt.proto, pkt.ds_field)
+}
+
+/// The same, of a packet of which these are the offset and the fields.
+#[inline(always)]
+fn probe<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> Probe {
+    let hdr = skb.head().get(offset..).unwrap_or_default();
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    let transport = hdr.get(pkt.thoff.into()..).unwrap_or_default();
-    let sum = pkt.proto == L4Proto::Udp
+    let transport = hdr.get(thoff.into()..).unwrap_or_default();
+    let sum = proto == L4Proto::Udp
         && transport
             .get(6..8)
             .is_some_and(|checksum| checksum != [0, 0]);
 
     Probe {
-        print: skb.print(place.offset as u32, pkt.thoff.into(), pkt.proto.number()),
+        print: skb.print(offset as u32, thoff.into(), proto.number()),
         generation: ft.generation(),
-        came: Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft)),
+        came: Looks::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
         ttl: F::ttl(hdr),
         has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
     }

@@ -178,6 +178,50 @@ pub(crate) struct Probe {
     pub(crate) has: u8,
 }
 
+impl Probe {
+    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
+    pub(crate) fn note(&self) {
+        let noted = c::nfo_probe {
+            print: self.print,
+            generation: self.generation,
+            mark: self.came.mark,
+            priority: self.came.priority,
+            dscp: self.came.dscp,
+            ttl: self.ttl,
+            has: self.has,
+        };
+
+        // SAFETY: Called with softirqs off, as the hook runs.
+        unsafe { c::nfo_probe_note(&noted) };
+    }
+
+    /// What was noted of the packet with this print.
+    pub(crate) fn noted(print: u32) -> Option<Self> {
+        let mut noted = c::nfo_probe {
+            print: 0,
+            generation: NO_RULESET,
+            mark: 0,
+            priority: 0,
+            dscp: 0,
+            ttl: 0,
+            has: 0,
+        };
+
+        // SAFETY: No preconditions.
+        unsafe { c::nfo_probe_noted(print, &mut noted) }.then_some(Self {
+            print,
+            generation: noted.generation,
+            came: Looks {
+                dscp: noted.dscp,
+                mark: noted.mark,
+                priority: noted.priority,
+            },
+            ttl: noted.ttl,
+            has: noted.has,
+        })
+    }
+}
+
 /// Bits of [`Probe::has`].
 pub(crate) mod has {
     /// It has come to the rule that adds the flow.

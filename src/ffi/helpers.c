@@ -3,7 +3,6 @@
  * No decision is made here; each function is one kernel facility.
  */
 #include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter_bridge.h>
 #include <linux/ioport.h>
 #include <linux/jhash.h>
 #include <linux/tcp.h>
@@ -155,51 +154,6 @@ int nfo_skb_transport(const struct sk_buff *skb, u8 family, u8 *proto)
 	}
 	*proto = ipv6_hdr(skb)->nexthdr;
 	return ipv6_skip_exthdr(skb, at + sizeof(struct ipv6hdr), proto, &frag);
-}
-
-/* Which of the packets that are on their way through the stack is it? By where it is, and by what rules
- * and translation leave alone: identification or flow label, and the first bytes of what is sent (of TCP
- * and SCTP the sequence number). Both headers are at these offsets from data. Never 0.
- */
-u32 nfo_skb_print(const struct sk_buff *skb, u32 network, u32 transport, u8 proto)
-{
-	__be32 head[2] = {}, text = 0;
-	u32 id, at;
-
-	skb_copy_bits(skb, network, head, sizeof(head));
-	/* SCTP has a checksum where others have no more header. */
-	at = proto == IPPROTO_TCP ? 4 : proto == IPPROTO_SCTP ? 16 : 8;
-	skb_copy_bits(skb, transport + at, &text, sizeof(text));
-	if (ntohl(head[0]) >> 28 == 4)
-		id = ntohl(head[1]) >> 16;
-	else
-		id = ntohl(head[0] & IPV6_FLOWLABEL_MASK);
-	return jhash_3words((u32)((unsigned long)skb >> 5), id, (__force u32)text, 0) ?: 1;
-}
-
-/* The IP header is at data, in the linear part. */
-void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left)
-{
-	const struct iphdr *ip = (const struct iphdr *)skb->data;
-	u32 l4[2] = {};
-
-	skb_copy_bits(skb, thoff, l4, sizeof(l4));
-	left->ports = l4[0];
-	left->has_checksum = ((__be16 *)l4)[3];
-	if (ip->version == 4) {
-		left->ttl = ip->ttl;
-		left->dont_fragment = ip->frag_off & htons(IP_DF);
-	} else {
-		left->ttl = ((const struct ipv6hdr *)ip)->hop_limit;
-		left->dont_fragment = false;
-	}
-#if IS_ENABLED(CONFIG_BRIDGE_NETFILTER)
-	/* What a bridge passes on between its ports keeps its TTL. */
-	const struct nf_bridge_info *nf_bridge = nf_bridge_info_get(skb);
-
-	if (nf_bridge && nf_bridge->physoutdev)
-		left->ttl--;
-#endif
 }
 
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp)
