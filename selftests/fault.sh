@@ -51,8 +51,8 @@ spent() { local k n=0; for k in $KINDS; do n=$((n + LOTS - $(cat $DEBUG/$k/times
 ready() { # nothing fails yet
 	local a b
 	knob probability 0; knob interval 1; knob verbose 0; knob space 0; knob times $LOTS; knob stacktrace-depth 32
-	# kmemleak's notes about an allocation are not the module's
-	read -r a b < <(text '^(kmemleak_(alloc|vmalloc|alloc_percpu)|_*create_object(_percpu)?|mem_pool_alloc|__(alloc|link)_object)$')
+	# kmemleak's notes about an allocation are not the module's; these functions lie side by side
+	read -r a b < <(text '^__(create|alloc|link)_object$')
 	knob reject-start "$a"; knob reject-end "$b"
 	knob ignore-gfp-wait 0; knob ignore-gfp-highmem 0; knob min-order 0
 }
