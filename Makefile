@@ -90,7 +90,7 @@ doctor:
 ## clean              remove what was built here
 ## distclean          and the cache of kernels and roots in ~/.cache/nft-offload
 clean:
-	rm -rf out target src/flow/fuzz/target
+	rm -rf out target src/nft_flow/fuzz/target
 
 distclean: clean
 	@$(VM)/distclean

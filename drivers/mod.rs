@@ -2,7 +2,7 @@
 
 //! Flow engines: hardware that forwards by itself what it was told to.
 //!
-//! The tier ([`crate::offload`]) decides which flows are worth it and keeps the books; an engine
+//! The tier ([`crate::hw`]) decides which flows are worth it and keeps the books; an engine
 //! adds, removes and counts rules, one for each direction of a flow. `tc_ft` is every driver of the
 //! kernel that takes flow rules.
 //!

@@ -3,12 +3,14 @@
 //! `/sys/kernel/debug/nft_offload`: what happened, and why something did not.
 //!
 //! `stats`: one `name value` a line, see [`crate::stats`]. `flowtables`: one flowtable a line.
-//! `hardware`: a block of lines for each flowtable with `flags offload`, see [`crate::offload`].
+//! `hardware`: a block of lines for each flowtable with `flags offload`, see [`crate::hw`].
 
 use crate::{
     ffi::c,
-    flowtable::Flowtable,
-    netns,
+    flowtable::{
+        registry,
+        Flowtable, //
+    },
     stats::Stats, //
 };
 use kernel::{
@@ -44,7 +46,7 @@ fn name(f: &mut fmt::Formatter<'_>, ft: &Flowtable) -> fmt::Result {
 /// Writes something about each flowtable.
 fn list(mut one: impl FnMut(&Flowtable) -> fmt::Result) -> fmt::Result {
     let mut result = Ok(());
-    let all = netns::for_all(|ft| result = result.and_then(|()| one(ft)));
+    let all = registry::for_all(|ft| result = result.and_then(|()| one(ft)));
 
     all.map_err(|_| fmt::Error).and(result)
 }

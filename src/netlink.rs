@@ -7,7 +7,6 @@
 //! Generic netlink holds a lock of its own, for reading, while a request is served.
 
 use crate::{
-    cold::Cold,
     ffi::{
         c,
         genl::{
@@ -21,8 +20,11 @@ use crate::{
             Request, //
         }, //
     },
-    flowtable::Flowtable,
-    netns::Netns, //
+    flow::shared::Cold,
+    flowtable::{
+        registry::Netns,
+        Flowtable, //
+    }, //
 };
 use kernel::{
     module::this_module,

@@ -2,73 +2,57 @@
 
 //! nft_offload: netfilter flow offloading.
 //!
-//! | module      | what it is                                                         |
-//! |-------------|--------------------------------------------------------------------|
-//! | `expr`      | the nftables expression `flow_offload`: which connections          |
-//! | `path`      | where their packets leave and come in                              |
-//! | `walk`      | the devices below a route                                          |
-//! | `route`     | routes and neighbours                                              |
-//! | `flowtable` | tables, ageing, worker; the flowtable types                        |
-//! | `family`    | what differs between IPv4 and IPv6                                 |
-//! | `entry`     | a flow in memory                                                   |
-//! | `cold`      | what is done with a flow beside forwarding                         |
-//! | `hook`      | the fast path at the ingress hook                                  |
-//! | `xmit`      | transmit through a neighbour                                       |
-//! | `xdp`       | flows for XDP programs                                             |
-//! | `offload`   | which flows go into hardware, and what happens to them there         |
-//! | `drivers`   | flow engines: that hardware                                        |
-//! | `ct`        | what conntrack hands over and gets back                            |
-//! | `qos`       | priority, mark and DSCP as the ruleset made them                   |
-//! | `tcp`       | connections that open, close, or seem to                           |
-//! | `shape`     | numbers for VLAN, PPPoE and tunnel encapsulations                  |
-//! | `netns`     | network namespaces and their flowtables                            |
-//! | `heal`      | devices that change                                                |
-//! | `traffic`   | packets and bytes of a flowtable                                   |
-//! | `stats`     | counters, one per reason                                           |
-//! | `debugfs`   | where they are read                                                |
-//! | `proc`      | work that waits for hardware, in `/proc/net/stat`                  |
-//! | `netlink`   | what can be asked at run time                                      |
-//! | `ffi`       | everything that knows C layouts                                    |
+//! The rooms of the module, from the ground up. A room imports only what is on lower floors, which
+//! `tools/check-layers` checks; within a floor rooms do not know each other.
 //!
-//! Keys, parser, rewriting, table and wheel are the crate `nft_flow`, in `flow/`.
+//! | floor | room        | what it is                                                         |
+//! |-------|-------------|--------------------------------------------------------------------|
+//! | 1     | `nft_flow`  | a crate without a kernel: keys, parser, rewriting, table, wheel    |
+//! | 2     | `ffi`       | everything that knows C layouts                                    |
+//! | 3     | `net`       | the kernel's networking: conntrack entries, routes, device paths   |
+//! |       | `stats`     | counters, one per reason                                           |
+//! | 4     | `flow`      | one flow: both directions, and what they share                     |
+//! | 5     | `drivers`   | flow engines: hardware that forwards by itself                     |
+//! | 6     | `hw`        | which flows go into hardware, and what happens to them there       |
+//! | 7     | `flowtable` | tables, garbage collection, network namespaces                     |
+//! | 8     | `hook`      | packets: the fast path at the ingress hook                         |
+//! |       | `notifier`  | devices, bridges and neighbours that change                        |
+//! |       | `netlink`   | what can be asked at run time                                      |
+//! |       | `debugfs`   | what happened, and why something did not                           |
+//! |       | `procfs`    | work that waits for hardware, in `/proc/net/stat`                  |
+//! | 9     | `nft`       | what nf_tables calls: flowtable type, expression `flow_offload`    |
+//! | 10    | `xdp`       | flows for XDP programs                                             |
 
 #![crate_name = "nft_offload"]
 
 use kernel::prelude::*;
 
-mod cold;
-mod ct;
 mod debugfs;
 #[path = "../drivers/mod.rs"]
 mod drivers;
-mod entry;
-mod expr;
-mod family;
 mod ffi;
+mod flow;
 mod flowtable;
-mod heal;
 mod hook;
+mod hw;
+mod net;
 mod netlink;
-mod netns;
-mod offload;
-mod path;
-mod proc;
-mod qos;
-mod route;
-mod ruleset;
-mod shape;
+mod nft;
+mod notifier;
+mod procfs;
 mod stats;
-mod tcp;
-mod traffic;
-mod walk;
 mod xdp;
-mod xmit;
 
-use entry::Flow;
-use family::{
+use flow::entry::Flow;
+use flowtable::registry;
+use net::family::{
     Family,
     V4,
     V6, //
+};
+use nft::{
+    expr,
+    flowtable_type, //
 };
 
 module! {
@@ -106,12 +90,12 @@ struct NftOffload {
     _netlink: ffi::genl::Registration,
     _engines: drivers::Registrations,
     _expr: expr::Registration,
-    _types: flowtable::Registration,
-    _heal: heal::Registration,
+    _types: flowtable_type::Registration,
+    _notifier: notifier::Registration,
     #[pin]
     _debugfs: debugfs::Files,
-    _proc: proc::Registration,
-    _netns: netns::Registration,
+    _proc: procfs::Registration,
+    _netns: registry::Registration,
     _caches: [ffi::cache::CacheGuard; 2],
 }
 
@@ -120,7 +104,7 @@ impl kernel::InPlaceModule for NftOffload {
         // SAFETY: Once, before anything uses it.
         unsafe {
             drivers::NATIVE.init();
-            offload::SERVED.init();
+            hw::SERVED.init();
         }
         xdp::register();
 
@@ -129,16 +113,16 @@ impl kernel::InPlaceModule for NftOffload {
                 V4::cache().create(c"nft_offload_flow4", size_of::<Flow<V4>>())?,
                 V6::cache().create(c"nft_offload_flow6", size_of::<Flow<V6>>())?,
             ],
-            _netns: netns::Registration::new()?,
-            _proc: proc::Registration::new()?,
+            _netns: registry::Registration::new()?,
+            _proc: procfs::Registration::new()?,
             _debugfs <- debugfs::Files::new(),
-            _heal: heal::Registration::new()?,
+            _notifier: notifier::Registration::new()?,
             _expr: expr::Registration::new(module)?,
             _netlink: netlink::register()?,
             _engines: drivers::Registrations::new(module)?,
             // Last, because it cannot fail, and a flowtable of ours must never meet the in-tree
             // expression.
-            _types: flowtable::Registration::new(module),
+            _types: flowtable_type::Registration::new(module),
         })
     }
 }

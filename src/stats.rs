@@ -7,7 +7,7 @@
 
 use crate::{
     ffi::c,
-    traffic, //
+    flowtable::traffic, //
 };
 use core::sync::atomic::{
     AtomicU32,

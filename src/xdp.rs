@@ -6,24 +6,24 @@
 //! flows whose next packet the hook would forward at this moment.
 
 use crate::{
-    entry::{
-        flag,
-        Entry, //
-    },
-    family::{
-        Family,
-        V4,
-        V6, //
-    },
     ffi::{
         self,
         c, //
     },
-    flowtable::{
-        self,
-        Flowtable, //
+    flow::{
+        entry::{
+            flag,
+            Entry, //
+        },
+        ingress_path::Shape, //
     },
-    shape::Shape, //
+    flowtable::Flowtable,
+    net::family::{
+        Family,
+        V4,
+        V6, //
+    },
+    nft::flowtable_type, //
 };
 use core::{
     mem::MaybeUninit,
@@ -67,7 +67,7 @@ unsafe extern "C" fn nfo_xdp_lookup(
     let found = unsafe { hooks(dev) }.iter().find_map(|hook| {
         // SAFETY: It is a hook of the device, and RCU is held.
         unsafe {
-            let (ft, [v4, v6]) = flowtable::of_hook(hook)?;
+            let (ft, [v4, v6]) = flowtable_type::of_hook(hook)?;
 
             match (*key).family {
                 V4::NFPROTO if v4 => lookup::<V4>(ft, &*key, flow),

@@ -15,7 +15,7 @@
 /* Elements of a verdict map that are looked at. */
 #define MAX_ELEMENTS	65536
 
-/* Numbers that src/flow/ruleset.rs and src/flow/ruleset/known.rs know by heart. */
+/* Numbers that src/nft_flow/ruleset.rs and src/nft_flow/ruleset/known.rs know by heart. */
 static_assert(NFT_CT_STATE == 0 && NFT_CT_EXPIRATION == 5 && NFT_CT_PKTS == 14 &&
 	      NFT_CT_BYTES == 15 && NFT_CT_AVGPKT == 16);
 static_assert(NFT_META_L4PROTO == 16 && NFT_META_PRANDOM == 24 && NFT_META_TIME_NS == 30 &&

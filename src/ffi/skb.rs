@@ -5,7 +5,7 @@
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 use super::c;
-use crate::ct::Ct;
+use crate::net::ct::Ct;
 use core::{
     mem::MaybeUninit,
     ptr::{

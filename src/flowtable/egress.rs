@@ -11,16 +11,16 @@
 
 use super::Flowtable;
 use crate::{
-    entry::Entry,
-    family::{
-        Family,
-        V4,
-        V6, //
-    },
     ffi::{
         self,
         c,
         HZ, //
+    },
+    flow::entry::Entry,
+    net::family::{
+        Family,
+        V4,
+        V6, //
     }, //
 };
 use kernel::{

@@ -3,8 +3,8 @@
 //! Tunnels that nobody has listed: their devices have the flowtable's hook as long as flows come in by them.
 //!
 //! A tunnel that cannot say how its packets look from below is picked up where they come out of it. That their
-//! outer packets come in by a listed device is seen to by [`crate::walk`]; each such way in is a
-//! [`Shape`](crate::shape::Shape) in the table. The worker compares that with the hooks that there are: flows are
+//! outer packets come in by a listed device is seen to by [`crate::net::device_path`]; each such way in is a
+//! [`Shape`](crate::flow::ingress_path::Shape) in the table. The worker compares that with the hooks that there are: flows are
 //! made where one cannot sleep. Until the hook is there packets of that direction are slow. A device that goes
 //! takes its hook with it (`src/ffi/links.c`).
 //!
@@ -14,7 +14,7 @@
 use super::Flowtable;
 use crate::{
     ffi::c,
-    shape, //
+    flow::ingress_path, //
 };
 use core::{
     ptr::NonNull,
@@ -107,7 +107,7 @@ impl Flowtable {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {
-            shape::followed(inner, &mut cursor, |ifindex| {
+            ingress_path::followed(inner, &mut cursor, |ifindex| {
                 if let Some(place) = wanted.get_mut(n) {
                     *place = ifindex;
                     n += 1;

@@ -12,8 +12,8 @@
 //! second at most.
 
 use crate::{
-    ct::Ct,
-    ffi, //
+    ffi,
+    net::ct::Ct, //
 };
 use core::sync::atomic::{
     AtomicU32,

@@ -6,11 +6,11 @@
 //! as long as the ruleset stays, but not longer than a minute.
 
 use crate::{
-    ct::Ct,
     ffi::{
         self,
         HZ, //
-    }, //
+    },
+    net::ct::Ct, //
 };
 use core::sync::atomic::{
     AtomicU32,

@@ -8,9 +8,9 @@ use super::{
     BUCKETS_AT_ONCE, //
 };
 use crate::{
-    entry::Entry,
-    family::Family,
-    ffi::c, //
+    ffi::c,
+    flow::entry::Entry,
+    net::family::Family, //
 };
 use core::ptr::NonNull;
 use kernel::{

@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A flow in memory: two entries for the packet path, and what only the control path needs.
+//!
+//! ```text
+//!   Flow<F>  +--------------------+--------------------+------------------+
+//!            | Entry, original    | Entry, reply       | Cold             |
+//!            | 2 cache lines      | 2 cache lines      | ct, state, links |
+//!            +--------------------+--------------------+------------------+
+//!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
+//! ```
+//!
+//! A flow is made by [`Flow::new`], published and withdrawn by the flowtable, and freed a grace
+//! period after the worker took it out, by which time no packet looks at it any more.
+
+use crate::{
+    ffi::{
+        self,
+        c, //
+    },
+    flow::{
+        ingress_path::Shape,
+        qos::Probe,
+        shared::Cold,
+        tcp, //
+    },
+    flowtable::Flowtable,
+    net::{
+        ct::Ct,
+        device_path::Input,
+        family::{
+            Family,
+            V4,
+            V6, //
+        },
+        forward_path::{
+            Half,
+            Output, //
+        },
+        route::{
+            Dst,
+            Neigh, //
+        }, //
+    }, //
+};
+use core::{
+    mem::ManuallyDrop,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        fence,
+        AtomicPtr,
+        AtomicU32,
+        AtomicU8,
+        Ordering, //
+    }, //
+};
+use nft_flow::{
+    key::{
+        L4Proto,
+        PortId, //
+    },
+    reason::SkipReason,
+    state::Direction,
+    table::Item,
+    window::{
+        Reach,
+        Sent, //
+    }, //
+};
+
+/// One direction of a flow, as the packet path needs it: two cache lines.
+///
+/// # Invariants
+///
+/// - It is one of the two entries of a [`Flow`]: the one at the index that `flags` says.
+/// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
+/// - `neigh` is null or a neighbour to which the entry holds a reference.
+#[repr(C, align(64))]
+pub(crate) struct Entry<F: Family> {
+    pub(crate) key: F::Key,
+    pub(crate) rewrite: F::Rewrite,
+    /// Of TCP: how far this direction has got.
+    pub(crate) sent: Sent,
+    pub(crate) dst: ManuallyDrop<Dst>,
+    neigh: AtomicPtr<c::neighbour>,
+    pub(crate) ct: Ct,
+    /// `jiffies` of the latest packet, written at most once a second.
+    seen: AtomicU32,
+    pub(crate) cookie: u32,
+    /// The ruleset that last agreed and the DSCP of packets that it leaves alone, see
+    /// [`Flowtable::stamp`].
+    stamp: AtomicU32,
+    pub(crate) mtu: u16,
+    /// Of TCP: how far around `sent` packets of this direction may be.
+    pub(crate) reach: Reach,
+    flags: AtomicU8,
+}
+
+/// Bits of [`Entry::flags`].
+pub(crate) mod flag {
+    /// The entry is that of the reply direction.
+    pub(super) const REPLY: u8 = 1 << 0;
+    /// Packets leave through IPsec.
+    pub(super) const XFRM: u8 = 1 << 1;
+    /// Packets must have come in through IPsec, because the answers leave through it, or others did.
+    pub(super) const SECPATH: u8 = 1 << 2;
+    /// Packets come in through a bridge port.
+    pub(super) const BRIDGED: u8 = 1 << 3;
+    /// The next packet is to be looked at, see [`crate::flow::tcp`].
+    pub(crate) const ASKED: u8 = 1 << 5;
+    /// Somebody on the way out asks for the connection, see `flowtable::egress`.
+    pub(super) const ASKED_FOR: u8 = 1 << 6;
+    /// The flow has been taken down.
+    pub(super) const DEAD: u8 = 1 << 7;
+}
+
+const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
+
+/// How packets of a direction come in.
+struct Side {
+    port: PortId,
+    secure: bool,
+    bridged: bool,
+}
+
+/// A flow.
+#[repr(C)]
+pub(crate) struct Flow<F: Family> {
+    pub(crate) entries: [Entry<F>; 2],
+    pub(crate) cold: Cold,
+}
+
+// SAFETY: Key and hash do not change while the entry is in a table.
+unsafe impl<F: Family> Item for Entry<F> {
+    type Key = F::Key;
+
+    #[inline(always)]
+    fn key(&self) -> &F::Key {
+        &self.key
+    }
+
+    fn hash(&self) -> u32 {
+        self.flow().cold.hashes[self.dir() as usize]
+    }
+}
+
+impl<F: Family> Entry<F> {
+    fn new(
+        ct: Ct,
+        dir: Direction,
+        out: Half<'_>,
+        side: Side,
+        proto: L4Proto,
+        (end, reach): (u32, Reach),
+    ) -> Self {
+        let key = F::key(ct.tuple(dir), proto, side.port);
+        let xfrm = matches!(out.output, Output::Xfrm);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+
+        // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
+        Self {
+            rewrite: F::rewrite(&key, ct.tuple(dir.opposite()), proto),
+            key,
+            sent: Sent::new(end),
+            reach,
+            cookie: F::cookie(&out.dst),
+            dst: ManuallyDrop::new(out.dst),
+            neigh: AtomicPtr::new(match out.output {
+                Output::Neigh(neigh) => neigh.into_raw(),
+                Output::Xfrm => ptr::null_mut(),
+            }),
+            ct,
+            seen: AtomicU32::new(out.seen),
+            // One packet of each direction passes the ruleset first, and shows how packets leave
+            // it. The one that adds the flow is not that: nobody knows what it came in with.
+            stamp: AtomicU32::new(Flowtable::NO_STAMP),
+            mtu: out.mtu,
+            flags: AtomicU8::new(
+                flag(dir == Direction::Reply, flag::REPLY)
+                    | flag(xfrm, flag::XFRM)
+                    | flag(side.secure, flag::SECPATH)
+                    | flag(side.bridged, flag::BRIDGED),
+            ),
+        }
+    }
+
+    /// The flow that this is a part of.
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> &Flow<F> {
+        // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
+        unsafe {
+            &*ptr::from_ref(self)
+                .sub(usize::from(self.flags() & flag::REPLY))
+                .cast::<Flow<F>>()
+        }
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u8 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Is the bit of [`flag`] set?
+    pub(crate) fn has_flag(&self, bit: u8) -> bool {
+        self.flags() & bit != 0
+    }
+
+    /// Sets or clears a bit of [`flag`].
+    pub(crate) fn set_flag(&self, bit: u8, on: bool) {
+        if on {
+            self.flags.fetch_or(bit, Ordering::Release);
+        } else {
+            self.flags.fetch_and(!bit, Ordering::Release);
+        }
+    }
+
+    /// The direction of the packets.
+    #[inline(always)]
+    pub(crate) fn dir(&self) -> Direction {
+        if self.flags() & flag::REPLY != 0 {
+            Direction::Reply
+        } else {
+            Direction::Original
+        }
+    }
+
+    /// Has this ruleset seen a packet of this direction, and kept the flow?
+    pub(crate) fn agrees(&self, generation: u32) -> bool {
+        self.flow().cold.qos[self.dir() as usize].agrees(generation)
+    }
+
+    /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
+    /// alone if they have neither mark nor priority? `stamp`: [`Flowtable::stamp`] of that DSCP.
+    #[inline(always)]
+    pub(crate) fn has_stamp(&self, stamp: u32) -> bool {
+        self.stamp.load(Ordering::Relaxed) == stamp
+    }
+
+    /// [`Entry::has_stamp`] is true from now on, if it was true of no DSCP and `is_so` still.
+    pub(crate) fn put_stamp(&self, stamp: u32, is_so: impl FnOnce() -> bool) {
+        let none = Flowtable::NO_STAMP;
+
+        if self
+            .stamp
+            .compare_exchange(none, stamp, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
+            // Whoever makes it untrue takes the stamp away afterwards.
+            fence(Ordering::SeqCst);
+            if !is_so() {
+                self.take_stamp();
+            }
+        }
+    }
+
+    /// [`Entry::has_stamp`] is false from now on.
+    pub(crate) fn take_stamp(&self) {
+        fence(Ordering::SeqCst);
+        self.stamp.store(Flowtable::NO_STAMP, Ordering::Relaxed);
+    }
+
+    /// May every packet of the direction use it that did not come through IPsec, as long as the route is
+    /// valid: has the flow not been taken down, and has neither direction to do with IPsec?
+    #[inline(always)]
+    pub(crate) fn is_unconditional(&self) -> bool {
+        self.flags() & (flag::SECPATH | flag::XFRM | flag::DEAD) == 0
+    }
+
+    /// Is there anything to do for a packet that most flows do not ask for? See `special` in
+    /// `hook/ingress.rs`.
+    #[inline(always)]
+    pub(crate) fn is_special(&self) -> bool {
+        self.flags() & (flag::BRIDGED | flag::ASKED) != 0
+    }
+
+    /// Does somebody on the way out ask for the connection?
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.has_flag(flag::ASKED_FOR)
+    }
+
+    /// Says whether somebody does.
+    pub(crate) fn set_asked_for(&self, asked: bool) {
+        if self.is_asked_for() != asked {
+            self.set_flag(flag::ASKED_FOR, asked);
+            if asked {
+                // Such packets are not left as they are.
+                self.take_stamp();
+            }
+        }
+    }
+
+    /// Does the ruleset let packets with IPv6 destination options pass?
+    pub(crate) fn takes_options(&self) -> bool {
+        self.flow().cold.options[self.dir() as usize].load(Ordering::Relaxed)
+    }
+
+    /// A packet with IPv6 destination options has come to the rule that adds the flow; or, if not
+    /// `pass`, none has come to the rules that are in force.
+    pub(crate) fn let_options(&self, pass: bool) {
+        self.flow().cold.options[self.dir() as usize].store(pass, Ordering::Relaxed);
+    }
+
+    /// A packet goes to a ruleset that has not seen one of this direction yet.
+    #[cold]
+    pub(crate) fn bounce(&self, probe: &Probe) {
+        self.let_options(false);
+        self.flow().cold.bounce(self.dir(), probe);
+    }
+
+    /// A packet goes to the ruleset that is of interest though others have passed.
+    #[cold]
+    pub(crate) fn send_there(&self, probe: &Probe) {
+        self.flow().cold.qos[self.dir() as usize].sent(probe);
+    }
+
+    /// Do packets leave through IPsec?
+    #[inline(always)]
+    pub(crate) fn is_xfrm(&self) -> bool {
+        self.flags() & flag::XFRM != 0
+    }
+
+    /// Must packets have come in through IPsec?
+    #[inline(always)]
+    pub(crate) fn needs_secpath(&self) -> bool {
+        self.flags() & flag::SECPATH != 0
+    }
+
+    /// Packets come in through IPsec.
+    pub(crate) fn need_secpath(&self) {
+        self.set_flag(flag::SECPATH, true);
+    }
+
+    /// Has a packet, of which this is the beginning, been rewritten as the fast path does it? `ports`: what
+    /// it has for ports, if the protocol has some.
+    pub(crate) fn would_leave_so(&self, hdr: &[u8], ports: Option<u32>) -> bool {
+        F::is_rewritten(&self.rewrite, hdr, ports)
+    }
+
+    /// Do packets come in through a bridge?
+    #[inline(always)]
+    pub(crate) fn is_bridged(&self) -> bool {
+        self.flags() & flag::BRIDGED != 0
+    }
+
+    /// Is it time for a packet to show its sender to the bridge that it comes in through? Bridges
+    /// forget stations that they do not hear, after five minutes as a rule.
+    #[inline(always)]
+    pub(crate) fn wants_refresh(&self, now: u32) -> bool {
+        self.flags() & flag::BRIDGED != 0 && self.flow().cold.refresh(self.dir(), now)
+    }
+
+    /// What stands for the way that packets come in.
+    pub(crate) fn key_port(&self) -> PortId {
+        F::port(&self.key)
+    }
+
+    /// Has the flow not been taken down?
+    #[inline(always)]
+    pub(crate) fn is_live(&self) -> bool {
+        self.flags() & flag::DEAD == 0
+    }
+
+    /// No packet uses the entry from now on.
+    pub(crate) fn die(&self) {
+        self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
+    }
+
+    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
+    /// section.
+    #[inline(always)]
+    pub(crate) fn neigh(&self) -> *mut c::neighbour {
+        self.neigh.load(Ordering::Acquire)
+    }
+
+    /// Exchanges the neighbour.
+    pub(crate) fn set_neigh(&self, new: Option<Neigh>) {
+        let old = self.neigh.swap(
+            new.map_or(ptr::null_mut(), Neigh::into_raw),
+            Ordering::AcqRel,
+        );
+
+        // SAFETY: It came from `into_raw`, and the exchange made us its only owner.
+        drop(unsafe { Neigh::from_raw(old) });
+        // The flow may have died, and dropped the neighbour that we replaced, at the same time.
+        if !self.is_live() {
+            let ours = self.neigh.swap(ptr::null_mut(), Ordering::AcqRel);
+            // SAFETY: As above.
+            drop(unsafe { Neigh::from_raw(ours) });
+        }
+    }
+
+    /// Notes a packet; true about twice a second.
+    #[inline(always)]
+    pub(crate) fn saw(&self, now: u32) -> bool {
+        let due = now.wrapping_sub(self.seen.load(Ordering::Relaxed)) > ffi::HZ / 2;
+
+        if due {
+            self.seen.store(now, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// `jiffies` of the latest packet, half a second too early at most.
+    pub(crate) fn seen(&self) -> u32 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// Notes a packet that hardware saw, maybe some time ago.
+    pub(crate) fn seen_at(&self, jiffies: u32) {
+        if jiffies.wrapping_sub(self.seen.load(Ordering::Relaxed)) as i32 > 0 {
+            self.seen.store(jiffies, Ordering::Relaxed);
+        }
+    }
+
+    /// Jiffies since the latest packet; none if that has come after `now`.
+    pub(crate) fn idle(&self, now: u32) -> u32 {
+        let idle = now.wrapping_sub(self.seen());
+
+        if idle as i32 >= 0 {
+            idle
+        } else {
+            0
+        }
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// Makes a flow of a connection and its way out in both directions.
+    pub(crate) fn new(
+        ct: Ct,
+        proto: L4Proto,
+        [orig, reply]: [Half<'_>; 2],
+        ft: &Flowtable,
+    ) -> Result<NonNull<Self>, SkipReason> {
+        let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
+        let interned = ft.intern(&reply.input).and_then(|a| {
+            let b = ft.intern(&orig.input);
+
+            b.map(|b| [a, b]).inspect_err(|_| ft.release([a, None]))
+        });
+        let shapes = match interned {
+            Ok(shapes) => shapes,
+            Err(e) => {
+                // SAFETY: Not initialised, and nobody has seen it.
+                unsafe { F::cache().free(flow.cast()) };
+                return Err(e);
+            }
+        };
+        let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
+            port: shape.map_or(input.ifindex, |s| {
+                // SAFETY: A use of the shape is ours.
+                unsafe { s.as_ref() }.port
+            }),
+            secure: matches!(answers.output, Output::Xfrm),
+            bridged: input.is_bridged(),
+        };
+        let entered = [&reply, &orig].map(|half| (half.input.layer.devices[0], half.input.sender));
+        let [orig_in, reply_in] = shapes;
+        let orig_in = side(orig_in, &reply.input, &reply);
+        let reply_in = side(reply_in, &orig.input, &orig);
+        let ([there, back], liberal) = ct.start();
+        let control = tcp::Control::new([there.side, back.side], liberal);
+        let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
+        let entries = [
+            Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
+            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
+        ];
+
+        // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
+        unsafe {
+            flow.write(Self {
+                // INVARIANT: Of this family.
+                cold: Cold::new(ct, proto, &entries, control, shapes, entered, ft),
+                entries,
+            });
+        }
+        Ok(flow)
+    }
+
+    /// Gives the routes back: they, too, live for a grace period more. Not later, because what counts
+    /// them may go with the network namespace, which waits for no packet then.
+    ///
+    /// # Safety
+    ///
+    /// No packet finds the flow any more, and this is called once.
+    pub(crate) unsafe fn release_routes(&self) {
+        for entry in &self.entries {
+            // SAFETY: By the contract of this function; never dropped otherwise.
+            drop(unsafe { ptr::read(&raw const *entry.dst) });
+        }
+    }
+
+    /// Frees a flow, except for its routes and the uses of its shapes.
+    ///
+    /// # Safety
+    ///
+    /// `flow` came from [`Flow::new`] and nobody else knows it.
+    pub(crate) unsafe fn destroy(flow: NonNull<Self>) {
+        // SAFETY: The caller gives the flow away; its references are dropped once, here.
+        unsafe {
+            let this = &mut *flow.as_ptr();
+
+            for entry in &mut this.entries {
+                entry.die();
+                entry.set_neigh(None);
+            }
+            ManuallyDrop::drop(&mut this.cold.ct);
+            F::cache().free(flow.cast());
+        }
+    }
+}

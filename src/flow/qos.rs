@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Priority, mark and DSCP: fast packets leave with what the ruleset would give them, so that queueing
+//! disciplines and classifiers see what they would see without a flowtable.
+//!
+//! Rules may look at a packet's DSCP, mark and priority. So there is one answer for each of these
+//! *looks* that packets of a direction come in with: what packets have that the ruleset let pass. A
+//! packet whose looks are new takes the slow path. Most directions have one answer, which changes
+//! nothing, and all their packets one DSCP and neither mark nor priority: the packet path compares
+//! that with one word of the [`Entry`].
+//!
+//! - The mark is what the ruleset made of a packet that came in with this mark.
+//! - So is the priority, unless it is the one that forwarding gives every IPv4 packet by its type of
+//!   service: then each packet has its own, and its priority at ingress does not count.
+//! - The DSCP is left alone, unless the module's parameter `dscp` says "restore" and the ruleset has
+//!   changed it.
+//!
+//! Packets come in batches, and some are dropped or wait in a queue: whose answer it is says a
+//! [`Probe`], the record of a packet that was sent to the ruleset. Only such packets teach anything.
+
+use crate::{
+    ffi::{
+        self,
+        c,
+        skb::Skb, //
+    },
+    flowtable::Flowtable,
+    net::family::Family, //
+};
+use core::sync::atomic::{
+    fence,
+    AtomicU32,
+    Ordering, //
+};
+
+/// A ruleset that is none: nf_tables' sequence numbers leave 0 out.
+pub(crate) const NO_RULESET: u32 = 0;
+
+/// Answers of a direction. Packets with further ones stay on the slow path.
+const ANSWERS: usize = 4;
+/// Packets of a direction that are remembered on their way through the ruleset: one until it has
+/// passed, and the latest one, in case the first has been dropped.
+const PROBES: usize = 2;
+/// How long the first one is waited for, in jiffies. It may be in a queue to userspace.
+const PATIENCE: u32 = ffi::HZ / 4;
+
+/// The upper six bits of a type of service.
+const DSCP: u8 = 0xfc;
+
+/// What a packet looks like: DSCP, in the upper six bits, mark and priority.
+#[derive(Clone, Copy)]
+pub(crate) struct Looks {
+    dscp: u8,
+    mark: u32,
+    priority: u32,
+}
+
+impl Looks {
+    /// Of a packet at ingress, as far as rules may have looked at it.
+    pub(crate) fn at_ingress(skb: Skb, ds_field: u8, by_tos: bool) -> Self {
+        Self {
+            dscp: ds_field & DSCP,
+            mark: skb.mark(),
+            priority: match by_tos {
+                true => 0,
+                // VLAN devices make a priority of the tag's.
+                false => skb.priority() ^ (u32::from(skb.vlan_pcp()) << 28),
+            },
+        }
+    }
+
+    /// Of a packet in a hook of IPv4 or IPv6.
+    ///
+    /// # Safety
+    ///
+    /// `skb` is valid, and its network header is at `data`, in the linear part.
+    pub(crate) unsafe fn of(skb: *const c::sk_buff) -> Self {
+        // SAFETY: By the contract of this function.
+        unsafe {
+            let headers = (*skb).__bindgen_anon_4.headers.as_ref();
+            let [a, b] = (*skb).data.cast::<[u8; 2]>().read();
+            let ds_field = if a >> 4 == 4 { b } else { (a << 4) | (b >> 4) };
+
+            Self {
+                dscp: ds_field & DSCP,
+                mark: headers.__bindgen_anon_4.mark,
+                priority: headers.priority,
+            }
+        }
+    }
+}
+
+/// In [`Change::how`]: priorities follow the type of service.
+const BY_TOS: u32 = 1 << 8;
+/// In [`Change::how`]: the low byte is the DSCP that packets get.
+const SET: u32 = 1 << 9;
+/// Of an answer: the packet has come to the rule that adds the flow.
+const MET: u32 = 1 << 10;
+
+/// What packets with certain looks leave with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change {
+    mark: u32,
+    /// 0 if it follows the type of service.
+    priority: u32,
+    /// [`BY_TOS`], [`SET`] and a DSCP.
+    how: u32,
+}
+
+impl Change {
+    /// From what a packet came in and left with.
+    fn new(came: Looks, left: Looks, by_tos: bool) -> Self {
+        let mut how = 0;
+
+        // SAFETY: No preconditions.
+        unsafe {
+            if by_tos && left.priority == u32::from(c::nfo_tos2priority(came.dscp)) {
+                how |= BY_TOS;
+            }
+            if left.dscp != came.dscp && c::nfo_dscp_restored() {
+                how |= SET | u32::from(left.dscp);
+            }
+        }
+        Self {
+            mark: left.mark,
+            priority: match how & BY_TOS {
+                0 => left.priority,
+                _ => 0,
+            },
+            how,
+        }
+    }
+
+    /// The priority of a packet with this DSCP.
+    fn priority(&self, dscp: u8) -> u32 {
+        match self.how & BY_TOS {
+            0 => self.priority,
+            // SAFETY: No preconditions.
+            _ => unsafe { c::nfo_tos2priority(dscp) }.into(),
+        }
+    }
+
+    fn dscp(&self) -> Option<u8> {
+        (self.how & SET != 0).then_some(self.how as u8)
+    }
+
+    /// Does a packet that came in with neither mark nor priority leave as it came?
+    fn is_none(&self, came: Looks) -> bool {
+        came.mark | came.priority | self.mark | self.priority(came.dscp) == 0
+            && self.dscp().is_none()
+    }
+
+    /// Makes a rewritten packet look like those that have passed the ruleset.
+    #[inline(never)]
+    pub(crate) fn restore<F: Family>(&self, skb: Skb) {
+        // SAFETY: The hook has made the IP header writable, and has no slice of the packet any more.
+        let hdr = unsafe { skb.head_mut() };
+
+        skb.set_priority(self.priority(F::ds_field(hdr)));
+        skb.set_mark(self.mark);
+        if let Some(dscp) = self.dscp() {
+            F::set_dscp(hdr, dscp);
+        }
+    }
+}
+
+/// A packet on its way through the ruleset.
+#[derive(Clone, Copy)]
+pub(crate) struct Probe {
+    /// Which packet it is, see `nfo_skb_print()`.
+    pub(crate) print: u32,
+    /// The ruleset that was in force when it came in.
+    pub(crate) generation: u32,
+    pub(crate) came: Looks,
+    /// Its TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Bits of [`has`].
+    pub(crate) has: u8,
+}
+
+impl Probe {
+    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
+    pub(crate) fn note(&self) {
+        let noted = c::nfo_probe {
+            print: self.print,
+            generation: self.generation,
+            mark: self.came.mark,
+            priority: self.came.priority,
+            dscp: self.came.dscp,
+            ttl: self.ttl,
+            has: self.has,
+        };
+
+        // SAFETY: Called with softirqs off, as the hook runs.
+        unsafe { c::nfo_probe_note(&noted) };
+    }
+
+    /// What was noted of the packet with this print.
+    pub(crate) fn noted(print: u32) -> Option<Self> {
+        let mut noted = c::nfo_probe {
+            print: 0,
+            generation: NO_RULESET,
+            mark: 0,
+            priority: 0,
+            dscp: 0,
+            ttl: 0,
+            has: 0,
+        };
+
+        // SAFETY: No preconditions.
+        unsafe { c::nfo_probe_noted(print, &mut noted) }.then_some(Self {
+            print,
+            generation: noted.generation,
+            came: Looks {
+                dscp: noted.dscp,
+                mark: noted.mark,
+                priority: noted.priority,
+            },
+            ttl: noted.ttl,
+            has: noted.has,
+        })
+    }
+}
+
+/// Bits of [`Probe::has`].
+pub(crate) mod has {
+    /// It has come to the rule that adds the flow.
+    pub(crate) const MET: u8 = 1 << 0;
+    /// UDP with a checksum.
+    pub(crate) const CHECKSUM: u8 = 1 << 1;
+    /// IPv4 that must not be fragmented.
+    pub(crate) const DONT_FRAGMENT: u8 = 1 << 2;
+}
+
+/// A [`Probe`] in memory; free if its print is 0.
+#[derive(Default)]
+struct ProbeCell {
+    print: AtomicU32,
+    generation: AtomicU32,
+    mark: AtomicU32,
+    priority: AtomicU32,
+    /// DSCP, TTL, [`has`], and `jiffies` when it was recorded, a byte each.
+    rest: AtomicU32,
+}
+
+impl ProbeCell {
+    fn get(&self) -> Option<Probe> {
+        let print = self.print.load(Ordering::Relaxed);
+        let [dscp, ttl, has, _] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
+
+        (print != 0).then(|| Probe {
+            print,
+            generation: self.generation.load(Ordering::Relaxed),
+            came: Looks {
+                dscp,
+                mark: self.mark.load(Ordering::Relaxed),
+                priority: self.priority.load(Ordering::Relaxed),
+            },
+            ttl,
+            has,
+        })
+    }
+
+    fn set(&self, probe: &Probe, now: u8) {
+        self.print.store(probe.print, Ordering::Relaxed);
+        self.generation.store(probe.generation, Ordering::Relaxed);
+        self.mark.store(probe.came.mark, Ordering::Relaxed);
+        self.priority.store(probe.came.priority, Ordering::Relaxed);
+        self.rest.store(
+            u32::from_ne_bytes([probe.came.dscp, probe.ttl, probe.has, now]),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Is a packet waited for that was sent to this ruleset?
+    fn is_awaited(&self, generation: u32, now: u8) -> bool {
+        const STEPS: u8 = (PATIENCE / TICK) as u8;
+        let [.., then] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
+
+        self.print.load(Ordering::Relaxed) != 0
+            && self.generation.load(Ordering::Relaxed) == generation
+            && now.wrapping_sub(then) <= STEPS
+    }
+}
+
+/// In these units the age of a probe is counted, in jiffies.
+const TICK: u32 = if PATIENCE >= 16 { PATIENCE / 16 } else { 1 };
+
+/// What packets leave with that come in with this mark, this priority and one of these DSCPs.
+#[derive(Default)]
+struct Answer {
+    /// A bit for each DSCP. None: the place is free.
+    dscps: [AtomicU32; 2],
+    came_mark: AtomicU32,
+    came_priority: AtomicU32,
+    mark: AtomicU32,
+    priority: AtomicU32,
+    /// [`Change::how`], and [`MET`].
+    how: AtomicU32,
+}
+
+impl Answer {
+    fn is_free(&self) -> bool {
+        self.dscps
+            .iter()
+            .all(|word| word.load(Ordering::Relaxed) == 0)
+    }
+
+    /// The word of a DSCP, and its bit.
+    fn bit(&self, dscp: u8) -> (&AtomicU32, u32) {
+        let [low, high] = &self.dscps;
+        let word = if dscp & 0x80 == 0 { low } else { high };
+
+        (word, 1_u32.wrapping_shl(u32::from(dscp) >> 2))
+    }
+
+    fn has_dscp(&self, dscp: u8) -> bool {
+        let (word, bit) = self.bit(dscp);
+
+        word.load(Ordering::Relaxed) & bit != 0
+    }
+
+    fn is_for(&self, mark: u32, priority: u32) -> bool {
+        self.came_mark.load(Ordering::Relaxed) == mark
+            && self.came_priority.load(Ordering::Relaxed) == priority
+    }
+
+    fn change(&self) -> Change {
+        Change {
+            mark: self.mark.load(Ordering::Relaxed),
+            priority: self.priority.load(Ordering::Relaxed),
+            how: self.how.load(Ordering::Relaxed) & !MET,
+        }
+    }
+
+    fn is_met(&self) -> bool {
+        self.how.load(Ordering::Relaxed) & MET != 0
+    }
+
+    fn free(&self) {
+        for word in &self.dscps {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What is known of looks.
+pub(crate) enum Known {
+    /// The ruleset has seen no packet of the direction.
+    Nothing,
+    /// It has seen others, but none like this. True: there is no room for more answers.
+    Others(bool),
+    /// What packets leave with. True: nothing is changed in packets with this DSCP and neither mark nor
+    /// priority.
+    Answer(Change, bool),
+}
+
+/// What packets of a direction look like after the ruleset.
+///
+/// Readers take what they read as it was at one time, or do without (see [`Qos::read`]). Who wants to
+/// write while somebody else does, in whatever context, does without as well: there will be other
+/// packets.
+#[derive(Default)]
+pub(crate) struct Qos {
+    /// Odd while somebody writes.
+    version: AtomicU32,
+    /// The ruleset whose answers there are; [`NO_RULESET`] if none.
+    generation: AtomicU32,
+    /// Mark and labels of the conntrack entry when it answered.
+    marks: AtomicU32,
+    answers: [Answer; ANSWERS],
+    probes: [ProbeCell; PROBES],
+}
+
+impl Qos {
+    /// Runs `f`, which reads. [`None`] if somebody wrote meanwhile.
+    fn read<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let version = self.version.load(Ordering::Acquire);
+        if version & 1 != 0 {
+            return None;
+        }
+        let result = f();
+
+        fence(Ordering::Acquire);
+        (self.version.load(Ordering::Relaxed) == version).then_some(result)
+    }
+
+    /// Runs `f`, which writes. [`None`], and not run, if somebody else writes.
+    fn write<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let version = self.version.load(Ordering::Relaxed);
+        let odd = version.wrapping_add(1);
+
+        if version & 1 != 0
+            || self
+                .version
+                .compare_exchange(version, odd, Ordering::Acquire, Ordering::Relaxed)
+                .is_err()
+        {
+            return None;
+        }
+        fence(Ordering::Release);
+        let result = f();
+
+        self.version.store(odd.wrapping_add(1), Ordering::Release);
+        Some(result)
+    }
+
+    /// Has this ruleset let a packet of the direction pass?
+    pub(crate) fn agrees(&self, generation: u32) -> bool {
+        self.generation.load(Ordering::Relaxed) == generation && generation != NO_RULESET
+    }
+
+    /// What ruleset `generation` makes of packets with these looks.
+    pub(crate) fn known(&self, generation: u32, came: Looks) -> Known {
+        if !self.agrees(generation) {
+            return Known::Nothing;
+        }
+        let found = self.read(|| {
+            if !self.agrees(generation) {
+                return Known::Nothing;
+            }
+            self.answers
+                .iter()
+                .find(|a| a.has_dscp(came.dscp) && a.is_for(came.mark, came.priority))
+                .map_or_else(
+                    || Known::Others(self.answers.iter().all(|a| !a.is_free())),
+                    |a| {
+                        let change = a.change();
+                        Known::Answer(change, change.is_none(came))
+                    },
+                )
+        });
+        found.unwrap_or(Known::Others(false))
+    }
+
+    /// A packet goes to the ruleset.
+    pub(crate) fn sent(&self, probe: &Probe) {
+        let now = (ffi::jiffies32() / TICK) as u8;
+
+        self.write(|| {
+            let [first, latest] = &self.probes;
+
+            match first.is_awaited(probe.generation, now) {
+                true => latest.set(probe, now),
+                false => first.set(probe, now),
+            }
+        });
+    }
+
+    /// Is a packet with this print on its way?
+    fn is_awaited(&self, print: u32) -> bool {
+        self.probes
+            .iter()
+            .any(|cell| cell.print.load(Ordering::Relaxed) == print)
+    }
+
+    /// The packet with this print has come to the rule that adds the flow. Was it one that was sent to
+    /// ruleset `generation`?
+    pub(crate) fn met(&self, print: u32, generation: u32) -> bool {
+        if !self.is_awaited(print) {
+            return false;
+        }
+        self.write(|| {
+            self.probes.iter().any(|cell| {
+                let probe = cell
+                    .get()
+                    .filter(|p| p.print == print && p.generation == generation);
+
+                if probe.is_some() {
+                    let met = u32::from_ne_bytes([0, 0, has::MET, 0]);
+                    cell.rest.fetch_or(met, Ordering::Relaxed);
+                }
+                probe.is_some()
+            })
+        })
+        .unwrap_or(false)
+    }
+
+    /// The packet with this print has passed the ruleset: what it was sent with.
+    pub(crate) fn arrived(&self, print: u32) -> Option<Probe> {
+        if !self.is_awaited(print) {
+            return None;
+        }
+        self.write(|| {
+            let cell = self
+                .probes
+                .iter()
+                .find(|cell| cell.print.load(Ordering::Relaxed) == print)?;
+            let probe = cell.get();
+
+            cell.print.store(0, Ordering::Relaxed);
+            probe
+        })
+        .flatten()
+    }
+
+    /// The ruleset that a packet was sent to has let it pass, and it left with these looks. `by_tos`:
+    /// forwarding sets priorities. `marks`: those of the conntrack entry.
+    pub(crate) fn learn(&self, probe: &Probe, left: Looks, by_tos: bool, marks: u32) {
+        let Looks {
+            dscp,
+            mark,
+            priority,
+        } = probe.came;
+        let change = Change::new(probe.came, left, by_tos);
+        let met = probe.has & has::MET != 0;
+
+        self.write(|| {
+            if self.generation.load(Ordering::Relaxed) != probe.generation {
+                self.answers.iter().for_each(Answer::free);
+            }
+            // Some come to the rule and others do not: those are not to be fast.
+            let answers = || self.answers.iter().filter(|a| !a.is_free());
+            if !met && answers().any(Answer::is_met) {
+                return;
+            }
+            answers()
+                .filter(|a| met && !a.is_met())
+                .for_each(Answer::free);
+            // The latest answer counts.
+            for answer in answers().filter(|a| a.is_for(mark, priority)) {
+                let (word, bit) = answer.bit(dscp);
+                word.fetch_and(!bit, Ordering::Relaxed);
+            }
+            let place = answers()
+                .find(|a| a.is_for(mark, priority) && a.change() == change)
+                .or_else(|| self.answers.iter().find(|a| a.is_free()));
+            if let Some(answer) = place {
+                let (word, bit) = answer.bit(dscp);
+
+                word.fetch_or(bit, Ordering::Relaxed);
+                answer.came_mark.store(mark, Ordering::Relaxed);
+                answer.came_priority.store(priority, Ordering::Relaxed);
+                answer.mark.store(change.mark, Ordering::Relaxed);
+                answer.priority.store(change.priority, Ordering::Relaxed);
+                let how = change.how | if met { MET } else { 0 };
+                answer.how.store(how, Ordering::Relaxed);
+            }
+            self.marks.store(marks, Ordering::Relaxed);
+            self.generation.store(probe.generation, Ordering::Relaxed);
+        });
+    }
+
+    /// Has the ruleset answered under other marks of the conntrack entry than these?
+    pub(crate) fn is_outdated(&self, marks: u32) -> bool {
+        self.generation.load(Ordering::Relaxed) != NO_RULESET
+            && self.marks.load(Ordering::Relaxed) != marks
+    }
+
+    /// The ruleset has to be asked again.
+    pub(crate) fn forget(&self) {
+        self.write(|| self.generation.store(NO_RULESET, Ordering::Relaxed));
+    }
+
+    /// Do packets come in with several looks?
+    pub(crate) fn has_several(&self) -> bool {
+        self.answers
+            .iter()
+            .flat_map(|a| &a.dscps)
+            .map(|word| word.load(Ordering::Relaxed).count_ones())
+            .sum::<u32>()
+            > 1
+    }
+}
+
+/// What hardware does to all packets of a direction alike.
+pub(crate) struct Uniform {
+    /// The priority, if it is the same for all.
+    pub(crate) priority: Option<u32>,
+    /// The DSCP that they get, if it is restored.
+    pub(crate) dscp: Option<u8>,
+}
+
+/// Why packets of a direction cannot be treated alike.
+pub(crate) enum Diverse {
+    /// They get different DSCPs.
+    Dscp,
+    /// They get different marks or priorities.
+    Mark,
+    /// It is being learnt just now.
+    Busy,
+}
+
+impl Qos {
+    /// What packets of the direction get, as far as they have passed the ruleset.
+    pub(crate) fn for_hardware(&self) -> Result<Uniform, Diverse> {
+        self.read(|| {
+            let mut answers = self.answers.iter().filter(|a| !a.is_free());
+            let Some(first) = answers.next() else {
+                return Ok(Uniform {
+                    priority: Some(0),
+                    dscp: None,
+                });
+            };
+            let change = first.change();
+
+            for other in answers.map(Answer::change) {
+                if other.dscp() != change.dscp() {
+                    return Err(Diverse::Dscp);
+                }
+                if other != change {
+                    return Err(Diverse::Mark);
+                }
+            }
+            // One is enough where it does not depend on the DSCP.
+            let mut priorities = (0..64_u8)
+                .map(|n| n << 2)
+                .filter(|dscp| self.answers.iter().any(|a| a.has_dscp(*dscp)))
+                .take(if change.how & BY_TOS == 0 { 1 } else { 64 })
+                .map(|dscp| change.priority(dscp));
+            let priority = priorities.next();
+
+            Ok(Uniform {
+                priority: priority.filter(|p| priorities.all(|other| other == *p)),
+                dscp: change.dscp().map(|dscp| dscp >> 2),
+            })
+        })
+        .unwrap_or(Err(Diverse::Busy))
+    }
+}
+
+/// Does forwarding set the priority of packets of this family in the flowtable's namespace?
+pub(crate) fn is_by_tos<F: Family>(ft: &Flowtable) -> bool {
+    // SAFETY: The namespace outlives its flowtables.
+    F::NFPROTO == crate::net::family::V4::NFPROTO && unsafe { c::nfo_priority_by_tos(ft.net()) }
+}

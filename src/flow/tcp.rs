@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! TCP connections that open, close, or seem to.
+//!
+//! A SYN, FIN or RST takes the slow path, and conntrack judges it; the flow learns from what state
+//! the connection is in afterwards, and from nothing else. Who sends a RST without seeing the
+//! connection must neither close it nor have it forwarded slowly, and such a packet must fare as
+//! it does without a flowtable: invalid, and dropped by the usual rules.
+//!
+//! Conntrack can only tell if it knows how far both directions have got. The packet path notes that
+//! in one word per direction ([`Sent`](nft_flow::window::Sent)). Before such a packet meets conntrack, by whichever way it
+//! has come, conntrack's windows are moved there and its checks, which are relaxed while the flow is offloaded,
+//! are made strict.
+//! They are relaxed again by the next segment of another kind: one that the hook sees a jiffy later, or one
+//! that has passed the ruleset. The windows are as wide as conntrack knew them when the flow was made, or
+//! as samples have shown since ([`Side`]).
+//!
+//! The word must not be moved by packets that somebody made up. So a segment moves it if it starts
+//! where the last one has ended; or if it is ahead by no more than the receiver's window allows, and
+//! acknowledges what the other side may have sent; or if it is the other side, in step itself, that
+//! acknowledges more than we have seen. A segment further away than any window reaches ([`Reach`](nft_flow::window::Reach))
+//! takes the slow path besides.
+//!
+//! Of a RST conntrack believes the number that the other side has acknowledged last, and nothing else.
+//! That number is known if nothing is in flight; otherwise a RST with the number that its sender has got to is
+//! believed, and any other one leaves the connection established, with a short timeout until it is seen
+//! to go on: it is up to the receiver.
+//!
+//! Of a connection that hardware forwards, or has forwarded, nothing is known: its packets are taken
+//! as they come, a RST does not close it, and conntrack learns its windows anew when it has it back.
+
+use crate::{
+    ffi::{
+        self,
+        HZ, //
+    },
+    flow::entry::{
+        flag,
+        Entry,
+        Flow, //
+    },
+    net::{
+        ct::{
+            self,
+            HandBack,
+            Known,
+            Progress,
+            Windows, //
+        },
+        family::Family, //
+    }, //
+};
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicU32,
+    Ordering, //
+};
+use nft_flow::{
+    parse::tcp,
+    reason::{
+        MissReason,
+        TeardownReason, //
+    },
+    state::Direction,
+    window::{
+        after,
+        is_ahead,
+        Segment,
+        Side, //
+    }, //
+};
+
+/// What the control path knows of a TCP connection.
+pub(crate) struct Control {
+    /// Conntrack did not check windows before the flow was offloaded.
+    liberal: bool,
+    /// Original and reply.
+    sides: [Side; 2],
+    /// `jiffies` when conntrack was last asked to judge a packet.
+    asked: AtomicU32,
+    /// It is as strict as it was then.
+    strict: AtomicBool,
+    /// Other packets have passed since.
+    went_on: AtomicBool,
+    /// Packets pass, or have passed, that the packet path does not see.
+    unseen: AtomicBool,
+    /// `jiffies` when a segment in step last passed the ruleset.
+    passed: AtomicU32,
+}
+
+impl Control {
+    /// Of a connection whose windows conntrack checks, unless it is `liberal`.
+    pub(crate) fn new(sides: [Side; 2], liberal: bool) -> Self {
+        Self {
+            liberal,
+            sides,
+            asked: AtomicU32::new(0),
+            strict: AtomicBool::new(false),
+            went_on: AtomicBool::new(false),
+            unseen: AtomicBool::new(false),
+            passed: AtomicU32::new(ffi::jiffies32()),
+        }
+    }
+
+    /// From now on packets may pass that the packet path does not see.
+    pub(crate) fn lose_sight(&self) {
+        if !self.is_unseen() {
+            self.unseen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_unseen(&self) -> bool {
+        self.unseen.load(Ordering::Relaxed)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Relaxed)
+    }
+
+    /// Was the last packet one that conntrack was asked to judge, so that the connection may be at its end?
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_strict() && !self.went_on.load(Ordering::Relaxed)
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// How far both directions have got. `generous`: where the windows may have grown since they were last
+    /// looked at, they are as wide as they can be.
+    fn known(&self, now: u32, generous: bool) -> Known {
+        // Noted at most half a second late: what was in flight then has arrived, and is acknowledged.
+        let passed = self.cold.tcp.passed.load(Ordering::Relaxed);
+        let quiet = now.wrapping_sub(passed) >= HZ
+            && self.entries.iter().all(|entry| entry.idle(now) >= HZ);
+        let of = |dir: Direction| {
+            let side = &self.cold.tcp.sides[dir as usize];
+            let other = &self.entries[dir.opposite() as usize];
+            let width = match side.width() {
+                width if quiet || !generous => width,
+                width if side.is_sampled() => width.saturating_mul(2),
+                width => width.max(other.reach.bytes()),
+            };
+            let acked = match side.acked() {
+                _ if quiet => other.sent.end(),
+                acked if side.may_acknowledge(acked, other.sent.end()) => acked,
+                _ => other.sent.end().wrapping_sub(width),
+            };
+
+            Progress {
+                end: self.entries[dir as usize].sent.end(),
+                width,
+                acked,
+            }
+        };
+
+        Known {
+            progress: [of(Direction::Original), of(Direction::Reply)],
+            quiet,
+        }
+    }
+
+    /// Conntrack is about to judge a SYN, FIN or RST of direction `dir` that starts at `seq`.
+    #[cold]
+    pub(crate) fn ask(&self, dir: Direction, flags: u8, seq: u32) {
+        let control = &self.cold.tcp;
+        let ct = self.cold.ct.get();
+        let rst = flags & tcp::RST != 0;
+        let now = ffi::jiffies32();
+
+        control.asked.store(now, Ordering::Relaxed);
+        let went_on = control.went_on.swap(false, Ordering::Relaxed);
+        let stale = !control.strict.swap(true, Ordering::Relaxed) || went_on;
+        if control.is_unseen() {
+            ct.judge_unseen(rst.then_some((dir, seq)));
+        } else {
+            // From somebody who knows where its sender has got to.
+            let exact = seq == self.entries[dir as usize].sent.end();
+            let mut known = self.known(now, exact);
+
+            if rst && exact {
+                known.progress[dir.opposite() as usize].acked = seq;
+            }
+            ct.judge(&known, control.liberal, stale);
+        }
+        for entry in &self.entries {
+            entry.set_flag(flag::ASKED, true);
+        }
+    }
+
+    /// A packet of direction `dir` has passed the ruleset. It may be one that the hook has not seen: from
+    /// a device whose ingress is redirected, a fragment, with IP options.
+    pub(crate) fn went_by(&self, dir: Direction, flags: u8, segment: &Segment) {
+        let entry = &self.entries[dir as usize];
+
+        if flags & (tcp::SYN | tcp::RST) == 0 {
+            if !entry.sent.follow(segment.seq, segment.end) {
+                // Noted, if it is to be; it has passed anyway.
+                let _ = out_of_order(entry, segment);
+            }
+            if self.heed(entry, segment) {
+                self.cold
+                    .tcp
+                    .passed
+                    .store(ffi::jiffies32(), Ordering::Relaxed);
+            }
+        }
+        if flags & tcp::CONTROL != 0 {
+            // It may be over. Otherwise it has to go on first.
+            self.settle(false);
+        } else if self.cold.tcp.is_strict() {
+            self.settle(true);
+        }
+    }
+
+    /// The hook sees a segment of `entry`, of another kind than those that conntrack is asked to judge, and
+    /// [`flag::ASKED`] is set.
+    #[cold]
+    pub(crate) fn look(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
+        let control = &self.cold.tcp;
+
+        let _ = self.heed(entry, segment);
+        if !control.is_strict() {
+            entry.set_flag(flag::ASKED, false);
+            return;
+        }
+        control.went_on.store(true, Ordering::Relaxed);
+        // Conntrack's verdict may still be under way.
+        if control.asked.load(Ordering::Relaxed) != now {
+            if self.settle(true) {
+                self.cold.ct.get().go_on_closing();
+            }
+        }
+    }
+
+    /// Learns from a segment if it is in step, and so from one who knows how far that side has got; otherwise
+    /// false.
+    fn heed(&self, entry: &Entry<F>, segment: &Segment) -> bool {
+        let other = &self.entries[entry.dir().opposite() as usize];
+
+        if segment.end != entry.sent.end() || self.cold.tcp.is_unseen() {
+            return false;
+        }
+        // The other side has sent all that this one acknowledges.
+        if let Some(ack) = segment.ack {
+            let known = other.sent.end();
+
+            if after(ack, known) && other.reach.holds(known, ack) {
+                other.sent.set(ack);
+            }
+        }
+        self.cold.tcp.sides[entry.dir() as usize].learn(segment, other.sent.end());
+        true
+    }
+
+    /// The hook forwards a segment of `entry`: once in a while one is looked at.
+    #[cold]
+    pub(crate) fn sample(&self, entry: &Entry<F>, segment: &Segment) {
+        let _ = self.heed(entry, segment);
+    }
+
+    /// Was conntrack asked to judge a packet, and packets have been seen since? Then the connection goes on:
+    /// for the worker, of flows in hardware. `seen`: when the latest was.
+    pub(crate) fn goes_on(&self, seen: u32) {
+        let control = &self.cold.tcp;
+        let asked = control.asked.load(Ordering::Relaxed);
+
+        if control.is_strict() && after(seen, asked.wrapping_add(HZ)) {
+            self.settle(true);
+        }
+    }
+
+    /// The flow is in the table now: packets that passed conntrack before that, and after it had told how
+    /// far it was, are noted.
+    pub(crate) fn catch_up(&self) {
+        self.take(self.cold.ct.get().ends());
+    }
+
+    fn take(&self, ends: [Option<u32>; 2]) {
+        for (entry, end) in self.entries.iter().zip(ends) {
+            if let Some(end) = end.filter(|end| after(*end, entry.sent.end())) {
+                entry.sent.set(end);
+            }
+        }
+    }
+
+    /// Follows conntrack's state; false if that ends the flow. `go_on`: a packet of another kind has passed
+    /// since conntrack judged one, which it no longer has to do.
+    fn settle(&self, go_on: bool) -> bool {
+        let ct = self.cold.ct.get();
+        let control = &self.cold.tcp;
+
+        self.cold.kill(match ct.tcp_state() {
+            // Half closed, maybe: data goes on in the other direction.
+            ct::TCP_ESTABLISHED | ct::TCP_FIN_WAIT | ct::TCP_CLOSE_WAIT => {
+                if control.is_strict() && !control.is_unseen() {
+                    // A FIN takes a number.
+                    self.take(ct.ends());
+                }
+                if go_on {
+                    for entry in &self.entries {
+                        entry.set_flag(flag::ASKED, false);
+                    }
+                    control.strict.store(false, Ordering::Relaxed);
+                    ct.be_liberal(|| self.cold.is_live());
+                }
+                return true;
+            }
+            ct::TCP_LAST_ACK | ct::TCP_TIME_WAIT => TeardownReason::Fin,
+            ct::TCP_CLOSE => TeardownReason::Rst,
+            _ => TeardownReason::SynReuse,
+        });
+        false
+    }
+
+    /// How conntrack gets its entry back when the flow is killed for this reason.
+    pub(crate) fn hand_back(&self, reason: TeardownReason) -> HandBack {
+        let control = &self.cold.tcp;
+        let now = ffi::jiffies32();
+        let windows = match reason {
+            // Conntrack has judged a packet by what we know, and knows more now.
+            TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse
+                if control.is_strict() =>
+            {
+                Windows::Keep
+            }
+            _ if control.is_unseen() => Windows::Forget,
+            _ => Windows::Known(self.known(now, true)),
+        };
+
+        HandBack {
+            idle: match reason {
+                TeardownReason::Idle => self.cold.idle(now),
+                _ => 0,
+            },
+            seen: self.cold.seen(),
+            windows,
+            liberal: control.liberal,
+            judged: control.is_in_doubt(),
+        }
+    }
+}
+
+/// A segment of `entry` does not start where the last one has ended: one was lost before us, or comes again, or
+/// overtakes another one; or it is made up.
+///
+/// # Errors
+///
+/// It is too far away for any window, or acknowledges what cannot be, and is for conntrack.
+#[cold]
+pub(crate) fn out_of_order<F: Family>(
+    entry: &Entry<F>,
+    segment: &Segment,
+) -> Result<(), MissReason> {
+    let flow = entry.flow();
+    let control = &flow.cold.tcp;
+    let (this, other) = (entry.dir(), entry.dir().opposite());
+    let [sender, receiver] = [this, other].map(|dir| &control.sides[dir as usize]);
+    let answers = &flow.entries[other as usize];
+    let last = entry.sent.end();
+    let near = entry.reach.holds(last, segment.end);
+
+    if control.is_unseen() {
+        if !near || after(segment.end, last) {
+            entry.sent.set(segment.end);
+        }
+        return Ok(());
+    }
+    if !near || after(segment.end, last) {
+        if is_ahead(segment, last, sender, receiver, answers.sent.end()) {
+            entry.sent.set(segment.end);
+            return Ok(());
+        }
+        // The receiver knows.
+        if !answers.has_flag(flag::ASKED) {
+            answers.set_flag(flag::ASKED, true);
+        }
+    }
+    let genuine = |ack| sender.may_acknowledge(ack, answers.sent.end());
+    if near && segment.ack.is_some_and(genuine) {
+        Ok(())
+    } else {
+        Err(MissReason::TcpWindow)
+    }
+}

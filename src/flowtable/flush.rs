@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of flows, many at a time, and of the flowtable.
+
+use super::{
+    tables::free_both,
+    Flowtable, //
+};
+use crate::{
+    ffi::c,
+    flow::shared::Cold,
+    net::family::{
+        Family,
+        V4,
+        V6, //
+    },
+    stats, //
+};
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+use nft_flow::{
+    reason::TeardownReason,
+    table::{
+        Cursor,
+        Visit, //
+    }, //
+};
+
+/// Buckets that are looked at before others get a chance to have the lock.
+const BUCKETS_AT_ONCE: usize = 64;
+
+impl Flowtable {
+    /// Kills every flow for which `which` holds, and says how many it were. Ends early when `go_on`
+    /// says so.
+    pub(crate) fn kill_all(
+        &self,
+        reason: TeardownReason,
+        which: impl Fn(&Cold) -> bool,
+        go_on: impl Fn() -> bool,
+    ) -> usize {
+        self.kill_family::<V4>(reason, &which, &go_on)
+            + self.kill_family::<V6>(reason, &which, &go_on)
+    }
+
+    fn kill_family<F: Family>(
+        &self,
+        reason: TeardownReason,
+        which: &impl Fn(&Cold) -> bool,
+        go_on: &impl Fn() -> bool,
+    ) -> usize {
+        let mut cursor = Cursor::default();
+        let mut killed = 0;
+
+        while self.locked(|inner| {
+            F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
+                // SAFETY: An entry in the table is valid.
+                let entry = unsafe { entry.as_ref() };
+                let cold = &entry.flow().cold;
+
+                if entry.is_live() && which(cold) && cold.kill(reason) {
+                    killed += 1;
+                }
+                Visit::Keep
+            })
+        }) && go_on()
+        {
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+        killed
+    }
+
+    /// Ends the flowtable: no hook and no rule refers to it any more, nor will a packet that has come
+    /// by one: nf_tables has waited for those. Packets that leave the ruleset may still find a flow in
+    /// it, so that it lives for a grace period more, which nobody waits for. The object of nf_tables
+    /// is not used after this.
+    ///
+    /// # Safety
+    ///
+    /// It is in the list of its namespace, and came from [`KBox::into_raw`]. This is called once.
+    pub(crate) unsafe fn close(this: *mut Self) {
+        // SAFETY: By the contract of this function; freed by `end` only.
+        let ft = unsafe { &*this };
+
+        ft.unfollow_all();
+        stats::closing(|| {
+            ft.busy.closed.store(true, Ordering::Relaxed);
+            ft.netns.remove(ft);
+            let (packets, bytes) = ft.tell_traffic();
+            stats::gone(packets, bytes);
+        });
+        ft.locked(|inner| inner.closing = true);
+        // SAFETY: Initialised. The worker does not run from here on.
+        unsafe { c::nfo_worker_cancel(ft.worker.get()) };
+        ft.kill_all(TeardownReason::FlowtableDelete, |_| true, || true);
+        // A namespace that ends frees what routes and connections belong to. A packet may be about to
+        // put a flow that it has killed on the list of the dead: in a namespace that lives.
+        ft.reap();
+        // SAFETY: Initialised, and nobody else does this.
+        unsafe { c::nfo_worker_finish(ft.worker.get()) };
+    }
+
+    /// The end after the end: no packet knows the flowtable any more.
+    ///
+    /// # Safety
+    ///
+    /// [`Flowtable::close`] was called a grace period ago, and this is called once.
+    pub(crate) unsafe fn end(this: *mut Self) {
+        // SAFETY: By the contract of this function the object is nobody else's.
+        unsafe {
+            let ft = Pin::new_unchecked(KBox::from_raw(this));
+
+            // Flows that a packet has killed, and had not put on the list then.
+            ft.reap();
+            ft.free_tables();
+        }
+    }
+
+    /// Frees the tables, which nobody can look into afterwards.
+    ///
+    /// # Safety
+    ///
+    /// No packet looks into them any more, and no flow is left.
+    pub(crate) unsafe fn free_tables(&self) {
+        let buckets = self.locked(|inner| {
+            // SAFETY: The writers belong to these tables.
+            unsafe {
+                (
+                    inner.w4.close(&self.v4),
+                    inner.w6.close(&self.v6),
+                    inner.shapes.close(&self.shapes),
+                    inner.cts.close(&self.cts),
+                )
+            }
+        });
+        // SAFETY: By the contract of this function.
+        unsafe {
+            free_both(buckets.0);
+            free_both(buckets.1);
+            free_both(buckets.2);
+            free_both(buckets.3);
+        }
+    }
+}

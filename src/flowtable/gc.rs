@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The worker of a flowtable: takes dead flows out, looks at those whose time has come, and resizes
+//! the tables.
+
+use super::{
+    tick,
+    Flowtable,
+    Inner, //
+};
+use crate::{
+    ffi::{
+        self,
+        c,
+        HZ, //
+    },
+    flow::{
+        entry::Flow,
+        ingress_path,
+        shared::{
+            Cold,
+            Visitor, //
+        }, //
+    },
+    net::{
+        family::Family,
+        forward_path, //
+    },
+    stats, //
+};
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::Ordering, //
+};
+use kernel::sync::rcu;
+use nft_flow::{
+    age::Due,
+    reason::TeardownReason,
+    table::{
+        Cursor,
+        Visit, //
+    }, //
+};
+
+/// Flows that the worker looks at before others get a chance to run.
+const FLOWS_AT_ONCE: usize = 64;
+/// Flows that the worker looks at in a second, about: with more flows, each one less often.
+const FLOWS_PER_SECOND: usize = 65536;
+/// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
+/// those that were deleted without another packet are noticed.
+const MAX_INTERVAL: u32 = 16;
+/// Runs of the worker in a second in which flows are asked, so that not all of them are slow at once.
+const SLICES: usize = 16;
+/// Jiffies between two of them.
+const SLICE: u32 = HZ / SLICES as u32;
+/// Flows that are asked in a second, at most: with more of them, each one less often.
+const ASKS_PER_SECOND: usize = 16384;
+/// Buckets whose flows are asked before others get a chance to run, and how many are left is looked at.
+const BUCKETS_ASKED: usize = 32;
+
+impl Flowtable {
+    /// One run of the worker. Returns how many jiffies to pause then.
+    pub(crate) fn work(&self) -> usize {
+        let kicked = self.busy.kicked.swap(false, Ordering::Relaxed);
+        let unread = self.read_rules();
+        let asking = self.ask();
+        let soon = match (unread, asking) {
+            (None, false) => u32::MAX,
+            (None, true) => SLICE,
+            (Some(wait), _) => wait,
+        };
+
+        let rest = self
+            .due
+            .load(Ordering::Relaxed)
+            .wrapping_sub(ffi::jiffies32());
+        if !kicked && rest != 0 && rest <= HZ {
+            return soon.min(rest) as usize;
+        }
+        let pause = self.work_all();
+        self.due.store(
+            ffi::jiffies32().wrapping_add(pause as u32),
+            Ordering::Relaxed,
+        );
+        pause.min(soon as usize)
+    }
+
+    /// Reads the ruleset, if it has changed. Returns in how many jiffies to try again, if it has to be.
+    fn read_rules(&self) -> Option<u32> {
+        self.watch.read(self.net(), self.serves, self.generation())
+    }
+
+    /// Asks flows whose packets the ruleset may say something else about by now: the next one of each
+    /// direction passes it. A part of the table each time. Returns whether there is anything to ask.
+    fn ask(&self) -> bool {
+        if !self.watch.asks() {
+            return false;
+        }
+        let generation = self.generation();
+        let now = ffi::jiffies32();
+        if now.wrapping_sub(self.asked.load(Ordering::Relaxed)) < SLICE {
+            return true;
+        }
+        self.asked.store(now, Ordering::Relaxed);
+        let mut left = ASKS_PER_SECOND / SLICES;
+        let mut buckets = usize::MAX;
+
+        while left != 0 && buckets != 0 && !self.is_closed() {
+            self.locked(|inner| {
+                buckets = buckets.min(inner.cts.buckets().div_ceil(SLICES));
+                let n = buckets.min(BUCKETS_ASKED);
+                let mut cursor = inner.asked;
+                let more = inner.cts.visit(&mut cursor, n, |cold| {
+                    // SAFETY: In the table, hence valid; the lock is held.
+                    let cold = unsafe { cold.as_ref() };
+
+                    if self.watch.is_volatile(cold) && cold.doubt(generation, now) {
+                        stats::count(stats::Counter::FlowsAsked);
+                        left = left.saturating_sub(1);
+                    }
+                    Visit::Keep
+                });
+                inner.asked = if more { cursor } else { Cursor::default() };
+                buckets = if more { buckets.wrapping_sub(n) } else { 0 };
+            });
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+        true
+    }
+
+    /// Everything else. Returns how many jiffies to pause then.
+    fn work_all(&self) -> usize {
+        self.busy.alerted.store(false, Ordering::Relaxed);
+        self.reap();
+        self.tell_traffic();
+        self.look_at_bridges();
+        let sure = self.look_at_egress();
+        let behind = self.age();
+        self.reap();
+        self.follow();
+        self.resize(&self.v4, |inner| &mut inner.w4);
+        self.resize(&self.v6, |inner| &mut inner.w6);
+        self.resize(&self.cts, |inner| &mut inner.cts);
+        self.resize(&self.shapes, |inner| &mut inner.shapes);
+
+        // Without switchdev bridges give no notice.
+        let pause = if self.has_gates() && !cfg!(CONFIG_NET_SWITCHDEV) {
+            HZ / 2
+        } else {
+            HZ
+        };
+        let pause = if sure { pause } else { HZ / 10 };
+        let hardware = self.hw.as_ref().map_or(pause, |tier| tier.run(self));
+
+        if behind {
+            1
+        } else {
+            pause.min(hardware) as usize
+        }
+    }
+
+    /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
+    /// which must not be waited for here: who holds it may wait for a flowtable's end, which waits
+    /// for us. Nor is it held for long.
+    fn look_at_bridges(&self) {
+        const STEPS: usize = 8;
+
+        let mut cursor = Cursor::default();
+        let mut more = self.has_gates();
+
+        while more && !self.is_closed() {
+            // SAFETY: Process context; unlocked below.
+            let rtnl = unsafe { c::nfo_rtnl_trylock() };
+
+            for _ in 0..STEPS {
+                more = self
+                    .locked(|inner| ingress_path::look_again(inner, &mut cursor, self.net(), rtnl));
+                if !more {
+                    break;
+                }
+            }
+            if rtnl {
+                // SAFETY: Locked above.
+                unsafe { c::nfo_rtnl_unlock() };
+            } else {
+                self.alert();
+            }
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+    }
+
+    /// Takes the dead out of table and wheel, and frees them.
+    pub(super) fn reap(&self) {
+        struct Withdraw<'a>(&'a mut Inner);
+        impl Visitor for Withdraw<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                for entry in &flow.entries {
+                    F::writer(self.0).remove(entry);
+                }
+            }
+        }
+
+        let mut next = self.busy.dead.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut n = 0;
+
+        while let Some(cold) = NonNull::new(next) {
+            // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
+            unsafe {
+                next = cold.as_ref().next_dead.load(Ordering::Relaxed);
+                if self
+                    .hw
+                    .as_ref()
+                    .is_some_and(|tier| !tier.forget(cold.as_ref()))
+                {
+                    // Another time.
+                    self.bury(cold.as_ref());
+                    continue;
+                }
+                self.locked(|inner| {
+                    cold.as_ref().with(Withdraw(inner));
+                    inner.cts.remove(cold.as_ref());
+                    inner.wheel.remove(NonNull::from(&cold.as_ref().link));
+                    self.release_locked(inner, cold.as_ref().shapes);
+                });
+                Cold::free(cold);
+
+                n += 1;
+                if n % FLOWS_AT_ONCE == 0 {
+                    c::nfo_cond_resched();
+                }
+            }
+        }
+    }
+
+    /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
+    /// flows the dead must be taken out in between.
+    fn age(&self) -> bool {
+        let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
+        let begun = tick();
+
+        loop {
+            let now = tick();
+            if now.wrapping_sub(begun) > 1 || self.is_closed() {
+                return true;
+            }
+            let mut n = 0;
+            let flows = self.locked(|inner| {
+                let mut budget = 4 * FLOWS_AT_ONCE as u32;
+
+                while n < FLOWS_AT_ONCE {
+                    match inner.wheel.advance(now, &mut budget) {
+                        Due::Link(link) => {
+                            // SAFETY: All links in the wheel are those of flows.
+                            due[n] = unsafe { Cold::from_link(link) };
+                            n += 1;
+                        }
+                        Due::Busy | Due::Idle => break,
+                    }
+                }
+                inner.wheel.len().wrapping_add(n)
+            });
+            if n == 0 {
+                return false;
+            }
+
+            let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
+            let mut again = [None; FLOWS_AT_ONCE];
+
+            for (cold, again) in due[..n].iter().zip(&mut again) {
+                // SAFETY: The worker alone frees flows, and these are not freed yet.
+                *again = self.check(unsafe { cold.as_ref() }, interval);
+            }
+            self.locked(|inner| {
+                for (cold, again) in due[..n].iter().zip(&again) {
+                    if let Some(after) = again {
+                        // SAFETY: The link is in no wheel, and lives until the worker frees the
+                        // flow, before which it is removed.
+                        unsafe {
+                            let link = NonNull::from(&cold.as_ref().link);
+                            inner.wheel.add(link, now.wrapping_add(*after));
+                        }
+                    }
+                }
+            });
+            // SAFETY: Process context, no lock is held.
+            unsafe { c::nfo_cond_resched() };
+        }
+    }
+
+    /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
+    fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
+        struct Stale;
+        impl Visitor for Stale {
+            type Output = Option<TeardownReason>;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
+                let _rcu = rcu::read_lock();
+
+                if !flow.entries.iter().all(|entry| F::dst_valid(entry)) {
+                    Some(TeardownReason::DstStale)
+                } else if flow
+                    .entries
+                    .iter()
+                    .any(|e| forward_path::mtu::<F>(&e.dst) != e.mtu)
+                {
+                    // By router advertisements and settings, which nobody announces.
+                    Some(TeardownReason::MtuChange)
+                } else {
+                    None
+                }
+            }
+        }
+
+        if !cold.state.is_live() {
+            return None;
+        }
+        let ct = cold.ct.get();
+        let idle = cold.idle(ffi::jiffies32());
+        // SAFETY: The namespace outlives its flowtables.
+        let timeout = unsafe { c::nfo_offload_timeout(self.net(), cold.proto.number()) };
+        let reason = if ct.is_dying() {
+            TeardownReason::CtDying
+        } else if idle >= timeout {
+            TeardownReason::Idle
+        } else if cold.is_disowned(ffi::jiffies32()) {
+            TeardownReason::Ruleset
+        } else if ct.is_closed() {
+            TeardownReason::Conntrack
+        } else if let Some(reason) = cold.with(Stale) {
+            reason
+        } else if !cold.is_current() {
+            TeardownReason::PathChange
+        } else {
+            cold.tend();
+            cold.keep_up();
+            let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
+            return Some(rest.clamp(1, interval));
+        };
+        cold.kill(reason);
+        None
+    }
+}

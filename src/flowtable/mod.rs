@@ -1,0 +1,725 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The flowtable: `nf_flowtable_type` as nf_tables knows it, and our object behind it, which owns
+//! the tables, the ageing wheel and the flows.
+//!
+//! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
+//! [kills](crate::flow::shared::Cold::kill) it, which may be the packet path, and puts it on the list of
+//! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
+//!
+//! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
+//! mainline has its hash table. Our object lives a grace period longer than nf_tables'.
+//!
+//! Lock order: RTNL, the list of a [`Netns`], then a flowtable's `inner` (softirqs off), then a
+//! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may be
+//! held around all of them, and is taken around none.
+
+mod egress;
+mod flush;
+pub(crate) mod follow;
+mod gc;
+mod lately;
+pub(crate) mod registry;
+mod rewritten;
+mod tables;
+pub(crate) mod traffic;
+
+use crate::{
+    ffi::{
+        self,
+        c,
+        BhGuard,
+        HZ, //
+    },
+    flow::{
+        entry::{
+            Entry,
+            Flow, //
+        },
+        ingress_path::{
+            self,
+            Numbers,
+            Shape, //
+        },
+        shared::Cold, //
+    },
+    hw::Tier,
+    net::{
+        ct::Ct,
+        device_path::Input,
+        family::{
+            Family,
+            V4,
+            V6, //
+        },
+        ruleset::Watch, //
+    },
+    nft::flowtable_type,
+    stats, //
+};
+use core::{
+    mem::offset_of,
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicBool,
+        AtomicPtr,
+        AtomicU32,
+        AtomicUsize,
+        Ordering, //
+    }, //
+};
+use egress::Egress;
+use follow::Follows;
+use kernel::{
+    new_spinlock,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLock, //
+    },
+    types::Opaque, //
+};
+use lately::Lately;
+use nft_flow::{
+    age::Wheel,
+    key::{
+        AddrKey,
+        Key,
+        PortId,
+        Seed, //
+    },
+    reason::{
+        SkipReason,
+        TeardownReason, //
+    },
+    table::{
+        Cursor,
+        Table,
+        Writer, //
+    },
+    turn::Turn, //
+};
+use registry::{
+    Netns,
+    Place, //
+};
+use rewritten::Rewritten;
+use tables::{
+    guarded_buckets,
+    insert,
+    insert_both, //
+};
+use traffic::{
+    Totals,
+    Traffic, //
+};
+
+/// Buckets of an empty table: 16 KiB for some 900 entries.
+const MIN_BUCKETS: usize = 256;
+/// Buckets for shapes: 1 KiB. A worker makes more if there are many.
+const SHAPE_BUCKETS: usize = 16;
+/// Buckets that are looked at or copied before softirqs get a chance to run.
+const BUCKETS_AT_ONCE: usize = 256;
+/// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
+const NF_FLOWTABLE_HW_OFFLOAD: u32 = c::NFO_FLOWTABLE_HW_OFFLOAD;
+const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
+
+/// A flowtable. What each packet reads comes first; what is written while packets are forwarded is
+/// in other cache lines.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Flowtable {
+    pub(crate) seed: Seed,
+    pub(crate) v4: Table<Entry<V4>>,
+    pub(crate) v6: Table<Entry<V6>>,
+    pub(crate) shapes: Table<Shape>,
+    /// The namespace's rulesets: which one is in force.
+    rulesets: NonNull<c::netns_nftables>,
+    /// nf_tables' object: valid until [`Flowtable::close`] returns.
+    nf: NonNull<c::nf_flowtable>,
+    /// What the fast path has forwarded.
+    pub(crate) traffic: Traffic,
+    /// Flag `offload`: what is done with hardware.
+    pub(crate) hw: Option<Pin<KBox<Tier>>>,
+    /// Shapes in use: none, and every packet with encapsulation is none of ours.
+    shaped: AtomicUsize,
+    /// A bit for each link-layer address that they have: what is sent to another one is none of ours.
+    macs: AtomicUsize,
+    /// How many of them have to do with bridges.
+    gated: AtomicUsize,
+    /// Flows by the address of their conntrack entry.
+    cts: Table<Cold>,
+    pub(crate) netns: Arc<Netns>,
+    /// In the list of the namespace.
+    pub(crate) place: Place,
+    busy: Busy,
+    /// The families that are served: IPv4, IPv6.
+    serves: [bool; 2],
+    /// When the worker is to do all its work, in `jiffies`: in between it asks flows.
+    due: AtomicU32,
+    /// When the worker last asked flows, in `jiffies`.
+    asked: AtomicU32,
+    /// What the ruleset asks for that changes by itself.
+    #[pin]
+    pub(crate) watch: Watch,
+    /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
+    #[pin]
+    pub(crate) worker: Opaque<c::nfo_worker>,
+    #[pin]
+    numbers: Numbers,
+    /// Devices that are not listed, but have the hook.
+    #[pin]
+    follows: Follows,
+    #[pin]
+    inner: SpinLock<Inner>,
+}
+
+/// What changes as flows come and go.
+#[repr(align(64))]
+struct Busy {
+    /// Flows that were killed and not yet taken out.
+    dead: AtomicPtr<Cold>,
+    /// The worker was asked to run and has not begun.
+    kicked: AtomicBool,
+    /// Something about bridges has changed, and the worker has not looked yet.
+    alerted: AtomicBool,
+    /// Nobody else is to begin a walk, or go on with one.
+    closed: AtomicBool,
+    /// Connections that are left alone.
+    lately: Lately,
+    /// Connections whose packets are rewritten by rules.
+    rewritten: Rewritten,
+}
+
+/// What only one thread at a time may change.
+pub(crate) struct Inner {
+    pub(crate) w4: Writer<Entry<V4>>,
+    pub(crate) w6: Writer<Entry<V6>>,
+    pub(crate) shapes: Writer<Shape>,
+    cts: Writer<Cold>,
+    /// Numbers of shapes.
+    pub(crate) turn: Turn,
+    /// Shapes that have to do with bridges.
+    pub(crate) gated: usize,
+    /// Shapes of devices that nobody has listed.
+    pub(crate) followed: usize,
+    wheel: Wheel,
+    egress: Egress,
+    /// How far the worker has got with asking flows.
+    asked: Cursor,
+    closing: bool,
+    /// Traffic that the network namespace's statistics have.
+    told: Totals,
+}
+
+// SAFETY: The pointer to the C object is used under the rules of nf_tables, as long as it is there.
+unsafe impl Send for Flowtable {}
+// SAFETY: As above; what changes is atomic or under the lock.
+unsafe impl Sync for Flowtable {}
+
+/// Why a flow was not added.
+#[derive(Clone, Copy)]
+enum Rejected {
+    /// It was in no table.
+    Unseen(SkipReason),
+    /// It was in some.
+    Seen(SkipReason),
+}
+
+/// The bit of [`Flowtable::macs`] that stands for an address: its last bytes differ most.
+#[inline(always)]
+fn mac_bit(mac: [u8; 6]) -> usize {
+    let [.., a, b, c] = mac;
+
+    1 << (u32::from(a ^ b ^ c) % usize::BITS)
+}
+
+/// Seconds since boot, as the wheel counts them.
+fn tick() -> u32 {
+    // SAFETY: No preconditions. Jiffies would wrap around, where they have 32 bits.
+    (unsafe { c::ktime_get_seconds() }) as u32
+}
+
+impl Flowtable {
+    pub(crate) fn new(nf: NonNull<c::nf_flowtable>) -> Result<Pin<KBox<Self>>> {
+        let mut random = [0u64; 8];
+        // SAFETY: The buffer is as large as is said.
+        unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
+
+        // SAFETY: nf_tables has set the namespace.
+        let net = unsafe { c::nfo_ft_net(nf.as_ptr()) };
+        // SAFETY: The namespace is in use.
+        let netns = unsafe { Netns::of(net) }.ok_or(ENOENT)?.into();
+        // SAFETY: The namespace outlives its flowtables.
+        let rulesets = unsafe { &raw mut (*net).nft };
+        let rulesets = NonNull::new(rulesets).ok_or(EINVAL)?;
+        // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
+        let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
+            true => Some(Tier::new(nf, crate::hw_threshold())?),
+            false => None,
+        };
+        let traffic = Traffic::new()?;
+        let lately = Lately::new()?;
+        let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
+        let b4 = guarded_buckets(MIN_BUCKETS)?;
+        let b6 = guarded_buckets(MIN_BUCKETS)?;
+        let bs = guarded_buckets(SHAPE_BUCKETS)?;
+        let bc = guarded_buckets(MIN_BUCKETS)?;
+        // Tables do not free their buckets: nothing fails from here on.
+        let (v4, w4) = Table::new(b4.dismiss());
+        let (v6, w6) = Table::new(b6.dismiss());
+        let (shapes, ws) = Table::new(bs.dismiss());
+        let (cts, wc) = Table::new(bc.dismiss());
+        let inner = Inner {
+            w4,
+            w6,
+            shapes: ws,
+            cts: wc,
+            turn: Turn::new(PortId::MAX_INTERNED),
+            gated: 0,
+            followed: 0,
+            wheel: Wheel::new(tick()),
+            egress: Egress::default(),
+            asked: Cursor::default(),
+            closing: false,
+            told: traffic::NONE,
+        };
+        // SAFETY: A flowtable has a type from its creation on.
+        let family = unsafe { (*(*nf.as_ptr()).type_).family };
+        let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
+            .map(|one| [one as i32, c::NFPROTO_INET as i32].contains(&family));
+        let init = pin_init!(Self {
+            seed: Seed::new(random),
+            v4,
+            v6,
+            shapes,
+            rulesets,
+            nf,
+            traffic,
+            hw,
+            shaped: AtomicUsize::new(0),
+            macs: AtomicUsize::new(0),
+            gated: AtomicUsize::new(0),
+            cts,
+            netns,
+            place: Place::new(),
+            busy: Busy {
+                dead: AtomicPtr::new(ptr::null_mut()),
+                kicked: AtomicBool::new(false),
+                alerted: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+                lately,
+                rewritten: Rewritten::new(),
+            },
+            // SAFETY: The slot is ours, and pinned.
+            worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
+            numbers <- Numbers::new(),
+            follows <- Follows::new(),
+            serves,
+            due: AtomicU32::new(ffi::jiffies32()),
+            asked: AtomicU32::new(ffi::jiffies32()),
+            watch <- Watch::new(),
+            inner <- new_spinlock!(inner, "nft_offload::flowtable"),
+        });
+        // Cannot fail: the memory is there.
+        uninit.write_pin_init(init).map_err(|e| match e {})
+    }
+
+    /// The flowtable behind the pointer that netfilter gives to the hook.
+    ///
+    /// # Safety
+    ///
+    /// `nf` is a `struct nf_flowtable` that [`init`] has made ours.
+    #[inline(always)]
+    pub(crate) unsafe fn from_hook<'a>(nf: *mut kernel::ffi::c_void) -> &'a Self {
+        // SAFETY: `init` has put the pointer there; the object outlives the hook by a grace
+        // period.
+        unsafe {
+            &*(*nf.cast::<c::nf_flowtable>())
+                .rhashtable
+                .tbl
+                .cast::<Self>()
+        }
+    }
+
+    /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
+    ///
+    /// # Safety
+    ///
+    /// `ft` is valid.
+    pub(crate) unsafe fn from_nft<'a>(ft: *mut c::nft_flowtable) -> Option<&'a Self> {
+        // SAFETY: Valid by contract; a flowtable has a type from its creation on.
+        unsafe {
+            let ty = (*ft).data.type_;
+
+            flowtable_type::TYPES
+                .iter()
+                .any(|t| ptr::eq(t.0.get(), ty))
+                .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
+        }
+    }
+
+    /// nf_tables' object. It is gone when [`Flowtable::close`] has returned, for which walks over the
+    /// list of a namespace are waited for.
+    pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
+        self.nf
+            .as_ptr()
+            .wrapping_byte_sub(offset_of!(c::nft_flowtable, data))
+            .cast()
+    }
+
+    /// The network namespace.
+    pub(crate) fn net(&self) -> *mut c::net {
+        self.netns.net()
+    }
+
+    /// Is it about to end?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.busy.closed.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at any
+        // time.
+        unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
+    }
+
+    /// Are packets to be counted at all, for conntrack or for the choice of what goes into hardware?
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.flags() & (NF_FLOWTABLE_COUNTER | NF_FLOWTABLE_HW_OFFLOAD) != 0
+    }
+
+    /// Are packets to be counted in conntrack (flag `counter`)?
+    #[inline(always)]
+    pub(crate) fn counts(&self) -> bool {
+        self.flags() & NF_FLOWTABLE_COUNTER != 0
+    }
+
+    /// A number that changes with the ruleset: its sequence number, which is raised first, and the
+    /// bit that says which of two generations is in force (`nf_tables_commit()`,
+    /// net/netfilter/nf_tables_api.c).
+    #[inline(always)]
+    pub(crate) fn generation(&self) -> u32 {
+        // SAFETY: The namespace outlives its flowtables. Both fields are written with single
+        // stores.
+        unsafe {
+            let rulesets = self.rulesets.as_ptr();
+            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
+            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
+
+            (sequence << 1) | u32::from(cursor & 1)
+        }
+    }
+
+    /// The stamp of packets with this type of service that the ruleset in force leaves alone: 24 bits of
+    /// its sequence number, and the DSCP. The worker sees to it that none gets so old that it comes again.
+    #[inline(always)]
+    pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
+        // SAFETY: As for `generation`.
+        let sequence = unsafe { ffi::read_once(&raw const (*self.rulesets.as_ptr()).base_seq) };
+
+        Self::stamp_with(sequence, ds_field)
+    }
+
+    #[inline(always)]
+    const fn stamp_with(sequence: u32, ds_field: u8) -> u32 {
+        /// The rest is ECN.
+        const DSCP: u8 = 0xfc;
+
+        sequence.wrapping_shl(8) | (ds_field & DSCP) as u32
+    }
+
+    /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
+    /// [`None`] while a commit has raised the sequence number and its rules are not in force yet: each
+    /// commit flips the bit as well, so that in between the two do not match. (They do not either once
+    /// the number has wrapped, after 2^32 commits. Then every packet is looked up in `qos`.)
+    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> Option<u32> {
+        let (sequence, cursor) = (generation >> 1, generation & 1);
+
+        (sequence & 1 != cursor).then(|| Self::stamp_with(sequence, ds_field))
+    }
+
+    /// No packet's stamp: in those the lowest two bits are clear.
+    pub(crate) const NO_STAMP: u32 = 1;
+
+    /// The flow of a conntrack entry, if it is in this flowtable.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held as long as the flow is used.
+    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a Cold> {
+        let key = AddrKey::new(ct.as_ptr() as usize);
+
+        // SAFETY: RCU is held; flows and arrays are freed after a grace period.
+        unsafe { self.cts.lookup(key.hash(&self.seed), &key) }
+    }
+
+    /// Flows of IPv4 and IPv6, and buckets of both tables.
+    pub(crate) fn size(&self) -> ([usize; 2], [usize; 2]) {
+        self.locked(|inner| {
+            (
+                [inner.w4.len() / 2, inner.w6.len() / 2],
+                [inner.w4.buckets(), inner.w6.buckets()],
+            )
+        })
+    }
+
+    /// Adds the latest traffic to the statistics of the network namespace. Returns how many packets
+    /// and bytes there were, ever.
+    fn tell_traffic(&self) -> (u64, u64) {
+        let now = self.traffic.totals();
+
+        // SAFETY: The namespace outlives its flowtables.
+        self.locked(|inner| unsafe { traffic::tell(self.net(), &now, &mut inner.told) });
+        let [v4, v6] = now.family;
+        (
+            v4.packets.wrapping_add(v6.packets),
+            v4.bytes.wrapping_add(v6.bytes),
+        )
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        let _bh = BhGuard::new();
+        // Not a temporary of the last expression, which would outlive `_bh`.
+        let mut inner = self.inner.lock();
+
+        f(&mut inner)
+    }
+
+    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
+    /// its conntrack entry.
+    ///
+    /// # Errors
+    ///
+    /// There is no place for it; conntrack has its entry back.
+    ///
+    /// # Safety
+    ///
+    /// `flow` came from [`Flow::new`] and is in no table. Somebody else keeps its conntrack entry.
+    pub(crate) unsafe fn add<F: Family>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
+        // SAFETY: Valid, and not yet shared.
+        let Flow {
+            entries: [orig, reply],
+            cold,
+        } = unsafe { flow.as_ref() };
+
+        let (added, wanted) = self.locked(|inner| {
+            let looked = inner.egress.mark([orig, reply]);
+            let added = if inner.closing {
+                Err(Rejected::Unseen(SkipReason::FlowtableClosing))
+            } else {
+                // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
+                unsafe { insert(&mut inner.cts, cold, Cold::is_live) }
+                    .map_err(Rejected::Unseen)
+                    .and_then(|()| {
+                        // SAFETY: As above.
+                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Seen)
+                    })
+            };
+            match added {
+                Ok(()) => {
+                    // SAFETY: The worker removes the link before it frees the flow.
+                    unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
+                }
+                // A packet may have found it already: the worker frees it.
+                Err(Rejected::Seen(_)) => {
+                    cold.kill(TeardownReason::NotAdded);
+                }
+                Err(Rejected::Unseen(_)) => (),
+            }
+            (
+                added,
+                !looked
+                    || F::writer(inner).wants_resize().is_some()
+                    || inner.cts.wants_resize().is_some(),
+            )
+        });
+
+        if wanted {
+            self.kick();
+        }
+        if let Err(Rejected::Unseen(why)) = added {
+            // SAFETY: By the contract of this function, and it is in no table.
+            unsafe { self.discard(flow) };
+            return Err(why);
+        }
+        stats::count(stats::Counter::FlowsAdded);
+        added.map_err(|e| match e {
+            Rejected::Seen(why) | Rejected::Unseen(why) => why,
+        })
+    }
+
+    /// Frees a flow that nobody has seen, and gives its conntrack entry back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Flowtable::add`].
+    unsafe fn discard<F: Family>(&self, flow: NonNull<Flow<F>>) {
+        // SAFETY: By the contract of this function; the entry outlives the flow.
+        unsafe {
+            let ct = flow.as_ref().cold.ct.get();
+
+            ct.hand_back(&flow.as_ref().hand_back(TeardownReason::NotAdded));
+            self.release(flow.as_ref().cold.shapes);
+            flow.as_ref().release_routes();
+            Flow::destroy(flow);
+            ct.release_claim();
+        }
+    }
+
+    /// Packets of this connection have just come in or left by another way than the one that was found.
+    /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
+    pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
+        self.busy
+            .lately
+            .unsettle(ct, &self.seed, weight, self.generation());
+    }
+
+    /// A flow of this connection was not added: mostly it is left alone for a second.
+    pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
+        self.busy
+            .lately
+            .refuse(ct, &self.seed, why, self.generation());
+    }
+
+    /// Is it left alone, and why?
+    pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
+        self.busy.lately.is_on(ct, &self.seed, self.generation())
+    }
+
+    /// See [`unsettle`](Self::unsettle).
+    pub(crate) const ENOUGH: u32 = Lately::ENOUGH;
+
+    /// Connections whose packets are rewritten by rules.
+    pub(crate) fn rewritten(&self) -> &Rewritten {
+        &self.busy.rewritten
+    }
+
+    /// Has the worker run soon, in whatever context we are.
+    pub(crate) fn kick(&self) {
+        if !self.busy.kicked.swap(true, Ordering::Relaxed) {
+            // SAFETY: Initialised; does nothing once the worker is disabled.
+            unsafe { c::nfo_worker_kick(self.worker.get(), 0) };
+        }
+    }
+
+    /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
+    /// to make it.
+    pub(crate) fn alert(&self) {
+        const SOON: usize = (HZ / 10) as usize;
+
+        if self.has_gates() && !self.busy.alerted.swap(true, Ordering::Relaxed) {
+            self.due.store(
+                ffi::jiffies32().wrapping_add(SOON as u32),
+                Ordering::Relaxed,
+            );
+            // SAFETY: As above.
+            unsafe { c::nfo_worker_kick(self.worker.get(), SOON) };
+        }
+    }
+
+    /// Puts a killed flow on the list for the worker. Takes no lock.
+    pub(crate) fn bury(&self, cold: &Cold) {
+        let new = ptr::from_ref(cold).cast_mut();
+        let mut head = self.busy.dead.load(Ordering::Relaxed);
+
+        loop {
+            cold.next_dead.store(head, Ordering::Relaxed);
+            match self.busy.dead.compare_exchange_weak(
+                head,
+                new,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        if head.is_null() {
+            self.kick();
+        }
+    }
+
+    /// Are there packets with encapsulation that flows are waiting for?
+    #[inline(always)]
+    pub(crate) fn has_shapes(&self) -> bool {
+        self.shaped.load(Ordering::Relaxed) != 0
+    }
+
+    /// Do packets of flows pass bridges?
+    fn has_gates(&self) -> bool {
+        self.gated.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says to packets and the worker which shapes there are, if that has changed.
+    fn tell_shapes(&self, inner: &Inner) {
+        for (told, now) in [
+            (&self.shaped, inner.shapes.len()),
+            (&self.gated, inner.gated),
+        ] {
+            if told.load(Ordering::Relaxed) != now {
+                told.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// May there be a shape of frames to this address?
+    #[inline(always)]
+    pub(crate) fn may_be_to(&self, mac: [u8; 6]) -> bool {
+        self.macs.load(Ordering::Relaxed) & mac_bit(mac) != 0
+    }
+
+    /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
+    pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
+        if input.layer.tunnel.is_none() && !input.has_frame_shape() {
+            return Ok(None);
+        }
+        let mut reserve = ingress_path::Reserve::new(input)?;
+
+        let shape = self.locked(|inner| {
+            let followed = inner.followed;
+            let shape = ingress_path::intern(inner, &self.numbers, input, &mut reserve);
+
+            if inner.followed != followed {
+                self.follows.change();
+            }
+            if !self.may_be_to(input.layer.mac) {
+                self.macs
+                    .fetch_or(mac_bit(input.layer.mac), Ordering::Relaxed);
+            }
+            self.tell_shapes(inner);
+            shape
+        })?;
+        // SAFETY: A use of it is ours, if there is one.
+        if shape.is_some_and(|shape| unsafe { !shape.as_ref().is_known() }) {
+            self.kick();
+        }
+        Ok(shape)
+    }
+
+    /// Ends the use of shapes.
+    pub(crate) fn release(&self, shapes: [Option<NonNull<Shape>>; 2]) {
+        self.locked(|inner| self.release_locked(inner, shapes));
+    }
+
+    fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
+        let followed = inner.followed;
+
+        for shape in shapes.into_iter().flatten() {
+            // SAFETY: Counted by `intern`, and given back once.
+            unsafe { ingress_path::release(inner, &self.numbers, shape) };
+        }
+        if inner.followed != followed {
+            self.follows.change();
+        }
+        if inner.shapes.is_empty() && self.has_shapes() {
+            self.macs.store(0, Ordering::Relaxed);
+        }
+        self.tell_shapes(inner);
+    }
+}

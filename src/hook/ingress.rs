@@ -1,0 +1,750 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ingress hook: the fast path.
+//!
+//! ```text
+//!   parse -> lookup -> still valid? -> rules asked? -> fits? -> writable -> rewrite -> xmit
+//!     |        |            |               |            |          |
+//!     +--------+------------+---------------+------------+----------+--> NF_ACCEPT, with a reason: the slow path
+//! ```
+//!
+//! Runs in softirq context under RCU. No allocation, no lock, nothing that can panic; a packet is
+//! either forwarded or left exactly as it was.
+
+use crate::{
+    ffi::{
+        self,
+        c,
+        skb::{
+            IpSummed,
+            Segments,
+            Skb,
+            PACKET_HOST,
+            PACKET_OTHERHOST, //
+        }, //
+    },
+    flow::{
+        entry::{
+            flag,
+            Entry, //
+        },
+        ingress_path::Shape,
+        qos::{
+            self,
+            has,
+            Change,
+            Known,
+            Looks,
+            Probe, //
+        }, //
+    },
+    flowtable::Flowtable,
+    hook::xmit,
+    net::family::{
+        Family,
+        V4,
+        V6, //
+    },
+    stats, //
+};
+use core::sync::atomic::{
+    AtomicI64,
+    Ordering, //
+};
+use kernel::ffi::{
+    c_uint,
+    c_void, //
+};
+use nft_flow::{
+    encap,
+    key::{
+        Key,
+        Key6,
+        L4Proto,
+        PortId, //
+    },
+    parse::{
+        tcp,
+        Miss,
+        Packet, //
+    },
+    reason::{
+        MissReason,
+        TeardownReason, //
+    },
+    rewrite::Csum,
+    window::Segment, //
+};
+
+const NF_ACCEPT: c_uint = c::NF_ACCEPT;
+const NF_STOLEN: c_uint = c::NF_STOLEN;
+
+const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
+const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
+const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
+
+/// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets of
+/// both families or of one.
+///
+/// # Safety
+///
+/// Called by netfilter for a packet at the ingress hook of a device, `ft` is a flowtable of ours.
+pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
+    ft: *mut c_void,
+    skb: *mut c::sk_buff,
+    _state: *const c::nf_hook_state,
+) -> c_uint {
+    // SAFETY: By the contract of this function.
+    let (ft, skb) = unsafe { (Flowtable::from_hook(ft), Skb::from_raw(skb)) };
+
+    if IP4 && skb.protocol() == V4::ETHERTYPE && skb.is_plain() {
+        return plain::<V4>(ft, skb);
+    }
+    others::<IP4, IP6>(ft, skb)
+}
+
+/// What is no plain IPv4. Apart, or the compiler would ask for IPv6 first.
+#[inline(never)]
+fn others<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_uint {
+    if IP6 && skb.protocol() == V6::ETHERTYPE && skb.is_plain() {
+        return plain::<V6>(ft, skb);
+    }
+    wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
+}
+
+/// The families that a flowtable serves.
+#[derive(Clone, Copy)]
+struct Serves {
+    v4: bool,
+    v6: bool,
+}
+
+#[inline(never)]
+fn miss(reason: MissReason) -> c_uint {
+    stats::miss(reason);
+    NF_ACCEPT
+}
+
+/// Where an IP packet starts, and what stands for the way that it came.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    port: PortId,
+    offset: usize,
+    tunnel: bool,
+    shape: Option<&'a Shape>,
+}
+
+impl Place<'_> {
+    /// Of a packet with nothing around it.
+    #[inline(always)]
+    fn plain(port: PortId) -> Self {
+        Self {
+            port,
+            offset: 0,
+            tunnel: false,
+            shape: None,
+        }
+    }
+}
+
+/// A packet that [`Skb::is_plain`]. One copy of the fast path per family, whichever hook it is
+/// called from.
+#[inline(never)]
+fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
+    let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
+        return miss(MissReason::NoEntry);
+    };
+    let place = Place::plain(port);
+
+    match forward::<F, true>(ft, skb, place) {
+        Ok(()) => NF_STOLEN,
+        // What the plain parser does not know, and flows that ask for more.
+        Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
+            not_so_plain::<F>(ft, skb, port)
+        }
+        Err(reason) => miss(reason),
+    }
+}
+
+/// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in memory: it is
+/// made here, and not for every packet.
+#[inline(never)]
+fn not_so_plain<F: Family>(ft: &Flowtable, skb: Skb, port: PortId) -> c_uint {
+    let serves = Serves { v4: true, v6: true };
+
+    verdict(dispatch(ft, skb, Place::plain(port), F::ETHERTYPE, serves))
+}
+
+fn verdict(result: Result<(), MissReason>) -> c_uint {
+    match result {
+        Ok(()) => NF_STOLEN,
+        Err(reason) => miss(reason),
+    }
+}
+
+/// A packet with something around it, or for a device above this one.
+#[inline(never)]
+fn wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
+    verdict(try_wrapped(ft, skb, serves))
+}
+
+fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReason> {
+    let pkt_type = skb.pkt_type();
+
+    if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
+        return Err(MissReason::NotForUs);
+    }
+    if skb.is_routed() {
+        return Err(MissReason::Routed);
+    }
+    // Plain, but for a mark or a priority.
+    if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
+        if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
+            let place = Place {
+                port: PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
+                offset: 0,
+                tunnel: false,
+                shape: None,
+            };
+            return dispatch(ft, skb, place, ethertype, serves);
+        }
+    }
+    // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
+    let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
+    let alone = skb.has_vlan_tag() || skb.has_secpath();
+    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !alone) {
+        return Err(match skb.protocol() {
+            _ if tagged => MissReason::Encap,
+            V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
+            ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
+            _ => MissReason::NotIp,
+        });
+    }
+
+    // Most of what a bridge's port sees in passing.
+    let others = pkt_type != PACKET_HOST;
+    let to = skb.mac_destination().filter(|_| others);
+    if others && !to.is_some_and(|mac| ft.may_be_to(mac)) {
+        return Err(MissReason::NotForUs);
+    }
+
+    let ethertype = u16::from_be(skb.protocol());
+    // Ends: each pull makes the linear part longer, up to the whole packet.
+    let peeled = loop {
+        match encap::peel(skb.vlan_tag(), ethertype, skb.head(), skb.len() as usize) {
+            Ok(peeled) => break peeled,
+            Err(Miss::Reason(reason)) => return Err(reason),
+            Err(Miss::NeedPull(len)) if skb.pull(len) => (),
+            Err(Miss::NeedPull(_)) => return Err(MissReason::NoMem),
+        }
+    };
+    let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+    let peer = if peeled.encaps.has_session() {
+        if peeled.room != (skb.len() as usize).wrapping_sub(peeled.offset)
+            && !is_whole(skb, &peeled)
+        {
+            return Err(MissReason::Truncated);
+        }
+        skb.mac_source()
+    } else {
+        None
+    };
+    let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
+    if others && shape.is_none_or(|s| Some(s.mac) != to) {
+        return Err(MissReason::NotForUs);
+    }
+    let place = Place {
+        port: match shape {
+            Some(shape) => shape.port,
+            None if peeled.encaps.is_empty() => ifindex,
+            None => return Err(MissReason::Encap),
+        },
+        offset: peeled.offset,
+        tunnel: false,
+        shape,
+    };
+
+    dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
+}
+
+/// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
+/// not looked at.
+#[cold]
+fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
+    let word = |i: usize| skb.peek(peeled.offset.wrapping_add(i));
+
+    match (word(0), word(4)) {
+        (Some(a), Some(b)) => peeled.fits([a, b]) || skb.segments() != Segments::None,
+        _ => false,
+    }
+}
+
+fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {
+    // SAFETY: The hook is an RCU read-side section; shapes are freed after a grace period.
+    unsafe { ft.shapes.lookup(key.hash(&ft.seed), key) }
+}
+
+/// To the fast path of the family of what starts at `place`.
+fn dispatch(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    ethertype: u16,
+    serves: Serves,
+) -> Result<(), MissReason> {
+    let result = match ethertype {
+        V4::ETHERTYPE if serves.v4 => forward::<V4, false>(ft, skb, place),
+        V6::ETHERTYPE if serves.v6 => forward::<V6, false>(ft, skb, place),
+        _ => return Err(MissReason::NotIp),
+    };
+
+    if result == Err(MissReason::L4Proto) && !place.tunnel && ft.has_shapes() {
+        return tunnelled(ft, skb, place, ethertype, serves);
+    }
+    result
+}
+
+/// A packet in a packet, maybe.
+#[inline(never)]
+fn tunnelled(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    ethertype: u16,
+    serves: Serves,
+) -> Result<(), MissReason> {
+    let hdr = skb.head().get(place.offset..).unwrap_or_default();
+    let len = (skb.len() as usize).wrapping_sub(place.offset);
+    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.port) {
+        Ok(outer) => outer,
+        Err(Miss::Reason(reason)) => return Err(reason),
+        Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
+    };
+    let shape = find_shape(ft, &outer.shape).ok_or(MissReason::L4Proto)?;
+    let place = Place {
+        port: shape.port,
+        offset: place.offset.wrapping_add(outer.size),
+        tunnel: true,
+        shape: Some(shape),
+    };
+
+    dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
+}
+
+/// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it, and it
+/// is TCP or UDP without extension headers.
+#[inline(always)]
+fn forward<F: Family, const PLAIN: bool>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+) -> Result<(), MissReason> {
+    let offset = if PLAIN { 0 } else { place.offset };
+    // Ends: each pull makes the linear part longer, up to the whole packet.
+    let pkt = loop {
+        let head = if PLAIN {
+            skb.head()
+        } else {
+            skb.head().get(offset..).unwrap_or_default()
+        };
+        let len = (skb.len() as usize).wrapping_sub(offset);
+
+        let parsed = if PLAIN {
+            F::parse(head, len, place.port)
+        } else {
+            let peek = |at: usize| skb.peek(offset.wrapping_add(at));
+            match F::parse_any(head, len, place.port, peek) {
+                Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
+                    F::parse_big(head, len, place.port)
+                }
+                result => result,
+            }
+        };
+        match parsed {
+            Ok(pkt) => break pkt,
+            Err(Miss::Reason(reason)) => return Err(reason),
+            Err(Miss::NeedPull(len)) => {
+                if !skb.pull(len.wrapping_add(offset as u32)) {
+                    return Err(MissReason::NoMem);
+                }
+            }
+        }
+    };
+
+    // SAFETY: The hook is an RCU read-side section; items and arrays are freed after a grace
+    // period.
+    let entry = match unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) } {
+        Some(entry) => entry,
+        None => {
+            return Err(unknown::<F>(
+                ft,
+                skb,
+                offset,
+                pkt.thoff,
+                pkt.proto,
+                pkt.ds_field,
+            ))
+        }
+    };
+
+    let valid = if entry.is_unconditional() && (PLAIN || !skb.has_secpath()) {
+        F::route_valid(entry)
+    } else {
+        may_use(entry, skb, offset)?
+    };
+    if !valid {
+        // The packet adds the flow anew.
+        unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, pkt.ds_field);
+        return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
+    }
+    if entry.ct.is_dying() {
+        return Err(kill(entry, TeardownReason::CtDying, MissReason::CtDying));
+    }
+    let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
+    if PLAIN && !stamped {
+        // The general path begins anew: nothing may have been learnt from the packet.
+        return Err(MissReason::ExtHeader);
+    }
+    if pkt.proto == L4Proto::Tcp {
+        if !tcp::is_data(pkt.tcp_flags) {
+            return Err(MissReason::TcpFlags);
+        }
+        if !entry.sent.follow(pkt.seq, pkt.seq_end()) {
+            let thoff = offset.wrapping_add(pkt.thoff.into());
+            out_of_order(entry, skb, thoff, pkt.segment_len())?;
+        }
+    }
+    if PLAIN {
+        return go::<F, true>(ft, skb, place, entry, &pkt, None);
+    }
+    let change = match stamped && skb.is_unmarked() && skb.vlan_pcp() == 0 {
+        true => None,
+        false => Some(ask(ft, skb, place, entry, &pkt)?),
+    };
+    if pkt.sctp_control {
+        return Err(MissReason::SctpChunk);
+    }
+    if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
+        entry.send_there(&probe_of::<F>(ft, skb, place, &pkt));
+        return Err(MissReason::ExtHeader);
+    }
+    go::<F, false>(ft, skb, place, entry, &pkt, change)
+}
+
+/// What the ruleset makes of a packet that does not just stay as it is.
+///
+/// # Errors
+///
+/// It has to be asked, and gets this packet.
+#[inline(never)]
+fn ask<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+) -> Result<Change, MissReason> {
+    let generation = ft.generation();
+    let qos = &entry.flow().cold.qos[entry.dir() as usize];
+    let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
+
+    match qos.known(generation, came) {
+        Known::Answer(change, nothing) => {
+            if nothing && !entry.is_asked_for() {
+                if let Some(stamp) = Flowtable::stamp_of(generation, pkt.ds_field) {
+                    entry.put_stamp(stamp, || {
+                        !entry.is_asked_for()
+                            && matches!(qos.known(generation, came), Known::Answer(_, true))
+                    });
+                }
+            }
+            Ok(change)
+        }
+        Known::Nothing => {
+            entry.bounce(&probe_of::<F>(ft, skb, place, pkt));
+            Err(MissReason::Ruleset)
+        }
+        Known::Others(full) => {
+            qos.sent(&probe_of::<F>(ft, skb, place, pkt));
+            Err(match full {
+                true => MissReason::ManyLooks,
+                false => MissReason::Looks,
+            })
+        }
+    }
+}
+
+/// A packet has no flow. What it came in with is noted, as it may be the packet that adds one.
+#[cold]
+#[inline(never)]
+fn unknown<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> MissReason {
+    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note();
+    MissReason::NoEntry
+}
+
+/// What is remembered of a packet that goes to the ruleset.
+#[cold]
+fn probe_of<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::Key>) -> Probe {
+    probe::<F>(ft, skb, place.offset, pkt.thoff, pkt.proto, pkt.ds_field)
+}
+
+/// The same, of a packet of which these are the offset and the fields.
+#[inline(always)]
+fn probe<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> Probe {
+    let hdr = skb.head().get(offset..).unwrap_or_default();
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let transport = hdr.get(thoff.into()..).unwrap_or_default();
+    let sum = proto == L4Proto::Udp
+        && transport
+            .get(6..8)
+            .is_some_and(|checksum| checksum != [0, 0]);
+
+    Probe {
+        print: skb.print(offset as u32, thoff.into(), proto.number()),
+        generation: ft.generation(),
+        came: Looks::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
+        ttl: F::ttl(hdr),
+        has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
+    }
+}
+
+/// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it
+/// is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
+#[inline(always)]
+fn go<F: Family, const PLAIN: bool>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+    change: Option<Change>,
+) -> Result<(), MissReason> {
+    let offset = if PLAIN { 0 } else { place.offset };
+    let mtu = u32::from(entry.mtu);
+    if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
+        return Err(MissReason::Mtu);
+    }
+    if entry.is_special() {
+        let thoff = offset.wrapping_add(pkt.thoff.into());
+        special(entry, ffi::jiffies32(), skb, thoff, pkt.segment_len())?;
+        if (PLAIN || place.shape.is_none()) && entry.is_bridged() {
+            entry
+                .flow()
+                .cold
+                .count_rx(entry.dir(), skb.ifindex(), pkt.len);
+        }
+    }
+
+    let out = match xmit::Way::of(entry) {
+        Some(out) => out,
+        None => return Err(MissReason::NeighGone),
+    };
+    let headroom = out.headroom();
+    if skb.headroom().wrapping_add(offset as u32) < headroom && !skb.cow_head(headroom) {
+        return Err(MissReason::NoMem);
+    }
+    let end = pkt.len.wrapping_add(offset as u32);
+    let writes = || F::writes(&entry.rewrite, pkt.proto, pkt.thoff).wrapping_add(offset as u32);
+    if !skb.trim(end) || !skb.make_writable(writes) {
+        return Err(MissReason::NoMem);
+    }
+    if !PLAIN && place.tunnel && !skb.tunnel_pull() {
+        return Err(MissReason::NoMem);
+    }
+    if !skb.detach() {
+        return Err(MissReason::Socket);
+    }
+
+    let csum = match skb.forward_csum() {
+        IpSummed::Full => Csum::Full,
+        IpSummed::Partial => Csum::Partial,
+    };
+    // SAFETY: Made writable above, and the slice that was parsed is not used any more.
+    let head = unsafe { skb.head_mut() };
+    let head = if PLAIN {
+        head
+    } else {
+        head.get_mut(offset..).unwrap_or_default()
+    };
+    let applied = if PLAIN {
+        F::apply(head, pkt.proto, &entry.rewrite, csum)
+    } else {
+        F::apply_any(head, pkt, &entry.rewrite, csum)
+    };
+    if applied.is_err() {
+        return Err(MissReason::Truncated);
+    }
+    let now = ffi::jiffies32();
+    if entry.saw(now) && pkt.proto == L4Proto::Tcp {
+        sample(entry, head, pkt.thoff, pkt.segment_len());
+    }
+    if !PLAIN {
+        // SAFETY: The IP header that starts there was parsed.
+        unsafe { skb.decapsulate(offset as u32, F::ETHERTYPE) };
+    }
+
+    if ft.measures() {
+        measure(ft, entry, skb, now);
+    }
+    if !PLAIN {
+        if let Some(change) = change {
+            change.restore::<F>(skb);
+        }
+        if entry.is_asked_for() && skb.set_connection(entry.ct, entry.dir()) {
+            stats::count(stats::Counter::PacketsWithCt);
+        }
+    }
+    ft.traffic.count::<F>(skb.len());
+    if !PLAIN {
+        if let Some(shape) = place.shape {
+            // SAFETY: The devices that packets pass are in the flowtable's namespace.
+            unsafe { shape.count_rx(ft.net(), skb.ifindex(), skb.len()) };
+        }
+    }
+    // SAFETY: Headroom and writability were seen to.
+    unsafe { out.send::<F>(skb, entry.dst.as_ptr(), pkt.thoff.into()) };
+    Ok(())
+}
+
+/// Would each segment of a super-packet fit, whose network header is at `offset`, the transport
+/// header `thoff` bytes from there and the payload `headers` bytes?
+#[cold]
+fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool {
+    match skb.segments() {
+        Segments::Payload(size) => size.wrapping_add(headers.into()) <= mtu,
+        Segments::Nested => skb.segments_fit(offset, thoff.into(), mtu),
+        Segments::None => false,
+    }
+}
+
+/// May a packet that starts at `offset` use the flow: has it not been taken down, and does IPsec let the
+/// packet be forwarded? That depends on the packet, which may have come through the SA of somebody else.
+/// Asked before anything is learnt from it. Returns whether the route is valid.
+#[inline(never)]
+fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool, MissReason> {
+    if !entry.is_live() {
+        return Err(MissReason::FlowDead);
+    }
+    let admitted = if skb.has_secpath() {
+        offset == 0 && !skb.has_vlan_tag() && skb.ipsec_admits(entry.dst.as_ptr(), F::NFPROTO)
+    } else {
+        !entry.needs_secpath()
+    };
+    if !admitted {
+        return Err(MissReason::SecPath);
+    }
+    Ok(F::dst_valid(entry))
+}
+
+/// What only some flows ask of a packet, which came in by `shape`, if that had to be looked up.
+#[inline(never)]
+fn special<F: Family>(
+    entry: &Entry<F>,
+    now: u32,
+    skb: Skb,
+    thoff: usize,
+    len: u32,
+) -> Result<(), MissReason> {
+    if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
+        return Err(MissReason::Bridge);
+    }
+    if entry.has_flag(flag::ASKED) {
+        let segment = segment(skb.head().get(thoff..), len);
+        entry.flow().look(entry, &segment, now);
+        if !entry.is_live() {
+            return Err(MissReason::FlowDead);
+        }
+    }
+    if entry.wants_refresh(now) {
+        return Err(MissReason::Refresh);
+    }
+    Ok(())
+}
+
+/// Counts a packet for conntrack, unless that has done so, and for the choice of flows that go into hardware.
+#[inline(always)]
+fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
+    if ft.counts() && !skb.is_tracked() {
+        account(entry, skb.len());
+    }
+    if let Some(tier) = &ft.hw {
+        entry.flow().cold.forwarded(tier, skb.len(), now);
+    }
+}
+
+/// Adds to conntrack's own counters, as `nf_ct_acct_update()` does.
+#[inline(always)]
+fn account<F: Family>(entry: &Entry<F>, len: u32) {
+    let acct = entry.flow().cold.acct;
+
+    if acct.is_null() {
+        return;
+    }
+    // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
+    // holds the entry; C changes the counters atomically as well.
+    unsafe {
+        let counter = acct.add(entry.dir() as usize);
+
+        AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
+            .fetch_add(1, Ordering::Relaxed);
+        AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast())
+            .fetch_add(len.into(), Ordering::Relaxed);
+    }
+}
+
+#[cold]
+fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) -> MissReason {
+    entry.flow().cold.kill(why);
+    reason
+}
+
+/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was parsed. Header
+/// and payload are `len` bytes. One without ACK acknowledges nothing.
+fn segment(header: Option<&[u8]>, len: u32) -> Segment {
+    let header = header
+        .and_then(<[u8]>::first_chunk::<16>)
+        .copied()
+        .unwrap_or_default();
+    let [_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, doff, flags, w0, w1] = header;
+    let seq = u32::from_be_bytes([s0, s1, s2, s3]);
+
+    Segment {
+        seq,
+        end: seq.wrapping_add(len.wrapping_sub(u32::from(doff >> 4) * 4)),
+        ack: (flags & tcp::ACK != 0).then_some(u32::from_be_bytes([a0, a1, a2, a3])),
+        window: u16::from_be_bytes([w0, w1]),
+    }
+}
+
+/// A TCP packet, with `len` bytes from its header at `thoff` on, does not start where the last one has ended.
+#[cold]
+fn out_of_order<F: Family>(
+    entry: &Entry<F>,
+    skb: Skb,
+    thoff: usize,
+    len: u32,
+) -> Result<(), MissReason> {
+    crate::flow::tcp::out_of_order(entry, &segment(skb.head().get(thoff..), len))
+}
+
+/// A TCP packet, with `len` bytes from its header at `thoff` of `head` on, is one of those that are looked at.
+#[cold]
+fn sample<F: Family>(entry: &Entry<F>, head: &[u8], thoff: u8, len: u32) {
+    let segment = segment(head.get(usize::from(thoff)..), len);
+
+    entry.flow().sample(entry, &segment);
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmit through a neighbour.
+//!
+//! A connected neighbour has a ready link-layer header, which is copied under its sequence lock: a
+//! changed address is used from the next packet on. In every other state the packet goes to the
+//! neighbour's own output function, which resolves, confirms and queues as for any other packet.
+//! Either way it leaves through the device's queueing discipline.
+
+use crate::{
+    ffi::{
+        c,
+        skb::Skb, //
+    },
+    flow::entry::Entry,
+    net::family::Family,
+    stats, //
+};
+use core::{
+    ptr,
+    sync::atomic::{
+        fence,
+        AtomicU32,
+        Ordering, //
+    }, //
+};
+
+/// `HH_DATA_MOD`: headers of up to this size lie at the end of the first 16 bytes of the cache.
+const HH_DATA_MOD: u32 = c::NFO_HH_DATA_MOD;
+/// `ETH_HLEN`: an Ethernet header.
+const ETH_HLEN: u32 = c::NFO_ETH_HLEN;
+
+/// How a packet leaves. Valid in the RCU section that the hook runs in.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// To a neighbour.
+    Neigh(ptr::NonNull<c::neighbour>),
+    /// Through IPsec.
+    Xfrm,
+}
+
+impl Way {
+    /// The way out of `entry`. A deleted neighbour is replaced by a new one for the same next hop;
+    /// [`None`] if that fails.
+    #[inline(always)]
+    pub(crate) fn of<F: Family>(entry: &Entry<F>) -> Option<Self> {
+        let Some(n) = ptr::NonNull::new(entry.neigh()) else {
+            return entry.is_xfrm().then_some(Way::Xfrm);
+        };
+
+        // SAFETY: Valid until the end of the RCU section that the hook runs in.
+        if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
+            return Some(Way::Neigh(n));
+        }
+        renew(entry)
+    }
+
+    /// Bytes that have to be free before the network header.
+    #[inline(always)]
+    pub(crate) fn headroom(self) -> u32 {
+        match self {
+            // SAFETY: A neighbour keeps its device; both are valid in the RCU section.
+            Way::Neigh(n) => unsafe {
+                let dev = (*n.as_ptr()).dev;
+                let need = (*dev).hard_header_len.wrapping_add((*dev).needed_headroom);
+
+                u32::from(need).max(HH_DATA_MOD)
+            },
+            // IPsec makes its own.
+            Way::Xfrm => 0,
+        }
+    }
+
+    /// Sends a rewritten packet. It is gone then.
+    ///
+    /// # Safety
+    ///
+    /// There are [`Way::headroom`] bytes of headroom, the bytes before the network header may be
+    /// written, [`Skb::detach`] has succeeded, and `dst` is the route of the entry that this is the way of.
+    #[inline(always)]
+    pub(crate) unsafe fn send<F: Family>(self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
+        match self {
+            // SAFETY: By the contract of this function; the neighbour keeps its device.
+            Way::Neigh(n) => unsafe {
+                skb.set_output(dst, (*n.as_ptr()).dev, thoff);
+                output(skb, n);
+            },
+            // SAFETY: The route is one of IPsec.
+            Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
+        }
+    }
+}
+
+/// Looks the neighbour up again, after it was flushed or deleted.
+#[cold]
+fn renew<F: Family>(entry: &Entry<F>) -> Option<Way> {
+    let daddr = &raw const entry.ct.tuple(entry.dir().opposite()).src.u3;
+    let new = entry.dst.neighbour(daddr.cast())?;
+
+    stats::count(stats::Counter::NeighRenewed);
+    entry.set_neigh(Some(new));
+    ptr::NonNull::new(entry.neigh()).map(Way::Neigh)
+}
+
+/// Sends to a neighbour.
+///
+/// # Safety
+///
+/// As for [`Way::send`].
+#[inline(always)]
+unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
+    let n = n.as_ptr();
+
+    // SAFETY: `n` is valid; its state and header are written concurrently, hence the volatile
+    // reads, and the sequence lock.
+    unsafe {
+        let state = (&raw const (*n).nud_state).read_volatile();
+
+        if u32::from(state) & c::NUD_CONNECTED != 0 {
+            if copy_header(skb, &raw const (*n).hh, skb.protocol()) {
+                skb.push(ETH_HLEN);
+                c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());
+                return;
+            }
+        }
+        if let Some(output) = (&raw const (*n).output).read_volatile() {
+            // It may wait there for the neighbour, and be answered with an ICMP error, which looks for
+            // what the IP layer has noted.
+            skb.clear_cb();
+            output(n, skb.as_ptr());
+        }
+    }
+}
+
+/// Copies the cached Ethernet header in front of the packet; false if there is none yet, if it is just
+/// being changed, or if it is not one for packets of this `ethertype` (network byte order): an IPv4 route
+/// may go through an IPv6 neighbour, whose header says IPv6. Then the neighbour's own output makes it.
+///
+/// A writer is not waited for: it may be what this softirq has interrupted, where writers can be.
+///
+/// # Safety
+///
+/// As for [`Way::send`].
+#[inline(always)]
+unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool {
+    // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while
+    // nobody writes, and unchanged if nobody wrote meanwhile. The bytes before the packet may be
+    // written, whatever they are.
+    unsafe {
+        let sequence = AtomicU32::from_ptr(
+            (&raw mut (*hh.cast_mut()).hh_lock.seqcount.seqcount.sequence).cast(),
+        );
+        let start = sequence.load(Ordering::Acquire);
+
+        if (&raw const (*hh).hh_len).read_volatile() != ETH_HLEN || start & 1 != 0 {
+            return false;
+        }
+        let header = (&raw const (*hh).hh_data)
+            .cast::<[u64; 2]>()
+            .read_volatile();
+        let at = skb.data().sub(HH_DATA_MOD as usize);
+
+        at.cast::<[u64; 2]>().write_unaligned(header);
+        fence(Ordering::Acquire);
+        sequence.load(Ordering::Relaxed) == start
+            && at.add(14).cast::<u16>().read_unaligned() == ethertype
+    }
+}

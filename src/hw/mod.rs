@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The hardware tier of a flowtable with `flags offload`: which flows go into hardware, and what
+//! happens to them there.
+//!
+//! ```text
+//!   packet path: Software --heavy enough--> Queued
+//!   worker:      Queued -> Waiting -> Hardware | Partial | Refused
+//!                a heavier flow waits, the path or the ruleset changes, the engine forgets: back
+//! ```
+//!
+//! The packet path counts bytes and puts a flow on the queue once; all else is done by the
+//! flowtable's worker, which also ends the rules of dead flows before it frees them. A rule never
+//! outlives what it was made of: round after round the worker looks at every flow that is in hardware,
+//! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
+//! route, neighbour or devices are other ones than when the rule was made.
+//!
+//! Lock order: RTNL or nf_tables' lock, [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
+//! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of
+//! them. A driver that goes away by itself takes none of these but its port's, which is an engine's:
+//! see `nfo_port_cleanup()`.
+
+mod bind;
+mod describe;
+mod promote;
+mod revalidate;
+mod show;
+
+use crate::{
+    drivers::{
+        tc_ft::TcFt,
+        FlowEngine,
+        Rule, //
+    },
+    ffi::{
+        self,
+        c,
+        HZ, //
+    },
+    flow::shared::Cold,
+    flowtable::Flowtable, //
+};
+use bind::Device;
+use core::{
+    ptr::{
+        self,
+        NonNull, //
+    },
+    sync::atomic::{
+        AtomicI64,
+        AtomicPtr,
+        AtomicU32,
+        AtomicUsize,
+        Ordering, //
+    }, //
+};
+use describe::Stage;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use nft_flow::{
+    admit::{
+        self,
+        Ranked,
+        Rate,
+        Room, //
+    },
+    engine::{
+        AddError,
+        Delta, //
+    },
+    reason::Unsupported, //
+};
+
+pub(crate) use bind::{
+    place,
+    SERVED, //
+};
+pub(crate) use describe::Hw;
+use revalidate::Verified;
+
+/// Flows that may change places in one run of the worker.
+const MOVES: usize = 8192;
+/// How long one thing may take in a run, about, with all drivers that are asked. The tier is locked as
+/// long, and whoever takes a device away waits, under RTNL.
+const AT_ONCE: u32 = HZ.div_ceil(50);
+/// Between two runs of the worker while there is something in hardware, or waiting for it.
+const ROUND: u32 = HZ / 10;
+/// Times that an engine may be busy for the same flow before it is left alone for a while.
+const BUSY: u8 = 3;
+
+/// Goes up with each change of what rules are made of: neighbours, bridges.
+static AROUND: AtomicU32 = AtomicU32::new(0);
+
+/// Something has changed that rules are made of. May be called in any context.
+pub(crate) fn changed_around() {
+    AROUND.fetch_add(1, Ordering::Relaxed);
+}
+
+fn now() -> u32 {
+    ffi::jiffies32()
+}
+
+/// For rates.
+fn now_ms() -> u32 {
+    // Not exact where HZ does not divide 1000, and wraps around with jiffies.
+    now().wrapping_mul(1000 / HZ)
+}
+
+/// A flow in hardware.
+struct Resident {
+    flow: NonNull<Cold>,
+    rules: [Option<Rule>; 2],
+    /// The directions that the ruleset had agreed to.
+    agreed: [bool; 2],
+    /// The interfaces of both sides.
+    ports: [u32; 2],
+    /// Of what the rules were made.
+    print: u64,
+    rate: Rate,
+    /// Bytes that hardware has forwarded, and all bytes at the last look.
+    by_hardware: u64,
+    looked: u64,
+    strikes: u8,
+}
+
+/// A flow that waits for a place.
+struct Waiting {
+    flow: NonNull<Cold>,
+    rate: Rate,
+    busy: u8,
+}
+
+/// What has happened, for people.
+#[derive(Default)]
+struct Counts {
+    added: u64,
+    deleted: u64,
+    packets: u64,
+    bytes: u64,
+    aged: u64,
+    lost: u64,
+    swapped: u64,
+    stale: u64,
+    unsettled: u64,
+    partial: u64,
+    full: u64,
+    collision: u64,
+    busy: u64,
+    gone: u64,
+    io: u64,
+    unsupported: [u64; Unsupported::COUNT],
+}
+
+impl Counts {
+    fn declined(&mut self, e: AddError) {
+        let place = match e {
+            AddError::Full => &mut self.full,
+            AddError::Collision => &mut self.collision,
+            AddError::Busy => &mut self.busy,
+            AddError::Gone => &mut self.gone,
+            AddError::Io(_) => &mut self.io,
+            AddError::Unsupported(why) => match self.unsupported.get_mut(why.index()) {
+                Some(place) => place,
+                None => return,
+            },
+        };
+        *place += 1;
+    }
+}
+
+/// What is done under the tier's lock.
+struct Inner {
+    devices: KVec<Device>,
+    resident: KVVec<Resident>,
+    waiting: KVVec<Waiting>,
+    /// For ranking, as long as the lists.
+    ranks: [KVVec<Ranked>; 2],
+    /// For flows that change places: in, out.
+    moves: [KVVec<NonNull<Cold>>; 2],
+    room: Room,
+    /// Rules in all engines.
+    rules: u32,
+    verified: Verified,
+    counts: Counts,
+}
+
+// SAFETY: The flows are kept by the flowtable until the tier forgets them.
+unsafe impl Send for Inner {}
+
+/// The tier of a flowtable.
+#[pin_data]
+pub(crate) struct Tier {
+    /// Flows that the packet path has found heavy enough.
+    queue: AtomicPtr<Cold>,
+    /// Bytes in a second from which a flow is worth a place.
+    threshold: u64,
+    /// How many flows wait for a place.
+    waiting: AtomicUsize,
+    tc: Arc<TcFt>,
+    #[pin]
+    inner: Mutex<Inner>,
+}
+
+// SAFETY: What changes is atomic or under the lock.
+unsafe impl Send for Tier {}
+// SAFETY: As above.
+unsafe impl Sync for Tier {}
+
+/// Where a flow goes that leaves hardware.
+enum Next {
+    /// To software, and back as soon as it is heavy again.
+    Software,
+    /// To the list of those that wait, at once.
+    Waiting,
+    /// To software, for a while.
+    Failed,
+    /// Nowhere: it is dead.
+    Closed,
+}
+
+impl Tier {
+    /// The tier of the flowtable `nf`.
+    pub(crate) fn new(nf: NonNull<c::nf_flowtable>, threshold: u64) -> Result<Pin<KBox<Self>>> {
+        let tc = Arc::pin_init(TcFt::new(nf)?, GFP_KERNEL)?;
+        let inner = Inner {
+            devices: KVec::new(),
+            resident: KVVec::new(),
+            waiting: KVVec::new(),
+            ranks: [KVVec::new(), KVVec::new()],
+            moves: [KVVec::new(), KVVec::new()],
+            room: Room::new(),
+            rules: 0,
+            verified: Verified::new(now()),
+            counts: Counts::default(),
+        };
+
+        KBox::pin_init(
+            pin_init!(Self {
+                queue: AtomicPtr::new(ptr::null_mut()),
+                threshold,
+                waiting: AtomicUsize::new(0),
+                tc,
+                inner <- new_mutex!(inner, "nft_offload::tier"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
+    fn push(&self, flow: &Cold) {
+        let new = ptr::from_ref(flow).cast_mut();
+        let mut head = self.queue.load(Ordering::Relaxed);
+
+        loop {
+            flow.hw.next.store(head, Ordering::Relaxed);
+            match self
+                .queue
+                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(found) => head = found,
+            }
+        }
+        if head.is_null() {
+            flow.flowtable().kick();
+        }
+    }
+
+    /// How many flows wait for a place. Takes no lock: everybody may ask.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// One run of the worker. Returns in how many jiffies it wants the next one.
+    pub(crate) fn run(&self, ft: &Flowtable) -> u32 {
+        let mut inner = self.inner.lock();
+
+        inner.tend(self);
+        inner.drain(self);
+        let more = inner.verify(ft) | inner.place(self, ft);
+        self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
+
+        match () {
+            () if more => 0,
+            () if inner.resident.is_empty() && inner.waiting.is_empty() => HZ,
+            () => ROUND,
+        }
+    }
+
+    /// Forgets a dead flow, after taking its rules away. False if the packet path is about to queue
+    /// it: then another time.
+    pub(crate) fn forget(&self, flow: &Cold) -> bool {
+        if flow.hw.step(Stage::Software, Stage::Closed) {
+            return true;
+        }
+        let mut inner = self.inner.lock();
+
+        inner.drain(self);
+        match flow.hw.stage() {
+            Stage::Queued => return false,
+            Stage::Waiting => {
+                let at = flow.hw.index.load(Ordering::Relaxed) as usize;
+                inner.take_waiting(at);
+                flow.hw.set_stage(Stage::Closed);
+            }
+            Stage::Partial | Stage::Hardware => {
+                let at = flow.hw.index.load(Ordering::Relaxed) as usize;
+                inner.demote(at, Next::Closed);
+            }
+            Stage::Software => return flow.hw.step(Stage::Software, Stage::Closed),
+            Stage::Refused | Stage::Closed => (),
+        }
+        self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
+        true
+    }
+}
+
+impl Inner {
+    /// Takes what the packet path has queued.
+    fn drain(&mut self, tier: &Tier) {
+        let mut next = tier.queue.swap(ptr::null_mut(), Ordering::Acquire);
+        let (now, ms) = (now(), now_ms());
+
+        while let Some(flow) = NonNull::new(next) {
+            // SAFETY: A flow on the queue is not freed, see `Tier::forget`.
+            let cold = unsafe { flow.as_ref() };
+            next = cold.hw.next.load(Ordering::Relaxed);
+            let (recent, jiffies) = cold.hw.recent(now);
+            let total = cold.hw.bytes.load(Ordering::Relaxed);
+            let window = jiffies.saturating_mul(1000 / HZ).max(250);
+            let rate = Rate::new(total, ms, recent, window);
+
+            self.wait(cold, rate, now);
+        }
+    }
+
+    /// Puts a flow on the list of those that wait.
+    fn wait(&mut self, cold: &Cold, rate: Rate, now: u32) {
+        let waiting = Waiting {
+            flow: cold.into(),
+            rate,
+            busy: 0,
+        };
+
+        cold.hw
+            .index
+            .store(self.waiting.len() as u32, Ordering::Relaxed);
+        match self.waiting.push(waiting, GFP_KERNEL) {
+            Ok(()) => cold.hw.set_stage(Stage::Waiting),
+            // Without memory it stays with software for a while.
+            Err(_) => cold.hw.leave(now, HZ),
+        }
+    }
+
+    /// Takes a flow off the list of those that wait.
+    fn take_waiting(&mut self, at: usize) -> Option<Waiting> {
+        if at >= self.waiting.len() {
+            return None;
+        }
+        let last = self.waiting.len() - 1;
+        self.waiting.swap(at, last);
+        let taken = self.waiting.pop();
+        if let Some(moved) = self.waiting.get(at) {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let hw = unsafe { &moved.flow.as_ref().hw };
+            hw.index.store(at as u32, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Takes a flow out of hardware.
+    fn demote(&mut self, at: usize, next: Next) {
+        if at >= self.resident.len() {
+            return;
+        }
+        let last = self.resident.len() - 1;
+        self.resident.swap(at, last);
+        let Some(mut taken) = self.resident.pop() else {
+            return;
+        };
+        if let Some(moved) = self.resident.get(at) {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let hw = unsafe { &moved.flow.as_ref().hw };
+            hw.index.store(at as u32, Ordering::Relaxed);
+        }
+
+        // SAFETY: As above.
+        let cold = unsafe { taken.flow.as_ref() };
+        if cold.is_live() {
+            cold.ct.get().set_hardware(false);
+        }
+        for dir in 0..2 {
+            // What it has forwarded until now; nobody can ask afterwards.
+            let _ = self.ask(&mut taken, dir);
+            if let Some(rule) = taken.rules[dir].take() {
+                self.delete(rule);
+            }
+        }
+        let now = now();
+        match next {
+            Next::Closed => cold.hw.set_stage(Stage::Closed),
+            Next::Software => cold.hw.leave(now, 0),
+            Next::Waiting => self.wait(cold, taken.rate, now),
+            Next::Failed => self.fail(cold),
+        }
+    }
+
+    fn fail(&self, cold: &Cold) {
+        let n = cold.hw.failures.load(Ordering::Relaxed);
+
+        cold.hw
+            .failures
+            .store(n.saturating_add(1), Ordering::Relaxed);
+        cold.hw.leave(now(), admit::backoff(n).div_ceil(1000 / HZ));
+    }
+
+    /// The engine that has a rule.
+    fn engine(&self, ifindex: u32) -> Option<Arc<dyn FlowEngine>> {
+        self.devices
+            .iter()
+            .find(|d| d.ifindex == ifindex)
+            .and_then(|d| d.engine.clone())
+    }
+
+    fn delete(&mut self, rule: Rule) {
+        self.rules = self.rules.saturating_sub(1);
+        self.counts.deleted += 1;
+        if let Some(engine) = self.engine(rule.ifindex) {
+            engine.del(rule);
+        }
+    }
+
+    /// Asks what a rule has forwarded and adds it to the flow's books, once. False if the engine
+    /// has lost the rule.
+    fn ask(&mut self, resident: &mut Resident, dir: usize) -> bool {
+        let Some(rule) = resident.rules.get(dir).and_then(|r| r.as_ref()) else {
+            return true;
+        };
+        let Some(engine) = self.engine(rule.ifindex) else {
+            return false;
+        };
+        let Ok(delta) = engine.stats(rule) else {
+            return false;
+        };
+        // SAFETY: Flows in the list are valid until the tier forgets them.
+        let cold = unsafe { resident.flow.as_ref() };
+
+        if delta.packets != 0 {
+            resident.by_hardware = resident.by_hardware.wrapping_add(delta.bytes);
+            // What a driver says may be anything.
+            self.counts.packets = self.counts.packets.wrapping_add(delta.packets);
+            self.counts.bytes = self.counts.bytes.wrapping_add(delta.bytes);
+            cold.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
+            if cold.flowtable().counts() {
+                account(cold, dir, &delta);
+            }
+        }
+        if let Some(used) = delta.used {
+            cold.seen_at(dir, used);
+        }
+        true
+    }
+}
+
+/// Adds what hardware has forwarded to conntrack's own counters, as `nf_ct_acct_add()` does.
+fn account(cold: &Cold, dir: usize, delta: &Delta) {
+    if cold.acct.is_null() {
+        return;
+    }
+    // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
+    // holds the entry; C changes the counters atomically as well.
+    unsafe {
+        let counter = cold.acct.add(dir);
+
+        AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
+            .fetch_add(delta.packets as i64, Ordering::Relaxed);
+        AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast())
+            .fetch_add(delta.bytes as i64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Into hardware: who is next, for whom room is made, and the rules of both directions.
+
+use super::{
+    describe::{
+        Indescribable,
+        Stage, //
+    },
+    now,
+    now_ms,
+    Device,
+    Inner,
+    Next,
+    Resident,
+    Tier,
+    AT_ONCE,
+    BUSY,
+    MOVES, //
+};
+use crate::{
+    drivers::{
+        Cookie,
+        Rule, //
+    },
+    flow::shared::Cold,
+    flowtable::Flowtable, //
+};
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+use nft_flow::{
+    admit::{
+        self,
+        Config,
+        Plan,
+        Ranked,
+        Rate, //
+    },
+    desc::FlowDesc,
+    engine::AddError,
+    reason::Unsupported, //
+};
+
+/// What became of an attempt to put a flow into hardware.
+enum Outcome {
+    In(Resident),
+    /// There is no room.
+    Full,
+    /// It may go in soon.
+    Later,
+    /// Not for a while.
+    Failed,
+    Refused,
+}
+
+impl Inner {
+    /// Gives places to the flows that wait. Returns whether others were about to move.
+    pub(super) fn place(&mut self, tier: &Tier, ft: &Flowtable) -> bool {
+        let (now, ms) = (now(), now_ms());
+        let config = Config::new(tier.threshold);
+
+        // Those that have become light wait no longer.
+        for at in (0..self.waiting.len()).rev() {
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            let cold = unsafe { self.waiting[at].flow.as_ref() };
+            let w = &mut self.waiting[at];
+
+            w.rate.sample(cold.hw.bytes.load(Ordering::Relaxed), ms);
+            if w.rate.get() < tier.threshold / 2 && cold.is_live() {
+                self.take_waiting(at);
+                cold.hw.leave(now, 0);
+            }
+        }
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let Some(plan) = self.plan(&config) else {
+            return false;
+        };
+
+        // As flows, because places in the lists change with each step.
+        let all = plan.admit + plan.swap;
+        let n = all.min(MOVES);
+        let [ins, outs] = &mut self.moves;
+        ins.clear();
+        outs.clear();
+        for rank in self.ranks[0].iter().take(n) {
+            let Some(w) = self.waiting.get(rank.index as usize) else {
+                continue;
+            };
+            if ins.push(w.flow, GFP_KERNEL).is_err() {
+                return false;
+            }
+        }
+        for rank in self.ranks[1].iter().take(plan.swap) {
+            let Some(r) = self.resident.get(rank.index as usize) else {
+                continue;
+            };
+            if outs.push(r.flow, GFP_KERNEL).is_err() {
+                return false;
+            }
+        }
+
+        let mut moved = 0;
+        while moved < self.moves[0].len() {
+            let flow = self.moves[0][moved];
+            if let Some(out) = moved
+                .checked_sub(plan.admit)
+                .and_then(|i| self.moves[1].get(i).copied())
+            {
+                // SAFETY: Flows in the lists are valid until the tier forgets them.
+                let at = unsafe { out.as_ref() }.hw.index.load(Ordering::Relaxed);
+                self.counts.swapped += 1;
+                self.demote(at as usize, Next::Software);
+            }
+            // SAFETY: As above.
+            let cold = unsafe { flow.as_ref() };
+            moved += 1;
+            if !self.promote(cold, ft, ms) {
+                return false;
+            }
+            if super::now().wrapping_sub(now) > AT_ONCE {
+                break;
+            }
+        }
+        moved < all
+    }
+
+    /// Ranks both lists.
+    fn plan(&mut self, config: &Config) -> Option<Plan> {
+        let [waiting, resident] = &mut self.ranks;
+        let rank = |rate: &Rate, at: usize| Ranked {
+            rate: rate.get(),
+            index: at as u32,
+        };
+
+        waiting.clear();
+        resident.clear();
+        for (at, w) in self.waiting.iter().enumerate() {
+            waiting.push(rank(&w.rate, at), GFP_KERNEL).ok()?;
+        }
+        for (at, r) in self.resident.iter().enumerate() {
+            resident.push(rank(&r.rate, at), GFP_KERNEL).ok()?;
+        }
+        let known = self
+            .devices
+            .iter()
+            .filter_map(|d| d.engine.as_ref())
+            .map(|engine| engine.capacity())
+            .filter_map(|c| c.total.map(|total| total.saturating_sub(c.used)))
+            .min()
+            .unwrap_or(u32::MAX);
+        let left = self.room.left(self.rules, now_ms()).min(known);
+
+        Some(admit::plan(config, waiting, resident, (left / 2) as usize))
+    }
+
+    /// Puts a flow that waits into hardware, or takes it off the list if that cannot be. False if
+    /// there is no room.
+    fn promote(&mut self, cold: &Cold, ft: &Flowtable, ms: u32) -> bool {
+        let at = cold.hw.index.load(Ordering::Relaxed) as usize;
+        let outcome = self.install(cold, ft, at);
+
+        match outcome {
+            Outcome::Full => return false,
+            Outcome::Later => (),
+            Outcome::Failed => {
+                self.take_waiting(at);
+                self.fail(cold);
+            }
+            Outcome::Refused => {
+                self.take_waiting(at);
+                cold.hw.set_stage(Stage::Refused);
+            }
+            Outcome::In(mut resident) => {
+                if let Some(w) = self.take_waiting(at) {
+                    resident.rate = w.rate;
+                    resident.rate.sample(resident.looked, ms);
+                }
+                let whole = resident.rules.iter().all(Option::is_some);
+
+                cold.hw
+                    .index
+                    .store(self.resident.len() as u32, Ordering::Relaxed);
+                // There is room: reserved before the rules were added.
+                if let Err(e) = self.resident.push(resident, GFP_KERNEL) {
+                    kernel::pr_warn_once!("a rule is lost: {e:?}\n");
+                }
+                cold.hw.set_stage(match whole {
+                    true => Stage::Hardware,
+                    false => Stage::Partial,
+                });
+                if whole {
+                    let ct = cold.ct.get();
+
+                    ct.set_hardware(true);
+                    // Whoever kills the flow clears the bit after killing it.
+                    if !cold.is_live() {
+                        ct.set_hardware(false);
+                    }
+                } else {
+                    self.counts.partial += 1;
+                }
+            }
+        }
+        true
+    }
+
+    /// Adds the rules of a flow.
+    fn install(&mut self, cold: &Cold, ft: &Flowtable, at: usize) -> Outcome {
+        // What the ruleset has not seen is not for hardware.
+        let agreed = cold.agreed(ft.generation());
+        if !agreed.contains(&true) {
+            return Outcome::Later;
+        }
+        let described = match cold.describe() {
+            Ok(described) => described,
+            Err(Indescribable::Later) => return Outcome::Failed,
+            Err(Indescribable::Never(why)) => {
+                self.counts.declined(AddError::Unsupported(why));
+                return Outcome::Refused;
+            }
+        };
+        if self.resident.reserve(1, GFP_KERNEL).is_err() {
+            return Outcome::Failed;
+        }
+
+        // Conntrack must not judge by what the packet path saw before.
+        cold.tcp.lose_sight();
+        let mut rules = [None, None];
+        let mut failed = None;
+        for dir in 0..2 {
+            if !agreed[dir] {
+                continue;
+            }
+            let cookie = Cookie(described.cookies[dir]);
+            match self.add(&described.descs[dir], described.takes[dir], cookie) {
+                Ok(rule) => rules[dir] = Some(rule),
+                Err(e) => {
+                    self.counts.declined(e);
+                    if !matches!(e, AddError::Unsupported(_)) {
+                        failed = Some(e);
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(e) = failed {
+            if e == AddError::Full {
+                self.room.full(self.rules, now_ms());
+            }
+            for rule in rules.into_iter().flatten() {
+                self.delete(rule);
+            }
+            return match (e, self.waiting.get_mut(at)) {
+                (AddError::Full, _) => Outcome::Full,
+                (AddError::Busy, Some(w)) if w.busy < BUSY => {
+                    w.busy += 1;
+                    Outcome::Later
+                }
+                _ => Outcome::Failed,
+            };
+        }
+        if rules.iter().all(Option::is_none) {
+            return Outcome::Refused;
+        }
+        let total = cold.hw.bytes.load(Ordering::Relaxed);
+        Outcome::In(Resident {
+            flow: cold.into(),
+            rules,
+            agreed,
+            ports: described.descs.map(|d| d.ingress.port.ifindex),
+            print: described.print(),
+            rate: Rate::new(total, now_ms(), 0, 1000),
+            by_hardware: 0,
+            looked: total,
+            strikes: 0,
+        })
+    }
+
+    /// Adds the rule of a direction once more that its engine has lost. False if that cannot be.
+    pub(super) fn again(&mut self, resident: &mut Resident, dir: usize) -> bool {
+        // SAFETY: Flows in the list are valid until the tier forgets them.
+        let cold = unsafe { resident.flow.as_ref() };
+        let Some(place) = resident.rules.get_mut(dir) else {
+            return false;
+        };
+
+        if let Some(rule) = place.take() {
+            self.delete(rule);
+        }
+        let Ok(described) = cold.describe() else {
+            return false;
+        };
+        let cookie = Cookie(described.cookies[dir]);
+        *place = self
+            .add(&described.descs[dir], described.takes[dir], cookie)
+            .inspect_err(|e| self.counts.declined(*e))
+            .ok();
+        if place.is_none() {
+            return false;
+        }
+        self.counts.lost += 1;
+        true
+    }
+
+    /// Adds a rule for packets of up to `takes` bytes.
+    fn add(&mut self, flow: &FlowDesc, takes: u32, cookie: Cookie) -> Result<Rule, AddError> {
+        let ifindex = flow.ingress.port.ifindex;
+        let device = self.devices.iter().find(|d| d.ifindex == ifindex);
+        let engine = match device {
+            Some(Device {
+                engine: Some(engine),
+                ..
+            }) => engine.clone(),
+            // For the time being.
+            Some(Device { busy: Some(_), .. }) => return Err(AddError::Gone),
+            _ => return Err(AddError::Unsupported(Unsupported::IngressPort)),
+        };
+        // What does not fit is for software to cut or to refuse.
+        if takes > flow.egress.mtu.into() && !engine.caps(ifindex).fits(takes, &flow.egress) {
+            return Err(AddError::Unsupported(Unsupported::Mtu));
+        }
+        let rule = engine.add(flow, cookie)?;
+
+        self.rules += 1;
+        self.counts.added += 1;
+        self.room.added(self.rules);
+        Ok(rule)
+    }
+}

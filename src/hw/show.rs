@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the tier has to say: a block of lines for each flowtable with `flags offload`.
+
+use super::{
+    describe::Stage,
+    Tier, //
+};
+use kernel::{
+    fmt,
+    prelude::*, //
+};
+use nft_flow::reason::Unsupported;
+
+impl Tier {
+    /// `name value`, one a line.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner.lock();
+        let n = &inner.counts;
+        let whole = inner
+            .resident
+            .iter()
+            // SAFETY: Flows in the list are valid until the tier forgets them.
+            .filter(|r| unsafe { r.flow.as_ref() }.hw.stage() == Stage::Hardware)
+            .count();
+
+        for device in &inner.devices {
+            let (engine, driver) = match &device.engine {
+                Some(engine) => (engine.name(), self.tc.driver(device.ifindex).unwrap_or("")),
+                None => ("software", ""),
+            };
+            f.write_fmt(fmt!("device {} {engine} {driver}\n", device.ifindex))?;
+        }
+        for (name, value) in [
+            ("rules", u64::from(inner.rules)),
+            ("flows", whole as u64),
+            ("flows_partial", (inner.resident.len() - whole) as u64),
+            ("flows_waiting", inner.waiting.len() as u64),
+            ("limit", inner.room.limit().map_or(0, u64::from)),
+            ("threshold", self.threshold),
+            ("added", n.added),
+            ("deleted", n.deleted),
+            ("packets", n.packets),
+            ("bytes", n.bytes),
+            ("swapped", n.swapped),
+            ("stale", n.stale),
+            ("unsettled", n.unsettled),
+            ("partial", n.partial),
+            ("aged", n.aged),
+            ("lost", n.lost),
+            ("decline.full", n.full),
+            ("decline.collision", n.collision),
+            ("decline.busy", n.busy),
+            ("decline.gone", n.gone),
+            ("decline.io", n.io),
+        ] {
+            f.write_fmt(fmt!("{name} {value}\n"))?;
+        }
+        for (why, value) in Unsupported::ALL.iter().zip(&n.unsupported) {
+            if *value != 0 {
+                f.write_fmt(fmt!("decline.unsupported.{} {value}\n", why.name()))?;
+            }
+        }
+        drop(inner);
+        if let Some(said) = self.tc.said() {
+            f.write_fmt(fmt!("driver_said {} {}\n", said.errno, said.text()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The devices between a route and the wire.
+//!
+//! They are walked down from the route's device; the lowest one that the flowtable lists is where
+//! packets come in, with the encapsulations of all devices above it. What the devices in between
+//! would not let up is not to be picked up below them: the walk ends at a device that is down, and
+//! at a bridge that would not take packets from its port. Nor is what they would filter: the walk goes on
+//! from a device with programs, filters or chains at ingress, but where packets come in is no lower. The same
+//! holds for a PPP session with filters of its own, for a tunnel that copies the outer DSCP, and for any tunnel
+//! if there are IPsec policies: only the stack knows which packets may be in one. A device in another network
+//! namespace ends the walk.
+//!
+//! Where no device is listed, but there is a tunnel whose outer packets come in by one that is, packets are picked
+//! up at the tunnel's own device: the worker gives it the hook, see [`crate::flowtable::follow`].
+
+use crate::{
+    ffi::{
+        self,
+        c, //
+    },
+    net::{
+        family::{
+            Family,
+            V4,
+            V6, //
+        },
+        route::Dst, //
+    }, //
+};
+use core::{
+    mem::MaybeUninit,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use nft_flow::{
+    encap::{
+        self,
+        Encap,
+        Encaps, //
+    },
+    key::{
+        PortId,
+        Seed, //
+    },
+    reason::SkipReason, //
+};
+
+/// `IPPROTO_IPIP`, include/uapi/linux/in.h.
+const IPPROTO_IPIP: u8 = c::NFO_IPPROTO_IPIP;
+/// `DEV_PATH_BR_VLAN_*`, include/linux/netdevice.h.
+const BR_VLAN_KEEP: u32 = c::NFO_BR_VLAN_KEEP;
+const BR_VLAN_TAG: u32 = c::NFO_BR_VLAN_TAG;
+const BR_VLAN_UNTAG: u32 = c::NFO_BR_VLAN_UNTAG;
+const BR_VLAN_UNTAG_HW: u32 = c::NFO_BR_VLAN_UNTAG_HW;
+/// `IFF_UP`, include/uapi/linux/if.h.
+const IFF_UP: u32 = c::NFO_IFF_UP;
+
+/// Most devices between the wire and the route that are remembered.
+pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;
+/// Most bridges among them: there is a VLAN device at least between two.
+pub(crate) const MAX_GATES: usize = MAX_DEVICES / 2;
+
+/// A bridge on the way up, which takes packets from one of its ports, or does not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gate {
+    pub(crate) bridge: u32,
+    pub(crate) port: u32,
+    /// The VLAN that the bridge sees them in, 0 if it does not filter VLANs.
+    vid: u16,
+    tagged_below: bool,
+    tagged_above: bool,
+}
+
+impl Gate {
+    /// Would the bridge pass packets up, if its spanning tree lets it?
+    ///
+    /// # Safety
+    ///
+    /// RCU is held, and the devices are those of the gate.
+    unsafe fn admits(&self, bridge: *const c::net_device, port: *const c::net_device) -> bool {
+        // SAFETY: The same contract.
+        unsafe {
+            c::nfo_bridge_admits(bridge, port, self.vid, self.tagged_below, self.tagged_above)
+        }
+    }
+
+    /// Does the bridge pass packets up? Of the spanning tree's part `forwarded` is what was known
+    /// of it before, if RTNL is not held now.
+    pub(crate) fn is_open(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
+        let _rcu = kernel::sync::rcu::read_lock();
+
+        // SAFETY: RCU is held; the network namespace is that of a flowtable.
+        unsafe {
+            let bridge = c::dev_get_by_index_rcu(net, self.bridge as i32);
+            let port = c::dev_get_by_index_rcu(net, self.port as i32);
+
+            !bridge.is_null()
+                && !port.is_null()
+                && self.admits(bridge, port)
+                && if rtnl {
+                    c::nfo_bridge_port_forwards(port)
+                } else {
+                    forwarded
+                }
+        }
+    }
+}
+
+/// Where packets come in that answer those of a direction.
+pub(crate) struct Input<'a> {
+    /// The device whose hook sees them.
+    pub(crate) ifindex: PortId,
+    /// What is around them there.
+    pub(crate) layer: Layer,
+    /// It is not listed, but a tunnel that needs the hook.
+    pub(crate) followed: bool,
+    /// Who sends them, by the frame's address; zeroes if that is not known.
+    pub(crate) sender: [u8; 6],
+    /// Of the flowtable.
+    pub(crate) seed: &'a Seed,
+}
+
+impl Input<'_> {
+    /// Are the frames other than those that the interface's number tells?
+    pub(crate) fn has_frame_shape(&self) -> bool {
+        self.is_bridged() || self.followed || !self.layer.encaps.is_empty()
+    }
+
+    /// Do they pass a bridge, which wants to see its stations from time to time?
+    pub(crate) fn is_bridged(&self) -> bool {
+        self.layer.gates[0].is_some()
+    }
+}
+
+/// What a packet has around it at one device of the stack, and above it.
+#[derive(Clone)]
+pub(crate) struct Layer {
+    pub(crate) encaps: Encaps,
+    /// Outer addresses as they arrive, and IP protocol.
+    pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
+    /// The link-layer address that packets are sent to.
+    pub(crate) mac: [u8; 6],
+    /// The other end of a PPPoE session.
+    pub(crate) peer: Option<[u8; 6]>,
+    /// The devices that they pass from there up to the route, in the other order; 0 for none.
+    pub(crate) devices: [u32; MAX_DEVICES],
+    /// How many bytes their receive counters see around the IP packet.
+    pub(crate) around: [u8; MAX_DEVICES],
+    /// The bridges among these.
+    pub(crate) gates: [Option<Gate>; MAX_GATES],
+    depth: usize,
+    /// How many devices are above the tunnel's outside.
+    outside: usize,
+}
+
+impl Layer {
+    /// The devices that the outer packets of a tunnel pass.
+    pub(crate) fn devices_outside(&self) -> [u32; MAX_DEVICES] {
+        let mut devices = [0; MAX_DEVICES];
+
+        for (to, from) in devices
+            .iter_mut()
+            .zip(self.devices.iter().skip(self.outside))
+        {
+            *to = *from;
+        }
+        devices
+    }
+}
+
+/// The way down from a route's device.
+pub(crate) struct Walk {
+    nft: *mut c::nft_flowtable,
+    dev: *const c::net_device,
+    here: Layer,
+    sender: [u8; 6],
+    /// The lowest listed device so far.
+    best: Option<(u32, Layer)>,
+    /// The lowest tunnel so far: where its packets come out of it they may be picked up as well.
+    tunnel: Option<(*const c::net_device, Layer)>,
+    /// `best` is a tunnel that nobody has listed.
+    followed: bool,
+    /// Why packets must not be picked up here, if it is because of what is above.
+    barred: Option<SkipReason>,
+    /// How it ended.
+    end: End,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// At the lowest device.
+    Bottom,
+    /// At a device that cannot say what is below it: a bridge that does not know the station, a
+    /// tunnel of many ends.
+    Unknown,
+    /// The same, for want of the neighbour's address.
+    NoNeigh,
+    /// At a device that would not pass packets from below it.
+    Closed,
+}
+
+impl Walk {
+    /// # Safety
+    ///
+    /// RCU is held as long as the walk is used, and `dev` is a device.
+    unsafe fn new(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
+        let here = Layer {
+            encaps: Encaps::default(),
+            tunnel: None,
+            mac: [0; 6],
+            peer: None,
+            devices: [0; MAX_DEVICES],
+            around: [0; MAX_DEVICES],
+            gates: [None; MAX_GATES],
+            depth: 0,
+            outside: 0,
+        };
+        let mut this = Self {
+            nft,
+            dev,
+            here,
+            sender: [0; 6],
+            best: None,
+            tunnel: None,
+            followed: false,
+            barred: None,
+            end: End::Bottom,
+        };
+
+        this.at(dev);
+        this
+    }
+
+    /// A walk that ends where it begins: packets come in there, whether it is listed or not.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Walk::new`].
+    pub(crate) unsafe fn stay(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
+        // SAFETY: The same contract.
+        let mut this = unsafe { Self::new(dev, nft) };
+
+        this.best = Some((this.ifindex(), this.here.clone()));
+        this
+    }
+
+    /// Where nothing is listed, a tunnel will do whose outer packets come in by a listed device.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held.
+    unsafe fn follow(mut self) -> Self {
+        if let (None, Some((dev, layer))) = (&self.best, &self.tunnel) {
+            // SAFETY: RCU is held; a device of the walk.
+            if unsafe { enters_by_listed(*dev, self.nft) } {
+                // SAFETY: As above.
+                self.best = Some((unsafe { (**dev).ifindex as u32 }, layer.clone()));
+                self.followed = true;
+            }
+        }
+        self
+    }
+
+    /// How it ended.
+    pub(crate) fn end(&self) -> End {
+        self.end
+    }
+
+    /// The namespace of the flowtable.
+    fn net(&self) -> *mut c::net {
+        // SAFETY: The flowtable is valid as long as the walk is used.
+        unsafe { c::nfo_ft_net((&raw const (*self.nft).data).cast()) }
+    }
+
+    fn ifindex(&self) -> u32 {
+        // SAFETY: A device of the walk, and RCU is held.
+        unsafe { (*self.dev).ifindex as u32 }
+    }
+
+    /// Arrives at a device.
+    fn at(&mut self, dev: *const c::net_device) {
+        self.dev = dev;
+        if let Some(place) = self.here.devices.get_mut(self.here.depth) {
+            // SAFETY: A device of the walk, and RCU is held.
+            *place = unsafe { (*dev).ifindex as u32 };
+            if let Some(around) = self.here.around.get_mut(self.here.depth) {
+                let tunnel = match self.here.tunnel {
+                    Some((_, _, IPPROTO_IPIP)) => 20,
+                    Some(_) => 40,
+                    None => 0,
+                };
+                *around = self.here.encaps.size().wrapping_add(tunnel) as u8;
+            }
+            self.here.depth += 1;
+        }
+        // SAFETY: As above. The address of an Ethernet device has six bytes.
+        unsafe {
+            if self.here.mac == [0; 6] && (*dev).addr_len == 6 {
+                self.here.mac = (*dev).dev_addr.cast::<[u8; 6]>().read();
+            }
+            if self.barred.is_none() {
+                if c::nfo_dev_listed(self.nft, dev) {
+                    self.best = Some((self.ifindex(), self.here.clone()));
+                } else if self.best.is_none() && self.here.tunnel.is_none() && c::nfo_is_tunnel(dev)
+                {
+                    self.tunnel = Some((dev, self.here.clone()));
+                }
+            }
+        }
+    }
+
+    /// Goes from the device of `path` down to `below`; or says why not.
+    fn step(&mut self, path: &c::net_device_path, below: *const c::net_device) -> Result<(), End> {
+        // SAFETY: The kind says which member of the union is meant; a device of the walk.
+        unsafe {
+            match path.type_ {
+                c::net_device_path_type_DEV_PATH_VLAN | c::net_device_path_type_DEV_PATH_PPPOE => {
+                    let encap = &path.__bindgen_anon_1.encap;
+
+                    self.push(Encap::new(u16::from_be(encap.proto), encap.id))?;
+                    if path.type_ == c::net_device_path_type_DEV_PATH_PPPOE {
+                        self.here.peer = Some(encap.h_dest);
+                        if c::nfo_ppp_filters(self.dev) {
+                            self.barred = Some(SkipReason::PppFilter);
+                        }
+                    }
+                }
+                c::net_device_path_type_DEV_PATH_BRIDGE => {
+                    let bridge = &path.__bindgen_anon_1.bridge;
+
+                    self.bridge(
+                        bridge.vlan_mode,
+                        u16::from_be(bridge.vlan_proto),
+                        bridge.vlan_id,
+                        below,
+                    )?;
+                }
+                c::net_device_path_type_DEV_PATH_TUN => {
+                    let tun = &path.__bindgen_anon_1.tun;
+                    if self.here.tunnel.is_some()
+                        || !self.here.encaps.is_empty()
+                        || c::nfo_tunnel_elsewhere(self.dev)
+                    {
+                        return Err(End::Bottom);
+                    }
+                    let (src, dst) = (&tun.__bindgen_anon_1, &tun.__bindgen_anon_2);
+                    let addr = |v4: u32, v6: &c::in6_addr| match tun.inner_proto {
+                        IPPROTO_IPIP => encap::tunnel_addr4(v4),
+                        _ => (&raw const *v6).cast::<[u64; 2]>().read_unaligned(),
+                    };
+
+                    // Answers arrive from the other end.
+                    self.here.tunnel = Some((
+                        addr(dst.dst_v4.s_addr, &dst.dst_v6),
+                        addr(src.src_v4.s_addr, &src.src_v6),
+                        tun.inner_proto,
+                    ));
+                    self.here.mac = [0; 6];
+                    self.here.outside = self.here.depth;
+                    if c::nfo_dev_ipsec(below) {
+                        self.barred = Some(SkipReason::TunnelPolicy);
+                    } else if c::nfo_tunnel_copies_dscp(self.dev) {
+                        self.barred = Some(SkipReason::TunnelDscp);
+                    }
+                }
+                // The lowest one, or a port of a switch: its packets come in there, out of the
+                // conduit's own encapsulation.
+                _ => return Err(End::Bottom),
+            }
+            // Devices are known by their numbers, which are those of the flowtable's namespace.
+            if !ptr::eq(c::nfo_dev_net(below), self.net()) {
+                return Err(End::Bottom);
+            }
+            if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
+                return Err(End::Closed);
+            }
+            if c::nfo_dev_filters(self.dev) {
+                self.barred = Some(SkipReason::IngressFilter);
+            }
+        }
+        self.at(below);
+        Ok(())
+    }
+
+    fn push(&mut self, encap: Encap) -> Result<(), End> {
+        if self.here.encaps.push_outer(encap) {
+            Ok(())
+        } else {
+            Err(End::Bottom)
+        }
+    }
+
+    /// Through a bridge to its port `below`.
+    fn bridge(
+        &mut self,
+        mode: u32,
+        proto: u16,
+        vid: u16,
+        below: *const c::net_device,
+    ) -> Result<(), End> {
+        let tag = Encap::vlan(proto, vid);
+        let tagged = |walk: &Self| vid != 0 && walk.here.encaps.as_slice().first() == Some(&tag);
+        let tagged_above = tagged(self);
+
+        match mode {
+            // The last one: tagged by the switch on its way out, and not untagged on its way in.
+            BR_VLAN_KEEP | BR_VLAN_UNTAG_HW => (),
+            BR_VLAN_TAG => self.push(tag)?,
+            BR_VLAN_UNTAG if self.here.encaps.pop_outer() => (),
+            _ => return Err(End::Bottom),
+        }
+        let gate = Gate {
+            bridge: self.ifindex(),
+            // SAFETY: A device of the walk, and RCU is held.
+            port: unsafe { (*below).ifindex as u32 },
+            vid,
+            tagged_below: tagged(self),
+            tagged_above,
+        };
+        let place = self.here.gates.iter_mut().find(|place| place.is_none());
+
+        *place.ok_or(End::Bottom)? = Some(gate);
+        // SAFETY: RCU is held, and the devices are these.
+        if unsafe { gate.admits(self.dev, below) } {
+            Ok(())
+        } else {
+            Err(End::Closed)
+        }
+    }
+
+    /// Where packets leave: the lowest device, and what is around them there.
+    pub(crate) fn bottom(&self) -> (u32, &Layer) {
+        (self.ifindex(), &self.here)
+    }
+
+    /// The largest packet that the lowest device takes, from the network header of the frame on.
+    pub(crate) fn mtu_below(&self) -> u32 {
+        // SAFETY: A device of the walk, and RCU is held.
+        unsafe { ffi::read_once(&raw const (*self.dev).mtu) }
+    }
+
+    /// Where packets come in.
+    pub(crate) fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
+        let (ifindex, layer) = self.best.ok_or(match (self.end, self.barred) {
+            (End::NoNeigh, _) => SkipReason::Neigh,
+            (End::Closed, _) => SkipReason::PathClosed,
+            (_, Some(reason)) => reason,
+            (End::Bottom | End::Unknown, None) => SkipReason::DeviceNotListed,
+        })?;
+
+        Ok(Input {
+            ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
+            layer,
+            followed: self.followed,
+            sender: self.sender,
+            seed,
+        })
+    }
+}
+
+/// Do the outer packets of a tunnel come in by a device that is listed?
+///
+/// # Safety
+///
+/// RCU is held, and `dev` is a tunnel.
+unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> bool {
+    let mut outer = MaybeUninit::<c::nfo_outer>::zeroed();
+
+    // SAFETY: RCU is held. C fills the structure in; the reference to the route is ours, if there is one.
+    unsafe {
+        if !c::nfo_tunnel_outer(dev, outer.as_mut_ptr()) {
+            return false;
+        }
+        let outer = outer.assume_init();
+        let is_v4 = u32::from(outer.family) == c::NFPROTO_IPV4;
+        let (dev, station, _dst) = match NonNull::new(outer.dst) {
+            Some(dst) => {
+                let dst = Dst::from_raw(dst);
+                let Some(neigh) = dst.neighbour(outer.remote.as_ptr().cast()) else {
+                    return false;
+                };
+                (dst.dev().cast_const(), Some(neigh), Some(dst))
+            }
+            None if outer.dev.is_null() => return true,
+            None => (outer.dev.cast_const(), None, None),
+        };
+        let whom = match &station {
+            Some(neigh) => Station::Neigh(neigh.as_ptr()),
+            None => Station::Sender([0; 6]),
+        };
+        let walk = if is_v4 {
+            below::<V4>(dev, whom, nft)
+        } else {
+            below::<V6>(dev, whom, nft)
+        };
+
+        walk.best.is_some()
+    }
+}
+
+/// Who is at the lower end.
+pub(crate) enum Station {
+    /// A next hop.
+    Neigh(*mut c::neighbour),
+    /// Who sent a packet, by the frame's address.
+    Sender([u8; 6]),
+}
+
+/// Walks down from `dev` towards the station. A device that cannot say what is below it ends the
+/// walk: it may be listed itself, or be a tunnel.
+///
+/// # Safety
+///
+/// RCU must be held.
+pub(crate) unsafe fn down<F: Family>(
+    dev: *const c::net_device,
+    station: Station,
+    nft: *mut c::nft_flowtable,
+) -> Walk {
+    // SAFETY: The same contract.
+    unsafe { below::<F>(dev, station, nft).follow() }
+}
+
+/// As [`down`], among what is listed.
+///
+/// # Safety
+///
+/// RCU must be held.
+unsafe fn below<F: Family>(
+    dev: *const c::net_device,
+    station: Station,
+    nft: *mut c::nft_flowtable,
+) -> Walk {
+    // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
+    unsafe {
+        let mut walk = Walk::new(dev, nft);
+
+        if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
+            if let Station::Sender(mac) = station {
+                walk.sender = mac;
+            }
+            return walk;
+        }
+        let mut ctx = MaybeUninit::<c::net_device_path_ctx>::zeroed().assume_init();
+        let mut stack = MaybeUninit::<c::net_device_path_stack>::zeroed().assume_init();
+
+        ctx.dev = dev;
+        ctx.ether_type = F::ETHERTYPE;
+        // Where the driver below looks for the station by its address.
+        let unknown = match station {
+            Station::Neigh(neigh) => {
+                let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
+
+                // Not every link has addresses.
+                (!known && (*dev).addr_len == 6).then_some(neigh)
+            }
+            Station::Sender(mac) => {
+                ctx.daddr[..mac.len()].copy_from_slice(&mac);
+                None
+            }
+        };
+
+        walk.sender.copy_from_slice(&ctx.daddr[..6]);
+        let complete = c::dev_fill_forward_path(&mut ctx, &mut stack) == 0;
+        let paths = stack
+            .path
+            .get(..stack.num_paths as usize)
+            .unwrap_or_default();
+
+        if !complete {
+            walk.end = End::Unknown;
+        }
+        for (i, path) in paths.iter().enumerate() {
+            // The one that could not go on is not among the paths.
+            let below = match paths.get(i + 1) {
+                Some(next) => next.dev,
+                None if complete => ptr::null(),
+                None => ctx.dev,
+            };
+
+            if below.is_null() {
+                break;
+            }
+            if let Err(end) = walk.step(path, below) {
+                walk.end = end;
+                break;
+            }
+        }
+        if complete {
+            c::dev_fill_forward_path_release(&mut stack);
+        } else if let (Some(neigh), End::Unknown) = (unknown, walk.end) {
+            // Next time, maybe: nobody else may have a reason to resolve it.
+            walk.end = End::NoNeigh;
+            c::nfo_neigh_resolve(neigh);
+        }
+        walk
+    }
+}

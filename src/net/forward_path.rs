@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Forward-path discovery: where packets of each direction leave, and where they come in.
+//!
+//! The packet that hit the rule has its own route; the way back is looked up as the stack would do
+//! for an answer that comes in where the packet leaves. Packets leave through the device of their route, whatever that is: a bridge
+//! forwards to the port where the station is now, a VLAN device sets its priorities, PPP uses its
+//! present session, and their queueing disciplines and statistics apply.
+//!
+//! Packets are picked up as early as possible, see [`crate::net::device_path`]. The neighbour is not resolved
+//! here: transmitting does that.
+
+use crate::{
+    ffi::{
+        self,
+        c,
+        skb, //
+    },
+    flow::{
+        entry::Entry,
+        ingress_path::Shape, //
+    },
+    flowtable::Flowtable,
+    net::{
+        ct::Ct,
+        device_path::{
+            self,
+            End,
+            Input,
+            Station,
+            Walk, //
+        },
+        family::Family,
+        route::{
+            Dst,
+            Neigh, //
+        }, //
+    }, //
+};
+use core::{
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
+use nft_flow::{
+    key::Seed,
+    reason::SkipReason,
+    state::Direction, //
+};
+
+/// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.
+const RTN_UNICAST: u16 = c::NFO_RTN_UNICAST;
+/// A direction that no fast packet was seen of for this long may travel another way now.
+pub(crate) const QUIET: u32 = ffi::HZ / 2 + 1;
+/// Smallest MTU that IPv4 allows: a smaller one is not meant.
+const MIN_MTU: u16 = 68;
+
+/// How the packets of a direction have travelled until now, when its flow is taken down because of a packet
+/// of the other one.
+pub(crate) struct Known {
+    /// Their route, if it is still good.
+    pub(crate) dst: Option<Dst>,
+    /// The device that they enter the stack by, and who sends them.
+    pub(crate) entered: (u32, [u8; 6]),
+    /// `jiffies` of the latest that was fast.
+    pub(crate) seen: u32,
+}
+
+/// How packets of a direction leave.
+pub(crate) enum Output {
+    /// To a neighbour.
+    Neigh(Neigh),
+    /// Through IPsec.
+    Xfrm,
+}
+
+/// One direction's way out.
+pub(crate) struct Half<'a> {
+    pub(crate) dst: Dst,
+    pub(crate) output: Output,
+    /// Largest packet that fits, in bytes from the network header on.
+    pub(crate) mtu: u16,
+    /// Where packets of the other direction come in.
+    pub(crate) input: Input<'a>,
+    /// `jiffies` when a packet of this direction was seen to come in as is thought; so long ago that it does
+    /// not matter, if that is a guess.
+    pub(crate) seen: u32,
+}
+
+/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. What is not
+/// `known` of the other direction is guessed: its packets come in where these leave, and are routed as from
+/// there. If they do not, the first one says so ([`Cold::revisit`](crate::flow::shared::Cold::revisit)).
+///
+/// # Safety
+///
+/// Called for a packet in the forward hook: it has a route, and RCU is held.
+pub(crate) unsafe fn discover<'a, F: Family>(
+    pkt: &c::nft_pktinfo,
+    ct: Ct,
+    dir: Direction,
+    mut known: Option<Known>,
+    nft: *mut c::nft_flowtable,
+    seed: &'a Seed,
+) -> Result<[Half<'a>; 2], SkipReason> {
+    // SAFETY: A packet in the forward hook has a route and an ingress device.
+    let (this, other, arrival, answers) = unsafe {
+        let skb = pkt.skb;
+        let came_in = (*pkt.state).in_;
+        let this = NonNull::new(skb::route(skb)).ok_or(SkipReason::RouteReply)?;
+
+        if !c::nfo_dst_hold(this.as_ptr()) {
+            return Err(SkipReason::RouteReply);
+        }
+        let this = Dst::from_raw(this);
+
+        let mut fl = MaybeUninit::<c::flowi>::zeroed().assume_init();
+        F::flow_to(&mut fl, skb, pkt, ct, dir);
+        fl.u.__fl_common.flowic_proto = ct.l4proto();
+        let mark = (*skb)
+            .__bindgen_anon_4
+            .headers
+            .as_ref()
+            .__bindgen_anon_4
+            .mark;
+        let here = (*this.dev()).ifindex as u32;
+        let mut by = None;
+        let answers = known.as_mut().and_then(|known| {
+            let (ifindex, sender) = known.entered;
+
+            by = known.dst.take();
+            if ifindex == here {
+                return None;
+            }
+            let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
+            (!dev.is_null()).then_some((dev.cast_const(), sender))
+        });
+        let from = answers.map_or(this.dev(), |(dev, _)| dev.cast_mut());
+        // The stack looks for each packet: there will be none.
+        if F::NFPROTO == c::NFPROTO_IPV6 as u8
+            && !c::nfo_forwards6((*pkt.state).net, (*from).ifindex as u32)
+        {
+            return Err(SkipReason::RouteReply);
+        }
+        let returning = |dst: Dst| {
+            let returns = c::nfo_came_in(came_in, (*dst.dev()).ifindex as u32);
+            (dst, returns)
+        };
+        // With the mark of this packet: connections have marks. Unless answers go back the way that
+        // the packet came only without one: then it is the mark of packets that come in here.
+        let back = |mark| {
+            let mut fl = fl;
+
+            fl.u.__fl_common.flowic_mark = mark;
+            let dst = c::nfo_route_input(from, &mut fl, F::NFPROTO);
+            Some(returning(Dst::from_raw(NonNull::new(dst)?)))
+        };
+        let found = match by {
+            Some(dst) => Some(returning(dst)),
+            None => match back(mark) {
+                Some((dst, true)) => Some((dst, true)),
+                found if mark != 0 => back(0).filter(|(_, returns)| *returns).or(found),
+                found => found,
+            },
+        };
+        let (other, returns) = found.ok_or(SkipReason::RouteReply)?;
+
+        // Answers need not leave where packets come in; then there is what the frame says.
+        let arrival = if returns {
+            None
+        } else {
+            let mut mac = [0; 6];
+
+            c::nfo_skb_source(skb, mac.as_mut_ptr());
+            Some((came_in.cast_const(), mac))
+        };
+        (this, other, arrival, answers)
+    };
+
+    // SAFETY: RCU is held.
+    let mut this = unsafe { half::<F>(this, answers, ct, dir, nft, seed) }?;
+    // SAFETY: RCU is held.
+    let mut other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
+
+    this.seen = ffi::jiffies32();
+    other.seen = known.map_or(this.seen.wrapping_sub(QUIET), |known| known.seen);
+    Ok(match dir {
+        Direction::Original => [this, other],
+        Direction::Reply => [other, this],
+    })
+}
+
+/// The largest packet that a route takes, in bytes.
+pub(crate) fn mtu<F: Family>(dst: &Dst) -> u16 {
+    // SAFETY: The route is valid, and of this family.
+    let mtu = unsafe { c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO) };
+
+    mtu.min(u16::MAX.into()) as u16
+}
+
+/// One direction, by its route. Packets of the other one come in by the same devices, or where one
+/// has come in (`arrival`: device and sender).
+///
+/// # Safety
+///
+/// RCU must be held.
+unsafe fn half<F: Family>(
+    dst: Dst,
+    arrival: Option<(*const c::net_device, [u8; 6])>,
+    ct: Ct,
+    dir: Direction,
+    nft: *mut c::nft_flowtable,
+    seed: &Seed,
+) -> Result<Half<'_>, SkipReason> {
+    // SAFETY: The route is valid; its device cannot go away while RCU is held.
+    unsafe {
+        if (*dst.as_ptr()).error != 0 || c::nfo_dst_redirects(dst.as_ptr()) {
+            return Err(SkipReason::PathShape);
+        }
+        if F::NFPROTO == c::NFPROTO_IPV4 as u8
+            && (*dst.as_ptr().cast::<c::rtable>()).rt_type != RTN_UNICAST
+        {
+            return Err(SkipReason::PathShape);
+        }
+        // Routes of IPv6 have no type. What comes in for a group is not for this host alone.
+        if F::NFPROTO == c::NFPROTO_IPV6 as u8
+            && ct.tuple(dir.opposite()).src.u3.in6.in6_u.u6_addr8[0] == 0xff
+        {
+            return Err(SkipReason::PathShape);
+        }
+        let mtu = mtu::<F>(&dst);
+        if mtu < MIN_MTU {
+            return Err(SkipReason::Mtu);
+        }
+
+        if c::nfo_dst_xfrm(dst.as_ptr()) {
+            // Answers appear, decrypted, on the device that the encrypted packets came in through.
+            let input = Walk::stay(dst.dev(), nft).finish(seed)?;
+            return Ok(Half {
+                dst,
+                output: Output::Xfrm,
+                mtu,
+                input,
+                seen: 0,
+            });
+        }
+
+        let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
+        let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
+        let (dev, station) = match arrival {
+            Some((dev, mac)) => (dev, Station::Sender(mac)),
+            None => (dst.dev().cast_const(), Station::Neigh(neigh.as_ptr())),
+        };
+        let input = device_path::down::<F>(dev, station, nft).finish(seed)?;
+
+        Ok(Half {
+            dst,
+            output: Output::Neigh(neigh),
+            mtu,
+            input,
+            seen: 0,
+        })
+    }
+}
+
+/// Could packets that come in like this one be picked up, and may it add a flow?
+///
+/// # Safety
+///
+/// `pkt` is in the forward hook and RCU is held.
+pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, ft: &Flowtable) -> bool {
+    // SAFETY: By the contract of this function: it has an ingress device.
+    unsafe {
+        let mut mac = [0; 6];
+
+        if c::nfo_skb_secpath(pkt.skb) {
+            return false;
+        }
+        c::nfo_skb_source(pkt.skb, mac.as_mut_ptr());
+        device_path::down::<F>((*pkt.state).in_, Station::Sender(mac), ft.nft())
+            .finish(&ft.seed)
+            .is_ok()
+    }
+}
+
+/// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
+/// the other direction. A bridge that has forgotten the station is no news if the station has been
+/// silent; while it speaks, bridges hear it (see [`Entry::wants_refresh`]).
+///
+/// # Safety
+///
+/// RCU is held, and `shape` is in use.
+pub(crate) unsafe fn is_current<F: Family>(
+    entry: &Entry<F>,
+    answers: &Entry<F>,
+    shape: Option<NonNull<Shape>>,
+    ft: &Flowtable,
+) -> bool {
+    const SILENT: u32 = 20 * ffi::HZ;
+
+    // SAFETY: RCU is held: devices, neighbour and shape are valid.
+    unsafe {
+        let neigh = answers.neigh();
+        if neigh.is_null() {
+            return true;
+        }
+        let dev = answers.dst.dev();
+        if entry.flow().cold.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
+            // Nobody knows how they come in but they themselves.
+            return shape.is_none_or(|shape| {
+                let shape = shape.as_ref();
+                shape.may_be_open() && !shape.is_filtered(ft.net())
+            });
+        }
+        let now = ffi::jiffies32();
+        if shape.is_some_and(|shape| shape.as_ref().was_found(now)) {
+            return true;
+        }
+        let walk = device_path::down::<F>(dev, Station::Neigh(neigh), ft.nft());
+        let end = walk.end();
+        let same = match walk.finish(&ft.seed) {
+            Ok(input) => match shape {
+                Some(shape) => {
+                    let same = shape.as_ref().is_of(&input);
+                    if same && input.followed {
+                        shape.as_ref().find(now);
+                    }
+                    same
+                }
+                None => {
+                    input.layer.tunnel.is_none()
+                        && !input.has_frame_shape()
+                        && input.ifindex == entry.key_port()
+                }
+            },
+            // No device of the way is listed any more.
+            Err(_) => false,
+        };
+
+        same || matches!(end, End::Unknown | End::NoNeigh)
+            && shape.is_none_or(|shape| shape.as_ref().may_be_open() && entry.idle(now) > SILENT)
+    }
+}

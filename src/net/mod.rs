@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's networking as flows need it: conntrack entries, routes and neighbours, the devices below a
+//! route, and what differs between IPv4 and IPv6.
+
+pub(crate) mod ct;
+pub(crate) mod device_path;
+pub(crate) mod family;
+pub(crate) mod forward_path;
+pub(crate) mod route;
+pub(crate) mod ruleset;

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What changes around a flow: devices that go down, away, or carry smaller packets, and bridge
+//! ports that belong to another VLAN or are blocked. Notice is given under RTNL, for which everybody
+//! waits: here it is only noted, and the namespace's worker looks for the flows (see [`Netns`]).
+//!
+//! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
+//! do stations that move: packets to them leave through the bridge, and theirs come in where there
+//! is no flow, which says enough (see [`crate::flow::shared::Cold::revisit`]). Bridges give notice by way of
+//! switchdev; in kernels without it the worker finds out within a second. Rules in hardware need notice of all
+//! of these: packets that it forwards are not seen.
+
+use crate::{
+    ffi::c,
+    flowtable::registry::{
+        Event,
+        Netns, //
+    },
+    hw, //
+};
+use core::{
+    cell::UnsafeCell,
+    ptr, //
+};
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_int,
+        c_ulong,
+        c_void, //
+    },
+    prelude::*, //
+};
+use nft_flow::reason::TeardownReason;
+
+/// `NOTIFY_DONE`.
+const NOTIFY_DONE: c_int = c::NFO_NOTIFY_DONE;
+
+/// A device event, under RTNL.
+///
+/// # Safety
+///
+/// Called by the notifier chain of devices only.
+unsafe extern "C" fn netdev_event(
+    _nb: *mut c::notifier_block,
+    event: c_ulong,
+    info: *mut c_void,
+) -> c_int {
+    let reason = match event as c::netdev_cmd {
+        c::netdev_cmd_NETDEV_DOWN => TeardownReason::DeviceDown,
+        c::netdev_cmd_NETDEV_UNREGISTER => TeardownReason::DeviceGone,
+        c::netdev_cmd_NETDEV_CHANGEMTU => TeardownReason::MtuChange,
+        c::netdev_cmd_NETDEV_CHANGEADDR => TeardownReason::AddressChange,
+        c::netdev_cmd_NETDEV_CHANGEUPPER => {
+            // SAFETY: What comes with this event says it.
+            let master = unsafe { (*info.cast::<c::netdev_notifier_changeupper_info>()).master };
+
+            // A port joins or leaves a bridge. A VLAN on top changes nothing for others.
+            if !master {
+                return NOTIFY_DONE;
+            }
+            TeardownReason::PathChange
+        }
+        _ => return NOTIFY_DONE,
+    };
+    hw::changed_around();
+    // SAFETY: What comes with a device event begins with the device.
+    let (net, ifindex) = unsafe {
+        let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
+
+        // Now: it may be about to enter another namespace.
+        if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
+            c::nfo_follow_gone(dev);
+        }
+        (c::nfo_dev_net(dev), (*dev).ifindex as u32)
+    };
+
+    // SAFETY: The namespace of a registered device, or of one that is being unregistered.
+    if let Some(netns) = unsafe { Netns::of(net) } {
+        Netns::notify(netns, Event::Device(ifindex, reason));
+    }
+    NOTIFY_DONE
+}
+
+/// Something that a switch should know: the state or the VLANs of a bridge port change.
+///
+/// # Safety
+///
+/// Called by the blocking notifier chain of switchdev only.
+unsafe extern "C" fn switchdev_event(
+    _nb: *mut c::notifier_block,
+    _event: c_ulong,
+    info: *mut c_void,
+) -> c_int {
+    // SAFETY: What comes with an event begins with the device.
+    let net = unsafe { c::nfo_dev_net((*info.cast::<c::switchdev_notifier_info>()).dev) };
+
+    // SAFETY: As in `netdev_event`.
+    if let Some(netns) = unsafe { Netns::of(net) } {
+        Netns::notify(netns, Event::Bridges);
+    }
+    hw::changed_around();
+    NOTIFY_DONE
+}
+
+/// A neighbour or a redirect has changed, in atomic context.
+///
+/// # Safety
+///
+/// Called by the notifier chain of network events only.
+unsafe extern "C" fn netevent(
+    _nb: *mut c::notifier_block,
+    _event: c_ulong,
+    _info: *mut c_void,
+) -> c_int {
+    hw::changed_around();
+    NOTIFY_DONE
+}
+
+struct Notifier(UnsafeCell<c::notifier_block>);
+
+// SAFETY: C serialises what it does with a registered notifier.
+unsafe impl Sync for Notifier {}
+
+const fn notifier(call: c::notifier_fn_t) -> Notifier {
+    Notifier(UnsafeCell::new(c::notifier_block {
+        notifier_call: call,
+        next: ptr::null_mut(),
+        priority: 0,
+    }))
+}
+
+static NETDEV: Notifier = notifier(Some(netdev_event));
+static SWITCHDEV: Notifier = notifier(Some(switchdev_event));
+static NETEVENT: Notifier = notifier(Some(netevent));
+
+/// Keeps the notifiers registered.
+pub(crate) struct Registration(());
+
+impl Registration {
+    /// Registers the notifiers.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The blocks are static and not registered yet.
+        unsafe {
+            to_result(c::nfo_switchdev_register(SWITCHDEV.0.get()))?;
+            to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
+                c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            })?;
+            // These cannot fail.
+            c::register_netevent_notifier(NETEVENT.0.get());
+            c::nfo_bridge_register();
+            c::nfo_ipsec_register();
+        }
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: Registered by `new`. No flowtable is left that would ask a bridge.
+        unsafe {
+            c::nfo_ipsec_unregister();
+            c::unregister_netevent_notifier(NETEVENT.0.get());
+            c::unregister_netdevice_notifier(NETDEV.0.get());
+            c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            c::nfo_bridge_unregister();
+        }
+    }
+}
