@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Verbs for people. The kernel build reads Kbuild; the work behind the verbs is in selftests/vm.
+# Verbs for people. The kernel build reads Kbuild; the work behind the verbs is in tools/lanes.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 MO ?= $(CURDIR)/out/build-kdir
-VM := selftests/vm
+LANES := tools/lanes
 DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
@@ -19,25 +19,25 @@ modules:
 
 ## demo               the main job in an unmodified Debian kernel: start here
 demo:
-	@$(VM)/run-lane stock -t 1800 selftests/demo.sh
+	@$(LANES)/run-lane stock -t 1800 selftests/demo.sh
 
 ## test               what proves the project, in under an hour: host tests, uml lane, stock lane. Without KVM the
-##                      stock lane is emulated and runs the choice of cases in selftests/vm/quick
+##                      stock lane is emulated and runs the choice of cases in tools/lanes/quick
 ## test-all           the same with every case on every lane, KVM or not, and the debug kernels: some hours
 test: export KSFT_QUICK ?= emulated
 test:
-	@$(VM)/check host uml stock
+	@$(LANES)/check host uml stock
 
 test-all: export KSFT_QUICK :=
 test-all: export TIMEOUT ?= 86400
 test-all:
-	@$(VM)/check host uml stock debug lockdep
+	@$(LANES)/check host uml stock debug lockdep
 
 ## check-host         cargo test, loom, clippy, formatting, shellcheck
 ## check-uml          kselftests in User Mode Linux (fast)
 ## check-stock        kselftests in the unmodified Debian kernel
 ## check-arm64        kselftests in the unmodified Debian kernel for arm64, emulated (not part of test): the choice of
-##                      selftests/vm/quick, T=name for one whole test, KSFT_QUICK= for all of them
+##                      tools/lanes/quick, T=name for one whole test, KSFT_QUICK= for all of them
 ## check-vfio         the native PPE engine against a PPE outside of the guest (not part of test)
 ## check-debug        kselftests on two debug kernels: KASAN and kmemleak, then lockdep
 ##                      T=name one test or some, T=kernel:name one of the kernel's own net selftests,
@@ -45,31 +45,31 @@ test-all:
 # Emulated, the whole of it would take hours.
 check-arm64: export KSFT_QUICK ?= 1
 check-host check-uml check-stock check-arm64 check-vfio: check-%:
-	@$(VM)/check $*
+	@$(LANES)/check $*
 
 check-debug:
-	@$(VM)/check debug lockdep
+	@$(LANES)/check debug lockdep
 
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
 ##                      ICOUNT=1: one CPU whose clock counts instructions, one a nanosecond
 ## uml CMD='...'      the same in User Mode Linux
 vm:
-	@$(VM)/run-lane stock $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
+	@$(LANES)/run-lane stock $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
 
 uml:
-	@$(VM)/run-lane uml $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
+	@$(LANES)/run-lane uml $(if $(value CMD),-- '$(subst ','\'',$(value CMD))')
 
 ## fuzz               fuzz every target for FUZZ_SECONDS (default 600)
 fuzz:
-	@$(VM)/fuzz
+	@$(LANES)/fuzz
 
 ## fmt                format all Rust
 ## clippy             the module with clippy, warnings denied
 fmt:
-	@$(VM)/fmt
+	@$(LANES)/fmt
 
 clippy:
-	@$(VM)/clippy
+	@$(LANES)/clippy
 
 ## modules_install    install the module for KDIR and run depmod; builds it if need be
 modules_install:
@@ -93,7 +93,7 @@ clean:
 	rm -rf out target src/nft_flow/fuzz/target
 
 distclean: clean
-	@$(VM)/distclean
+	@$(LANES)/distclean
 
 help:
 	@sed -n 's/^## //p' Makefile

@@ -4,7 +4,7 @@
 # the table in the guest's memory and sits between the network cards. There is one of each generation,
 # as a PCI device; the driver is bound to one at a time. Run it with
 #
-#   selftests/vm/run-lane vfio selftests/ppe_device.sh
+#   tools/lanes/run-lane vfio selftests/ppe_device.sh
 #
 #      cl                       rt                        sv
 #   eth0 10.0.1.2 ==== lan 10.0.1.1  wan 10.0.2.1 ==== eth0 10.0.2.2

@@ -7,7 +7,7 @@
 #                    kernel:NAME is a test of the kernel's own tools/testing/selftests/net, unmodified
 #   ARGS='...'       arguments for each of them
 #   FT=intree        with the kernel's C modules instead of ours
-#   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of selftests/vm/quick only, on
+#   KSFT_QUICK=1     as CI does: on the slow lanes (all but uml) the choice of tools/lanes/quick only, on
 #                    uml every test, but of those that are named there the given cases
 #   KSFT_QUICK=emulated   the choice on emulated machines only
 #   KSFT_SHARD=.K-N  of all tests, those that fall to guest K of N
@@ -178,7 +178,7 @@ check() {
 }
 
 # quick [TEST]: what CI runs on this lane: lines of test and pattern of its cases; those of TEST.
-quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/vm/quick"; }
+quick() { sed -n "s/^${LANE}[[:space:]]\+${1:+$1[[:space:]]\+}//p" "$here/../tools/lanes/quick"; }
 
 # UML is no emulation, and checking kernels are asked for by name.
 case ${KSFT_QUICK:-}:$LANE in emulated:stock|emulated:arm64) ;; emulated:*) KSFT_QUICK= ;; esac

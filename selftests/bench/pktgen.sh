@@ -8,7 +8,7 @@
 #
 # A run that drops everything at ingress measures generator and allocation; it
 # is subtracted. Each round takes every variant once, in a turning order, each in
-# eight short runs of which the quickest counts. With ICOUNT set (see vm/run-lane) the
+# eight short runs of which the quickest counts. With ICOUNT set (see tools/lanes/run-lane) the
 # figures are executed instructions.
 #
 #   -f FLOWS    number of UDP flows (1000; with -6 at most 60000)

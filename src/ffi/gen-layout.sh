@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # gen-layout.sh bindings_generated.rs: C static assertions for the layouts that bindgen computed.
-# gen-layout.sh: the names of the kernel's types that Rust looks into. selftests/vm/check-types finds
+# gen-layout.sh: the names of the kernel's types that Rust looks into. tools/lanes/check-types finds
 # those that are missing here; what C cannot name (anonymous types, typedefs) is left out.
 set -eu
 types="callback_head delayed_work dst_entry dst_ops flow_action_entry flow_cls_offload

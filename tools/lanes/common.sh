@@ -6,6 +6,7 @@
 set -euo pipefail
 
 SRC=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+LANES_DIR=$SRC/tools/lanes
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/nft-offload
 # shellcheck disable=SC2034 # for the scripts that source this
 SUITE=trixie
@@ -69,5 +70,5 @@ need() {
 in_root() {
 	local root=$1; shift
 	mkdir -p "$root$SRC" "$root$CACHE"
-	unshare --mount --propagation private -- "$SRC/selftests/vm/enter-root" "$root" "$SRC" "$CACHE" "$@"
+	unshare --mount --propagation private -- "$LANES_DIR/enter-root" "$root" "$SRC" "$CACHE" "$@"
 }
