@@ -9,9 +9,13 @@ use crate::{
     ffi::c,
     flowtable::{
         registry,
+        traffic,
         Flowtable, //
     },
-    stats::Stats, //
+    stats::{
+        self,
+        Counter, //
+    }, //
 };
 use kernel::{
     debugfs::{
@@ -24,6 +28,11 @@ use kernel::{
         CStr,
         CStrExt, //
     }, //
+};
+use nft_flow::reason::{
+    MissReason,
+    SkipReason,
+    TeardownReason, //
 };
 
 /// Namespace, table and name of a flowtable.
@@ -49,6 +58,40 @@ fn list(mut one: impl FnMut(&Flowtable) -> fmt::Result) -> fmt::Result {
     let all = registry::for_all(|ft| result = result.and_then(|()| one(ft)));
 
     all.map_err(|_| fmt::Error).and(result)
+}
+
+/// All counters, one `name value` a line.
+pub(crate) struct Stats;
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let added = stats::counted(Counter::FlowsAdded);
+        let freed = stats::counted(Counter::FlowsFreed);
+        let (packets, bytes) = traffic::forwarded();
+
+        for (name, value) in [
+            ("packets_fast", packets),
+            ("bytes_fast", bytes),
+            ("flows_added", added),
+            ("flows_freed", freed),
+            ("flows", added.wrapping_sub(freed)),
+            ("neigh_renewed", stats::counted(Counter::NeighRenewed)),
+            ("packets_with_ct", stats::counted(Counter::PacketsWithCt)),
+            ("flows_asked", stats::counted(Counter::FlowsAsked)),
+        ] {
+            f.write_fmt(fmt!("{name} {value}\n"))?;
+        }
+        for r in SkipReason::ALL {
+            f.write_fmt(fmt!("skip.{} {}\n", r.name(), stats::skipped(*r)))?;
+        }
+        for r in MissReason::ALL {
+            f.write_fmt(fmt!("miss.{} {}\n", r.name(), stats::missed(*r)))?;
+        }
+        for r in TeardownReason::ALL {
+            f.write_fmt(fmt!("teardown.{} {}\n", r.name(), stats::torn_down(*r)))?;
+        }
+        Ok(())
+    }
 }
 
 /// All flowtables of ours in all network namespaces.

@@ -27,7 +27,6 @@ use crate::{
     }, //
 };
 use kernel::{
-    module::this_module,
     prelude::*,
     str::CStrExt, //
 };
@@ -37,12 +36,12 @@ use nft_flow::{
     state::Direction, //
 };
 
-static FAMILY: Family = Family::new(this_module::<crate::NftOffload>(), c"nft_offload", 1, &OPS);
+static FAMILY: Family = Family::new(c"nft_offload", 1, &OPS);
 static OPS: [Op; 1] = [Op::new::<Flush>()];
 
 /// Registers the family.
-pub(crate) fn register() -> Result<Registration> {
-    FAMILY.register()
+pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
+    FAMILY.register(module)
 }
 
 /// Attributes of `flush`.

@@ -78,11 +78,6 @@ module! {
     },
 }
 
-/// See the parameter's description.
-fn hw_threshold() -> u64 {
-    module_parameters::hw_threshold.value().into()
-}
-
 /// The module: its registrations, in the order in which they end. First nothing new comes in, then
 /// nobody tells us anything, then the memory goes.
 #[pin_data]
@@ -118,11 +113,14 @@ impl kernel::InPlaceModule for NftOffload {
             _debugfs <- debugfs::Files::new(),
             _notifier: notifier::Registration::new()?,
             _expr: expr::Registration::new(module)?,
-            _netlink: netlink::register()?,
+            _netlink: netlink::register(module)?,
             _engines: drivers::Registrations::new(module)?,
             // Last, because it cannot fail, and a flowtable of ours must never meet the in-tree
             // expression.
-            _types: flowtable_type::Registration::new(module),
+            _types: flowtable_type::Registration::new(
+                module,
+                module_parameters::hw_threshold.value(),
+            ),
         })
     }
 }

@@ -5,15 +5,7 @@
 //! Per CPU and never reset; summed when they are read. The names are stable: tools and tests use
 //! them.
 
-use crate::{
-    ffi::c,
-    flowtable::traffic, //
-};
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering, //
-};
-use kernel::fmt;
+use crate::ffi::c;
 use nft_flow::reason::{
     MissReason,
     SkipReason,
@@ -82,68 +74,27 @@ pub(crate) fn gone(packets: u64, bytes: u64) {
     unsafe { c::nfo_stat_gone(packets, bytes) };
 }
 
-/// Flowtables whose traffic is on the way from their own books to those of all that are gone: how
-/// many set out, and arrived, ever.
-static CLOSING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-
-/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`gone`].
-pub(crate) fn closing(f: impl FnOnce()) {
-    CLOSING[0].fetch_add(1, Ordering::SeqCst);
-    f();
-    CLOSING[1].fetch_add(1, Ordering::SeqCst);
+/// How many of these events there were.
+pub(crate) fn counted(counter: Counter) -> u64 {
+    sum(counter as usize)
 }
 
-/// Packets and bytes of all flowtables, gone or not.
-fn forwarded() -> (u64, u64) {
-    const TRIES: usize = 8;
-
-    let mut sums = (0, 0);
-    for _ in 0..TRIES {
-        let arrived = CLOSING[1].load(Ordering::SeqCst);
-        let (packets, bytes) = traffic::all();
-
-        sums = (
-            sum(NFO_STATS).wrapping_add(packets),
-            sum(NFO_STATS + 1).wrapping_add(bytes),
-        );
-        // Nobody was on the way.
-        if CLOSING[0].load(Ordering::SeqCst) == arrived {
-            break;
-        }
-    }
-    sums
+/// How many flows were not added because of this.
+pub(crate) fn skipped(reason: SkipReason) -> u64 {
+    sum(SKIP + reason.index())
 }
 
-/// All counters, one `name value` a line.
-pub(crate) struct Stats;
+/// How many packets took the slow path because of this.
+pub(crate) fn missed(reason: MissReason) -> u64 {
+    sum(MISS + reason.index())
+}
 
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let added = sum(Counter::FlowsAdded as usize);
-        let freed = sum(Counter::FlowsFreed as usize);
+/// How many flows were taken down because of this.
+pub(crate) fn torn_down(reason: TeardownReason) -> u64 {
+    sum(TEARDOWN + reason.index())
+}
 
-        let (packets, bytes) = forwarded();
-        writeln!(f, "packets_fast {packets}")?;
-        writeln!(f, "bytes_fast {bytes}")?;
-        writeln!(f, "flows_added {added}")?;
-        writeln!(f, "flows_freed {freed}")?;
-        writeln!(f, "flows {}", added.wrapping_sub(freed))?;
-        writeln!(f, "neigh_renewed {}", sum(Counter::NeighRenewed as usize))?;
-        writeln!(
-            f,
-            "packets_with_ct {}",
-            sum(Counter::PacketsWithCt as usize)
-        )?;
-        writeln!(f, "flows_asked {}", sum(Counter::FlowsAsked as usize))?;
-        for r in SkipReason::ALL {
-            writeln!(f, "skip.{} {}", r.name(), sum(SKIP + r.index()))?;
-        }
-        for r in MissReason::ALL {
-            writeln!(f, "miss.{} {}", r.name(), sum(MISS + r.index()))?;
-        }
-        for r in TeardownReason::ALL {
-            writeln!(f, "teardown.{} {}", r.name(), sum(TEARDOWN + r.index()))?;
-        }
-        Ok(())
-    }
+/// Packets and bytes of the flowtables that are gone, see [`gone`].
+pub(crate) fn all_gone() -> (u64, u64) {
+    (sum(NFO_STATS), sum(NFO_STATS + 1))
 }

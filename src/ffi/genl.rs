@@ -331,12 +331,7 @@ unsafe impl Sync for Family {}
 
 impl Family {
     /// Makes a family. For statics: panics if the arguments are not valid.
-    pub(crate) const fn new(
-        module: &ThisModule,
-        name: &CStr,
-        version: u32,
-        ops: &'static [Op],
-    ) -> Self {
+    pub(crate) const fn new(name: &CStr, version: u32, ops: &'static [Op]) -> Self {
         /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first bit
         /// fields of their byte.
         const FLAGS: u8 = if cfg!(target_endian = "big") {
@@ -362,14 +357,16 @@ impl Family {
         family._bitfield_1 = flags;
         family.ops = ops.as_ptr().cast();
         family.n_ops = ops.len() as u8;
-        family.module = module.as_ptr().cast();
         Self(Opaque::new(family))
     }
 
-    /// Registers the family.
-    pub(crate) fn register(&'static self) -> Result<Registration> {
+    /// Registers the family for a module.
+    pub(crate) fn register(&'static self, module: &'static ThisModule) -> Result<Registration> {
         // SAFETY: A static family, which is registered once: by the module's init.
-        to_result(unsafe { c::genl_register_family(self.0.get()) })?;
+        to_result(unsafe {
+            (*self.0.get()).module = module.as_ptr().cast();
+            c::genl_register_family(self.0.get())
+        })?;
         Ok(Registration(self))
     }
 }

@@ -5,7 +5,6 @@
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
 use super::c;
-use crate::net::ct::Ct;
 use core::{
     mem::MaybeUninit,
     ptr::{
@@ -14,7 +13,6 @@ use core::{
     },
     slice, //
 };
-use nft_flow::state::Direction;
 
 /// `SKB_DST_NOREF`: the buffer's route is protected by RCU, not by a reference.
 const DST_NOREF: usize = c::NFO_SKB_DST_NOREF;
@@ -548,13 +546,6 @@ impl Skb {
         let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
 
         headers.__bindgen_anon_4.mark = mark;
-    }
-
-    /// Gives the packet, which travels in direction `dir`, the entry of its connection with a reference;
-    /// false if it has one already.
-    pub(crate) fn set_connection(self, ct: Ct, dir: Direction) -> bool {
-        // SAFETY: By the type invariants.
-        unsafe { c::nfo_skb_set_ct(self.as_ptr(), ct.as_ptr(), dir == Direction::Reply) }
     }
 
     /// Forgets what the layers below have noted in the buffer.

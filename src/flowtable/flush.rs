@@ -3,7 +3,9 @@
 //! The end of flows, many at a time, and of the flowtable.
 
 use super::{
+    gc::of_worker,
     tables::free_both,
+    traffic,
     Flowtable, //
 };
 use crate::{
@@ -83,7 +85,7 @@ impl Flowtable {
         let ft = unsafe { &*this };
 
         ft.unfollow_all();
-        stats::closing(|| {
+        traffic::closing(|| {
             ft.busy.closed.store(true, Ordering::Relaxed);
             ft.netns.remove(ft);
             let (packets, bytes) = ft.tell_traffic();
@@ -105,7 +107,7 @@ impl Flowtable {
     /// # Safety
     ///
     /// [`Flowtable::close`] was called a grace period ago, and this is called once.
-    pub(crate) unsafe fn end(this: *mut Self) {
+    pub(super) unsafe fn end(this: *mut Self) {
         // SAFETY: By the contract of this function the object is nobody else's.
         unsafe {
             let ft = Pin::new_unchecked(KBox::from_raw(this));
@@ -141,4 +143,15 @@ impl Flowtable {
             free_both(buckets.3);
         }
     }
+}
+
+/// The last thing that is done.
+///
+/// # Safety
+///
+/// Called by `ffi/netns.c` only, a grace period after [`Flowtable::close`].
+#[no_mangle]
+unsafe extern "C" fn nfo_flowtable_end(worker: *mut c::nfo_worker) {
+    // SAFETY: By the contract of this function.
+    unsafe { Flowtable::end(of_worker(worker)) };
 }

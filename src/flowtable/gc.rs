@@ -29,6 +29,7 @@ use crate::{
     stats, //
 };
 use core::{
+    mem::offset_of,
     ptr::{
         self,
         NonNull, //
@@ -62,8 +63,14 @@ const ASKS_PER_SECOND: usize = 16384;
 const BUCKETS_ASKED: usize = 32;
 
 impl Flowtable {
+    /// Has the worker run for the first time, in a second.
+    pub(crate) fn start(&self) {
+        // SAFETY: Initialised, and the flowtable stays where it is.
+        unsafe { c::nfo_worker_queue(self.worker.get(), HZ as usize) };
+    }
+
     /// One run of the worker. Returns how many jiffies to pause then.
-    pub(crate) fn work(&self) -> usize {
+    fn work(&self) -> usize {
         let kicked = self.busy.kicked.swap(false, Ordering::Relaxed);
         let unread = self.read_rules();
         let asking = self.ask();
@@ -117,7 +124,7 @@ impl Flowtable {
                     // SAFETY: In the table, hence valid; the lock is held.
                     let cold = unsafe { cold.as_ref() };
 
-                    if self.watch.is_volatile(cold) && cold.doubt(generation, now) {
+                    if self.watch.is_volatile(cold.ct.get()) && cold.doubt(generation, now) {
                         stats::count(stats::Counter::FlowsAsked);
                         left = left.saturating_sub(1);
                     }
@@ -343,5 +350,30 @@ impl Flowtable {
         };
         cold.kill(reason);
         None
+    }
+}
+
+/// The flowtable of a worker.
+///
+/// # Safety
+///
+/// It is the one of a flowtable.
+pub(super) unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
+    // SAFETY: By the contract of this function.
+    unsafe { worker.byte_sub(offset_of!(Flowtable, worker)).cast() }
+}
+
+/// The worker.
+///
+/// # Safety
+///
+/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it ends.
+#[no_mangle]
+unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
+    // SAFETY: By the contract of this function.
+    unsafe {
+        let pause = (*of_worker(worker)).work();
+
+        c::nfo_worker_queue(worker, pause);
     }
 }

@@ -54,7 +54,6 @@ use crate::{
         },
         ruleset::Watch, //
     },
-    nft::flowtable_type,
     stats, //
 };
 use core::{
@@ -167,7 +166,7 @@ pub(crate) struct Flowtable {
     pub(crate) watch: Watch,
     /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
     #[pin]
-    pub(crate) worker: Opaque<c::nfo_worker>,
+    worker: Opaque<c::nfo_worker>,
     #[pin]
     numbers: Numbers,
     /// Devices that are not listed, but have the hook.
@@ -244,7 +243,9 @@ fn tick() -> u32 {
 }
 
 impl Flowtable {
-    pub(crate) fn new(nf: NonNull<c::nf_flowtable>) -> Result<Pin<KBox<Self>>> {
+    /// The flowtable behind `nf`, which nf_tables is creating. `hw_threshold`: bytes in a second from which a
+    /// flow is worth a place in hardware.
+    pub(crate) fn new(nf: NonNull<c::nf_flowtable>, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
         let mut random = [0u64; 8];
         // SAFETY: The buffer is as large as is said.
         unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
@@ -258,7 +259,7 @@ impl Flowtable {
         let rulesets = NonNull::new(rulesets).ok_or(EINVAL)?;
         // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
         let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
-            true => Some(Tier::new(nf, crate::hw_threshold())?),
+            true => Some(Tier::new(nf, hw_threshold)?),
             false => None,
         };
         let traffic = Traffic::new()?;
@@ -342,23 +343,6 @@ impl Flowtable {
                 .rhashtable
                 .tbl
                 .cast::<Self>()
-        }
-    }
-
-    /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
-    ///
-    /// # Safety
-    ///
-    /// `ft` is valid.
-    pub(crate) unsafe fn from_nft<'a>(ft: *mut c::nft_flowtable) -> Option<&'a Self> {
-        // SAFETY: Valid by contract; a flowtable has a type from its creation on.
-        unsafe {
-            let ty = (*ft).data.type_;
-
-            flowtable_type::TYPES
-                .iter()
-                .any(|t| ptr::eq(t.0.get(), ty))
-                .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
         }
     }
 

@@ -13,8 +13,7 @@ use crate::{
     ffi::c,
     flow::shared::Cold,
     flowtable::Flowtable,
-    net::ct::Ct,
-    nft::flowtable_type, //
+    net::ct::Ct, //
 };
 use core::{
     ptr::{
@@ -87,6 +86,14 @@ pub(crate) enum Event {
     Device(u32, TeardownReason),
     /// Bridges may have other ideas of a port.
     Bridges,
+}
+
+/// Functions that are to be called for packets.
+pub(crate) struct Hooks {
+    /// For those that enter the ruleset, before conntrack sees them.
+    pub(crate) prerouting: c::nf_hookfn,
+    /// For those that have passed it.
+    pub(crate) postrouting: c::nf_hookfn,
 }
 
 /// What is done under the list's lock.
@@ -186,18 +193,18 @@ impl Netns {
         self.net
     }
 
-    /// Puts a new flowtable into the list.
+    /// Puts a new flowtable into the list. `see` is called for packets as long as there is one in it.
     ///
     /// # Safety
     ///
     /// It is in no list, and is taken out before it is freed.
-    pub(crate) unsafe fn add(self: &Arc<Self>, ft: &Flowtable) -> Result {
+    pub(crate) unsafe fn add(self: &Arc<Self>, ft: &Flowtable, see: &Hooks) -> Result {
         let new = ptr::from_ref(ft).cast_mut();
         let mut list = self.list.lock();
 
         if list.last.is_null() {
             NAMESPACES.lock().push(self.clone(), GFP_KERNEL)?;
-            if let Err(e) = self.watch(&mut list) {
+            if let Err(e) = self.watch(&mut list, see) {
                 self.withdraw();
                 return Err(e);
             }
@@ -252,7 +259,7 @@ impl Netns {
     }
 
     /// Begins to see the packets that enter the ruleset, before conntrack does, and those that have passed it.
-    fn watch(&self, list: &mut List) -> Result {
+    fn watch(&self, list: &mut List, see: &Hooks) -> Result {
         /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
         const POST_ROUTING: u32 = c::NFO_INET_POST_ROUTING;
         /// `NF_INET_PRE_ROUTING`.
@@ -271,13 +278,13 @@ impl Netns {
                 ops.priv_ = ptr::from_ref(self).cast_mut().cast();
                 ops.pf = c::NFPROTO_INET as u8;
             }
-            let [enters, passed] = &mut *hooks;
-            enters.hook = Some(flowtable_type::enters);
-            enters.hooknum = PRE_ROUTING;
-            enters.priority = BEFORE_CONNTRACK;
-            passed.hook = Some(flowtable_type::passed);
-            passed.hooknum = POST_ROUTING;
-            passed.priority = i32::MAX;
+            let [prerouting, postrouting] = &mut *hooks;
+            prerouting.hook = see.prerouting;
+            prerouting.hooknum = PRE_ROUTING;
+            prerouting.priority = BEFORE_CONNTRACK;
+            postrouting.hook = see.postrouting;
+            postrouting.hooknum = POST_ROUTING;
+            postrouting.priority = i32::MAX;
             to_result(c::nf_register_net_hooks(
                 self.net,
                 self.hooks.get().cast(),

@@ -6,9 +6,16 @@
 use crate::{
     ffi::c,
     flowtable::registry,
-    net::family::Family, //
+    net::family::Family,
+    stats, //
 };
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
+    }, //
+};
 use kernel::prelude::*;
 
 /// Per-CPU counters.
@@ -106,8 +113,19 @@ pub(crate) unsafe fn tell(net: *mut c::net, now: &Totals, before: &mut Totals) {
     }
 }
 
+/// Flowtables whose traffic is on the way from their own books to those of all that are gone: how
+/// many set out, and arrived, ever.
+static CLOSING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+
+/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`stats::gone`].
+pub(super) fn closing(f: impl FnOnce()) {
+    CLOSING[0].fetch_add(1, Ordering::SeqCst);
+    f();
+    CLOSING[1].fetch_add(1, Ordering::SeqCst);
+}
+
 /// Packets and bytes of all flowtables that there are.
-pub(crate) fn all() -> (u64, u64) {
+fn all() -> (u64, u64) {
     let mut sums = (0_u64, 0_u64);
 
     // Without memory they are shown as soon as there is some.
@@ -117,5 +135,24 @@ pub(crate) fn all() -> (u64, u64) {
             sums.1 = sums.1.wrapping_add(family.bytes);
         }
     });
+    sums
+}
+
+/// Packets and bytes of all flowtables, gone or not.
+pub(crate) fn forwarded() -> (u64, u64) {
+    const TRIES: usize = 8;
+
+    let mut sums = (0, 0);
+    for _ in 0..TRIES {
+        let arrived = CLOSING[1].load(Ordering::SeqCst);
+        let (packets, bytes) = all();
+        let gone = stats::all_gone();
+
+        sums = (gone.0.wrapping_add(packets), gone.1.wrapping_add(bytes));
+        // Nobody was on the way.
+        if CLOSING[0].load(Ordering::SeqCst) == arrived {
+            break;
+        }
+    }
     sums
 }

@@ -604,7 +604,7 @@ fn go<F: Family, const PLAIN: bool>(
         if let Some(change) = change {
             change.restore::<F>(skb);
         }
-        if entry.is_asked_for() && skb.set_connection(entry.ct, entry.dir()) {
+        if entry.is_asked_for() && entry.ct.attach(skb, entry.dir()) {
             stats::count(stats::Counter::PacketsWithCt);
         }
     }

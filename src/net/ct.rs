@@ -14,6 +14,7 @@
 use crate::ffi::{
     self,
     c,
+    skb::Skb,
     HZ, //
 };
 use core::{
@@ -184,6 +185,13 @@ impl Ct {
         let relation = unsafe { (*skb)._nfct } & NFCT_INFOMASK;
 
         matches!(proto, ICMP | ICMPV6) && relation % IP_CT_IS_REPLY == IP_CT_RELATED
+    }
+
+    /// Gives a packet, which travels in direction `dir`, the entry with a reference; false if the packet
+    /// has an entry already.
+    pub(crate) fn attach(self, skb: Skb, dir: Direction) -> bool {
+        // SAFETY: By the invariants of both types.
+        unsafe { c::nfo_skb_set_ct(skb.as_ptr(), self.as_ptr(), dir == Direction::Reply) }
     }
 
     pub(crate) fn as_ptr(self) -> *mut c::nf_conn {

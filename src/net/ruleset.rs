@@ -18,7 +18,6 @@ use crate::{
         BhGuard,
         HZ, //
     },
-    flow::shared::Cold,
     net::ct::Ct, //
 };
 use core::{
@@ -183,9 +182,8 @@ impl Watch {
         }
     }
 
-    /// Is the flow one that the rules may come to another result for?
-    pub(crate) fn is_volatile(&self, cold: &Cold) -> bool {
-        let ct = cold.ct.get();
+    /// Is the connection one that the rules may come to another result for?
+    pub(crate) fn is_volatile(&self, ct: Ct) -> bool {
         let class = class(ct);
 
         self.volatile.load(Ordering::Relaxed) & class.0 != 0

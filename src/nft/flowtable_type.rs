@@ -4,153 +4,29 @@
 
 use crate::{
     drivers::Port,
-    ffi::{
-        c,
-        skb,
-        HZ, //
-    },
-    flow::shared::Cold,
-    flowtable::{
-        registry::Netns,
-        Flowtable, //
-    },
+    ffi::c,
+    flowtable::Flowtable,
     hook,
-    hw,
-    net::ct::{
-        Ct,
-        CtRef, //
-    }, //
+    hw, //
 };
 use core::{
     cell::UnsafeCell,
-    mem::offset_of,
     ptr::{
         self,
         NonNull, //
+    },
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
     }, //
 };
 use kernel::{
-    ffi::{
-        c_int,
-        c_uint, //
-    },
+    ffi::c_int,
     prelude::*, //
 };
-use nft_flow::{
-    key::L4Proto,
-    parse::tcp,
-    state::Direction, //
-};
 
-/// A packet is about to meet conntrack, which may take it for the end of a connection. It may have come by a
-/// device that is not in the flowtable, in fragments, with options: whatever has not come here before is judged
-/// by windows of long ago.
-///
-/// # Safety
-///
-/// Called by netfilter only, with what [`Netns::add`] has registered and a packet.
-pub(crate) unsafe extern "C" fn enters(
-    netns: *mut kernel::ffi::c_void,
-    skb: *mut c::sk_buff,
-    state: *const c::nf_hook_state,
-) -> c_uint {
-    const TCP: u8 = L4Proto::Tcp.number();
-    let mut proto = 0;
-
-    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
-    // unregistered, and a packet with its network header in the linear part; RCU is held.
-    unsafe {
-        let thoff = c::nfo_skb_transport(skb, (*state).pf, &mut proto);
-
-        if thoff >= 0 && proto == TCP {
-            if let Some(tcp) =
-                skb::tcp(skb, thoff as u32).filter(|tcp| tcp.flags & tcp::CONTROL != 0)
-            {
-                ask(&*netns.cast::<Netns>(), skb, state, &tcp);
-            }
-        }
-    }
-    c::NF_ACCEPT
-}
-
-/// It is a SYN, FIN or RST.
-///
-/// # Safety
-///
-/// As for [`enters`].
-#[cold]
-unsafe fn ask(
-    netns: &Netns,
-    skb: *const c::sk_buff,
-    state: *const c::nf_hook_state,
-    tcp: &c::nfo_tcp,
-) {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        if let Some((ct, dir)) = CtRef::ahead(skb, state) {
-            if let Some(flow) = Some(ct.get())
-                .filter(|ct| ct.is_offloaded())
-                .and_then(|ct| netns.find(ct))
-            {
-                flow.ask(dir, tcp);
-            }
-        }
-    }
-}
-
-/// A packet leaves the ruleset, and has not been dropped.
-///
-/// # Safety
-///
-/// Called by netfilter only, with what [`Netns::add`] has registered and a packet.
-pub(crate) unsafe extern "C" fn passed(
-    netns: *mut kernel::ffi::c_void,
-    skb: *mut c::sk_buff,
-    state: *const c::nf_hook_state,
-) -> c_uint {
-    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
-    // unregistered, and a packet that keeps its conntrack entry; RCU is held.
-    unsafe {
-        if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
-            let netns = &*netns.cast::<Netns>();
-
-            if let Some(flow) = netns.find(ct) {
-                passed_of(flow, dir, skb, (*state).pf);
-            }
-        }
-    }
-    c::NF_ACCEPT
-}
-
-/// A packet of a flow, or an error about it, has passed.
-///
-/// # Safety
-///
-/// As for [`passed`].
-#[cold]
-unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family: u8) {
-    const TCP: u8 = L4Proto::Tcp.number();
-    let mut proto = 0;
-
-    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid, if it
-    // has one.
-    unsafe {
-        let thoff = c::nfo_skb_transport(packet, family, &mut proto);
-
-        if thoff < 0 || Ct::is_error(packet, proto) {
-            return;
-        }
-        if proto == TCP {
-            if let Some(tcp) = skb::tcp(packet, thoff as u32) {
-                flow.went_by(dir, &tcp);
-            }
-        }
-        if c::nfo_skb_secpath(packet) {
-            flow.came_secured(dir);
-        }
-        flow.passed(dir, packet, thoff as u32, proto);
-    }
-}
+/// The module's parameter; it does not change once flowtables can be made.
+static HW_THRESHOLD: AtomicU32 = AtomicU32::new(0);
 
 /// `nf_flowtable_type.init`: a flowtable is being created.
 ///
@@ -161,7 +37,7 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     let Some(nf) = NonNull::new(nf) else {
         return EINVAL.to_errno();
     };
-    let ft = match Flowtable::new(nf) {
+    let ft = match Flowtable::new(nf, HW_THRESHOLD.load(Ordering::Relaxed).into()) {
         Ok(ft) => ft,
         Err(e) => return e.to_errno(),
     };
@@ -169,7 +45,7 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     unsafe { c::nfo_ft_init(nf.as_ptr()) };
     // INVARIANT: It is taken out of the list before it is freed.
     // SAFETY: The box stays where it is: only `end` takes it back.
-    if let Err(e) = unsafe { ft.netns.add(&ft) } {
+    if let Err(e) = unsafe { ft.netns.add(&ft, &hook::HOOKS) } {
         // SAFETY: Nobody has seen it.
         unsafe { ft.free_tables() };
         return e.to_errno();
@@ -179,7 +55,7 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
         let ft = KBox::into_raw(Pin::into_inner_unchecked(ft));
 
         (*nf.as_ptr()).rhashtable.tbl = ft.cast();
-        c::nfo_worker_queue((*ft).worker.get(), HZ as usize);
+        (*ft).start();
     }
     0
 }
@@ -193,42 +69,6 @@ unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
     // SAFETY: `init` has put the pointer there and the flowtable into its list, and nf_tables calls
     // this once.
     unsafe { Flowtable::close((*nf).rhashtable.tbl.cast()) };
-}
-
-/// The flowtable of a worker.
-///
-/// # Safety
-///
-/// It is the one of a flowtable.
-unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
-    // SAFETY: By the contract of this function.
-    unsafe { worker.byte_sub(offset_of!(Flowtable, worker)).cast() }
-}
-
-/// The worker.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it ends.
-#[no_mangle]
-unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        let pause = (*of_worker(worker)).work();
-
-        c::nfo_worker_queue(worker, pause);
-    }
-}
-
-/// The last thing that is done.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only, a grace period after [`Flowtable::close`].
-#[no_mangle]
-unsafe extern "C" fn nfo_flowtable_end(worker: *mut c::nfo_worker) {
-    // SAFETY: By the contract of this function.
-    unsafe { Flowtable::end(of_worker(worker)) };
 }
 
 /// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
@@ -266,7 +106,7 @@ unsafe extern "C" fn nfo_setup(
 
 /// A type that C links into its list.
 #[repr(transparent)]
-pub(crate) struct Type(pub(crate) UnsafeCell<c::nf_flowtable_type>);
+struct Type(UnsafeCell<c::nf_flowtable_type>);
 
 // SAFETY: C serialises what it does with registered types.
 unsafe impl Sync for Type {}
@@ -290,11 +130,30 @@ const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
     }))
 }
 
-pub(crate) static TYPES: [Type; 3] = [
+static TYPES: [Type; 3] = [
     flowtable_type(c::NFPROTO_INET, Some(hook::ingress::<true, true>)),
     flowtable_type(c::NFPROTO_IPV4, Some(hook::ingress::<true, false>)),
     flowtable_type(c::NFPROTO_IPV6, Some(hook::ingress::<false, true>)),
 ];
+
+impl Flowtable {
+    /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
+    ///
+    /// # Safety
+    ///
+    /// `ft` is valid.
+    pub(super) unsafe fn from_nft<'a>(ft: *mut c::nft_flowtable) -> Option<&'a Self> {
+        // SAFETY: Valid by contract; a flowtable has a type from its creation on.
+        unsafe {
+            let ty = (*ft).data.type_;
+
+            TYPES
+                .iter()
+                .any(|t| ptr::eq(t.0.get(), ty))
+                .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
+        }
+    }
+}
 
 /// The flowtable behind a hook of a device, if it is one of ours, and whether it serves IPv4 and IPv6.
 ///
@@ -321,7 +180,9 @@ pub(crate) struct Registration(());
 
 impl Registration {
     /// Registers the flowtable types, in front of those of nf_flow_table_inet if that is loaded.
-    pub(crate) fn new(module: &'static ThisModule) -> Self {
+    /// `hw_threshold`: the module's parameter of that name.
+    pub(crate) fn new(module: &'static ThisModule, hw_threshold: u32) -> Self {
+        HW_THRESHOLD.store(hw_threshold, Ordering::Relaxed);
         for ty in &TYPES {
             // SAFETY: The type is static, and not registered yet.
             unsafe { (*ty.0.get()).owner = module.as_ptr().cast() };

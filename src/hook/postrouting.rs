@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets that have passed the ruleset: what becomes of them is what becomes of the flow's next ones.
+
+use crate::{
+    ffi::{
+        c,
+        skb, //
+    },
+    flow::shared::Cold,
+    flowtable::registry::Netns,
+    net::ct::Ct, //
+};
+use kernel::ffi::c_uint;
+use nft_flow::{
+    key::L4Proto,
+    state::Direction, //
+};
+
+/// A packet leaves the ruleset, and has not been dropped.
+///
+/// # Safety
+///
+/// Called by netfilter only, with what [`Netns::add`] has registered and a packet.
+pub(super) unsafe extern "C" fn postrouting(
+    netns: *mut kernel::ffi::c_void,
+    skb: *mut c::sk_buff,
+    state: *const c::nf_hook_state,
+) -> c_uint {
+    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
+    // unregistered, and a packet that keeps its conntrack entry; RCU is held.
+    unsafe {
+        if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
+            let netns = &*netns.cast::<Netns>();
+
+            if let Some(flow) = netns.find(ct) {
+                passed_of(flow, dir, skb, (*state).pf);
+            }
+        }
+    }
+    c::NF_ACCEPT
+}
+
+/// A packet of a flow, or an error about it, has passed.
+///
+/// # Safety
+///
+/// As for [`postrouting`].
+#[cold]
+unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family: u8) {
+    const TCP: u8 = L4Proto::Tcp.number();
+    let mut proto = 0;
+
+    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid, if it
+    // has one.
+    unsafe {
+        let thoff = c::nfo_skb_transport(packet, family, &mut proto);
+
+        if thoff < 0 || Ct::is_error(packet, proto) {
+            return;
+        }
+        if proto == TCP {
+            if let Some(tcp) = skb::tcp(packet, thoff as u32) {
+                flow.went_by(dir, &tcp);
+            }
+        }
+        if c::nfo_skb_secpath(packet) {
+            flow.came_secured(dir);
+        }
+        flow.passed(dir, packet, thoff as u32, proto);
+    }
+}
