@@ -57,7 +57,6 @@ use core::{
     sync::atomic::{
         fence,
         AtomicBool,
-        AtomicPtr,
         AtomicU32,
         Ordering, //
     }, //
@@ -70,6 +69,7 @@ use nft_flow::{
         Key,
         L4Proto, //
     },
+    llist,
     parse::tcp as tcp_flags,
     reason::TeardownReason,
     state::{
@@ -92,8 +92,8 @@ use nft_flow::{
 pub(crate) struct Cold {
     /// In the flowtable's wheel; used under its lock.
     pub(crate) link: Link,
-    /// The next in the flowtable's list of dead flows.
-    pub(crate) next_dead: AtomicPtr<Cold>,
+    /// In the flowtable's list of dead flows.
+    pub(crate) dead: llist::Node,
     pub(crate) state: State,
     pub(crate) proto: L4Proto,
     nfproto: u8,
@@ -175,7 +175,7 @@ impl Cold {
 
         Self {
             link: Link::new(),
-            next_dead: AtomicPtr::new(ptr::null_mut()),
+            dead: llist::Node::new(),
             state: State::new(),
             proto,
             nfproto: F::NFPROTO,
@@ -215,6 +215,26 @@ impl Cold {
     pub(crate) unsafe fn from_link(link: NonNull<Link>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { link.byte_sub(offset_of!(Self, link)).cast() }
+    }
+
+    /// The cold part that a node of a list of dead flows belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `node` must be the `dead` of a [`Cold`].
+    pub(crate) unsafe fn from_dead(node: NonNull<llist::Node>) -> NonNull<Self> {
+        // SAFETY: The caller vouches for it.
+        unsafe { node.byte_sub(offset_of!(Self, dead)).cast() }
+    }
+
+    /// The cold part that a node of a queue to hardware belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `node` must be the `hw.node` of a [`Cold`].
+    pub(crate) unsafe fn from_queue(node: NonNull<llist::Node>) -> NonNull<Self> {
+        // SAFETY: The caller vouches for it.
+        unsafe { node.byte_sub(offset_of!(Self, hw.node)).cast() }
     }
 
     /// The whole flow.

@@ -30,10 +30,7 @@ use crate::{
 };
 use core::{
     mem::offset_of,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::Ordering, //
 };
 use kernel::sync::rcu;
@@ -213,13 +210,13 @@ impl Flowtable {
             }
         }
 
-        let mut next = self.busy.dead.swap(ptr::null_mut(), Ordering::Acquire);
         let mut n = 0;
 
-        while let Some(cold) = NonNull::new(next) {
-            // SAFETY: A dead flow is valid until it is freed below; nobody else frees it.
+        for node in self.busy.dead.del_all() {
+            // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is freed below;
+            // nobody else frees it.
             unsafe {
-                next = cold.as_ref().next_dead.load(Ordering::Relaxed);
+                let cold = Cold::from_dead(node);
                 if self
                     .hw
                     .as_ref()

@@ -58,13 +58,9 @@ use crate::{
 };
 use core::{
     mem::offset_of,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::{
         AtomicBool,
-        AtomicPtr,
         AtomicU32,
         AtomicUsize,
         Ordering, //
@@ -90,6 +86,7 @@ use nft_flow::{
         PortId,
         Seed, //
     },
+    llist::Llist,
     reason::{
         SkipReason,
         TeardownReason, //
@@ -180,7 +177,7 @@ pub(crate) struct Flowtable {
 #[repr(align(64))]
 struct Busy {
     /// Flows that were killed and not yet taken out.
-    dead: AtomicPtr<Cold>,
+    dead: Llist,
     /// The worker was asked to run and has not begun.
     kicked: AtomicBool,
     /// Something about bridges has changed, and the worker has not looked yet.
@@ -308,7 +305,7 @@ impl Flowtable {
             netns,
             place: Place::new(),
             busy: Busy {
-                dead: AtomicPtr::new(ptr::null_mut()),
+                dead: Llist::new(),
                 kicked: AtomicBool::new(false),
                 alerted: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
@@ -609,22 +606,9 @@ impl Flowtable {
 
     /// Puts a killed flow on the list for the worker. Takes no lock.
     pub(crate) fn bury(&self, cold: &Cold) {
-        let new = ptr::from_ref(cold).cast_mut();
-        let mut head = self.busy.dead.load(Ordering::Relaxed);
-
-        loop {
-            cold.next_dead.store(head, Ordering::Relaxed);
-            match self.busy.dead.compare_exchange_weak(
-                head,
-                new,
-                Ordering::Release,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break,
-                Err(now) => head = now,
-            }
-        }
-        if head.is_null() {
+        // SAFETY: A flow is killed once, and is put on the list by its killer, and by the worker that has
+        // taken it off; only the worker frees it.
+        if unsafe { self.busy.dead.add((&cold.dead).into()) } {
             self.kick();
         }
     }

@@ -32,7 +32,6 @@ use core::{
     },
     ptr,
     sync::atomic::{
-        AtomicPtr,
         AtomicU32,
         AtomicU64,
         AtomicU8,
@@ -52,6 +51,7 @@ use nft_flow::{
         Port, //
     },
     engine::PPPOE,
+    llist,
     reason::Unsupported, //
 };
 
@@ -102,8 +102,8 @@ pub(crate) struct Hw {
     pub(super) failures: AtomicU8,
     /// Its place in the tier's list.
     pub(super) index: AtomicU32,
-    /// The next in the queue.
-    pub(super) next: AtomicPtr<Cold>,
+    /// In the tier's queue.
+    pub(crate) node: llist::Node,
     /// Bytes forwarded, by whomever.
     pub(super) bytes: AtomicU64,
     /// `bytes` when the present window began.
@@ -121,7 +121,7 @@ impl Hw {
             stage: AtomicU8::new(Stage::Software as u8),
             failures: AtomicU8::new(0),
             index: AtomicU32::new(0),
-            next: AtomicPtr::new(ptr::null_mut()),
+            node: llist::Node::new(),
             bytes: AtomicU64::new(0),
             base: AtomicU64::new(0),
             since: AtomicU32::new(now),

@@ -42,13 +42,9 @@ use crate::{
 };
 use bind::Device;
 use core::{
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::{
         AtomicI64,
-        AtomicPtr,
         AtomicU32,
         AtomicUsize,
         Ordering, //
@@ -74,6 +70,7 @@ use nft_flow::{
         AddError,
         Delta, //
     },
+    llist::Llist,
     reason::Unsupported, //
 };
 
@@ -197,7 +194,7 @@ unsafe impl Send for Inner {}
 #[pin_data]
 pub(crate) struct Tier {
     /// Flows that the packet path has found heavy enough.
-    queue: AtomicPtr<Cold>,
+    queue: Llist,
     /// Bytes in a second from which a flow is worth a place.
     threshold: u64,
     /// How many flows wait for a place.
@@ -242,7 +239,7 @@ impl Tier {
 
         KBox::pin_init(
             pin_init!(Self {
-                queue: AtomicPtr::new(ptr::null_mut()),
+                queue: Llist::new(),
                 threshold,
                 waiting: AtomicUsize::new(0),
                 tc,
@@ -254,20 +251,9 @@ impl Tier {
 
     /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
     fn push(&self, flow: &Cold) {
-        let new = ptr::from_ref(flow).cast_mut();
-        let mut head = self.queue.load(Ordering::Relaxed);
-
-        loop {
-            flow.hw.next.store(head, Ordering::Relaxed);
-            match self
-                .queue
-                .compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => break,
-                Err(found) => head = found,
-            }
-        }
-        if head.is_null() {
+        // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed then: see
+        // `Tier::forget`.
+        if unsafe { self.queue.add((&flow.hw.node).into()) } {
             flow.flowtable().kick();
         }
     }
@@ -324,13 +310,11 @@ impl Tier {
 impl Inner {
     /// Takes what the packet path has queued.
     fn drain(&mut self, tier: &Tier) {
-        let mut next = tier.queue.swap(ptr::null_mut(), Ordering::Acquire);
         let (now, ms) = (now(), now_ms());
 
-        while let Some(flow) = NonNull::new(next) {
-            // SAFETY: A flow on the queue is not freed, see `Tier::forget`.
-            let cold = unsafe { flow.as_ref() };
-            next = cold.hw.next.load(Ordering::Relaxed);
+        for node in tier.queue.del_all() {
+            // SAFETY: All nodes of the queue are those of flows. A flow on it is not freed, see `Tier::forget`.
+            let cold = unsafe { Cold::from_queue(node).as_ref() };
             let (recent, jiffies) = cold.hw.recent(now);
             let total = cold.hw.bytes.load(Ordering::Relaxed);
             let window = jiffies.saturating_mul(1000 / HZ).max(250);

@@ -24,6 +24,7 @@ pub mod desc;
 pub mod encap;
 pub mod engine;
 pub mod key;
+pub mod llist;
 pub mod parse;
 pub mod prefix;
 pub mod proto;

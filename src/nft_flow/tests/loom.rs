@@ -32,6 +32,10 @@ use nft_flow::{
         PortId,
         PortProto, //
     },
+    llist::{
+        Llist,
+        Node, //
+    },
     reason::TeardownReason,
     state::State,
     table::{
@@ -371,4 +375,67 @@ fn short_deadline() {
             assert_eq!(timeout.load(Ordering::Relaxed), 20);
         });
     }
+}
+
+/// Two add to a list while a third takes what is there: each node is taken once, with what was written
+/// before it was added, and for each batch one of those that added was told that it was the first.
+#[test]
+fn llist() {
+    #[repr(C)]
+    struct Listed {
+        node: Node,
+        content: UnsafeCell<u32>,
+    }
+
+    // SAFETY: The cell is for loom to check.
+    unsafe impl Send for Listed {}
+    // SAFETY: As above.
+    unsafe impl Sync for Listed {}
+
+    loom::model(|| {
+        let shared = Arc::new((
+            Llist::new(),
+            [0, 0].map(|content| Listed {
+                node: Node::new(),
+                content: UnsafeCell::new(content),
+            }),
+        ));
+        let adders = [0, 1].map(|i| {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (list, all) = &*shared;
+                // SAFETY: Nobody else has the item before it is on the list.
+                all[i].content.with_mut(|content| unsafe { *content = 1 });
+                // SAFETY: The item is on no list, and lives until all threads have ended.
+                unsafe { list.add(NonNull::from(&all[i].node)) }
+            })
+        });
+        let (list, all) = &*shared;
+        let mut batches = 0;
+        let mut take = || {
+            let mut n = 0;
+            for node in list.del_all() {
+                let listed = all
+                    .iter()
+                    .find(|listed| NonNull::from(&listed.node) == node)
+                    .unwrap();
+                // SAFETY: It is ours now.
+                listed.content.with_mut(|content| unsafe {
+                    assert_eq!(*content, 1);
+                    *content = 2;
+                });
+                n += 1;
+            }
+            batches += usize::from(n != 0);
+            n
+        };
+
+        let early = take();
+        let firsts: usize = adders
+            .into_iter()
+            .map(|adder| usize::from(adder.join().unwrap()))
+            .sum();
+        assert_eq!(early + take(), 2);
+        assert_eq!(firsts, batches);
+    });
 }
