@@ -22,7 +22,7 @@ use crate::{
         self,
         c, //
     },
-    flowtable::Flowtable, //
+    flow::table_ref::TableRef, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -289,7 +289,7 @@ unsafe impl Sync for TcFt {}
 /// Called by the clean-up of a port that is bound only, under its lock.
 unsafe extern "C" fn gone(port: *mut c::nfo_port) {
     // SAFETY: The port is bound, hence its flowtable alive. The worker will see its generation.
-    unsafe { Flowtable::from_hook((*port).ft.cast()) }.kick();
+    unsafe { TableRef::from_hook((*port).ft.cast()) }.kick();
 }
 
 impl TcFt {

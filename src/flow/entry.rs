@@ -22,9 +22,9 @@ use crate::{
         ingress_path::Shape,
         qos::Probe,
         shared::Cold,
+        table_ref::TableRef,
         tcp, //
     },
-    flowtable::Flowtable,
     net::{
         ct::Ct,
         device_path::Input,
@@ -91,7 +91,7 @@ pub(crate) struct Entry<F: Family> {
     seen: AtomicU32,
     pub(crate) cookie: u32,
     /// The ruleset that last agreed and the DSCP of packets that it leaves alone, see
-    /// [`Flowtable::stamp`].
+    /// [`TableRef::stamp`].
     stamp: AtomicU32,
     pub(crate) mtu: u16,
     /// Of TCP: how far around `sent` packets of this direction may be.
@@ -176,7 +176,7 @@ impl<F: Family> Entry<F> {
             seen: AtomicU32::new(out.seen),
             // One packet of each direction passes the ruleset first, and shows how packets leave
             // it. The one that adds the flow is not that: nobody knows what it came in with.
-            stamp: AtomicU32::new(Flowtable::NO_STAMP),
+            stamp: AtomicU32::new(TableRef::NO_STAMP),
             mtu: out.mtu,
             flags: AtomicU8::new(
                 flag(dir == Direction::Reply, flag::REPLY)
@@ -233,7 +233,7 @@ impl<F: Family> Entry<F> {
     }
 
     /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
-    /// alone if they have neither mark nor priority? `stamp`: [`Flowtable::stamp`] of that DSCP.
+    /// alone if they have neither mark nor priority? `stamp`: [`TableRef::stamp`] of that DSCP.
     #[inline(always)]
     pub(crate) fn has_stamp(&self, stamp: u32) -> bool {
         self.stamp.load(Ordering::Relaxed) == stamp
@@ -241,7 +241,7 @@ impl<F: Family> Entry<F> {
 
     /// [`Entry::has_stamp`] is true from now on, if it was true of no DSCP and `is_so` still.
     pub(crate) fn put_stamp(&self, stamp: u32, is_so: impl FnOnce() -> bool) {
-        let none = Flowtable::NO_STAMP;
+        let none = TableRef::NO_STAMP;
 
         if self
             .stamp
@@ -259,7 +259,7 @@ impl<F: Family> Entry<F> {
     /// [`Entry::has_stamp`] is false from now on.
     pub(crate) fn take_stamp(&self) {
         fence(Ordering::SeqCst);
-        self.stamp.store(Flowtable::NO_STAMP, Ordering::Relaxed);
+        self.stamp.store(TableRef::NO_STAMP, Ordering::Relaxed);
     }
 
     /// May every packet of the direction use it that did not come through IPsec, as long as the route is
@@ -428,27 +428,16 @@ impl<F: Family> Entry<F> {
 }
 
 impl<F: Family> Flow<F> {
-    /// Makes a flow of a connection and its way out in both directions.
+    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over the uses
+    /// of `shapes`, which packets come in with, unless it fails.
     pub(crate) fn new(
         ct: Ct,
         proto: L4Proto,
         [orig, reply]: [Half<'_>; 2],
-        ft: &Flowtable,
+        shapes: [Option<NonNull<Shape>>; 2],
+        table: &TableRef,
     ) -> Result<NonNull<Self>, SkipReason> {
         let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
-        let interned = ft.intern(&reply.input).and_then(|a| {
-            let b = ft.intern(&orig.input);
-
-            b.map(|b| [a, b]).inspect_err(|_| ft.release([a, None]))
-        });
-        let shapes = match interned {
-            Ok(shapes) => shapes,
-            Err(e) => {
-                // SAFETY: Not initialised, and nobody has seen it.
-                unsafe { F::cache().free(flow.cast()) };
-                return Err(e);
-            }
-        };
         let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
             port: shape.map_or(input.ifindex, |s| {
                 // SAFETY: A use of the shape is ours.
@@ -473,7 +462,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                cold: Cold::new(ct, proto, &entries, control, shapes, entered, ft),
+                cold: Cold::new(ct, proto, &entries, control, shapes, entered, table),
                 entries,
             });
         }

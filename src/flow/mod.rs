@@ -4,6 +4,10 @@
 
 pub(crate) mod entry;
 pub(crate) mod ingress_path;
+mod lately;
+mod path_check;
 pub(crate) mod qos;
+mod rewritten;
 pub(crate) mod shared;
+pub(crate) mod table_ref;
 pub(crate) mod tcp;

@@ -24,7 +24,7 @@ use crate::{
         c,
         skb::Skb, //
     },
-    flowtable::Flowtable,
+    flow::table_ref::TableRef,
     net::family::Family, //
 };
 use core::sync::atomic::{
@@ -620,7 +620,7 @@ impl Qos {
 }
 
 /// Does forwarding set the priority of packets of this family in the flowtable's namespace?
-pub(crate) fn is_by_tos<F: Family>(ft: &Flowtable) -> bool {
+pub(crate) fn is_by_tos<F: Family>(table: &TableRef) -> bool {
     // SAFETY: The namespace outlives its flowtables.
-    F::NFPROTO == crate::net::family::V4::NFPROTO && unsafe { c::nfo_priority_by_tos(ft.net()) }
+    F::NFPROTO == crate::net::family::V4::NFPROTO && unsafe { c::nfo_priority_by_tos(table.net()) }
 }

@@ -15,6 +15,7 @@ use crate::{
             Flow, //
         },
         ingress_path::Shape,
+        path_check,
         qos::{
             self,
             has,
@@ -22,9 +23,9 @@ use crate::{
             Probe,
             Qos, //
         },
+        table_ref::TableRef,
         tcp, //
     },
-    flowtable::Flowtable,
     hw::Hw,
     net::{
         ct::{
@@ -132,7 +133,7 @@ pub(crate) struct Cold {
     /// when it last found that they come in where they cannot be picked up.
     looked: [AtomicU32; 2],
     lost: [AtomicU32; 2],
-    ft: NonNull<Flowtable>,
+    table: NonNull<TableRef>,
     /// Where the flow stands with hardware.
     pub(crate) hw: Hw,
     rcu: c::callback_head,
@@ -168,7 +169,7 @@ impl Cold {
         tcp: tcp::Control,
         shapes: [Option<NonNull<Shape>>; 2],
         entered: [(u32, [u8; 6]); 2],
-        ft: &Flowtable,
+        table: &TableRef,
     ) -> Self {
         let now = ffi::jiffies32();
         let key = AddrKey::new(ct.as_ptr() as usize);
@@ -190,15 +191,15 @@ impl Cold {
             // The ruleset may have changed since the rule was come to.
             kept: AtomicU32::new(qos::NO_RULESET),
             asked: AtomicU32::new(now),
-            hash: key.hash(&ft.seed),
-            hashes: entries.each_ref().map(|entry| entry.key.hash(&ft.seed)),
+            hash: key.hash(&table.seed),
+            hashes: entries.each_ref().map(|entry| entry.key.hash(&table.seed)),
             key,
             shapes,
             entered: entered.map(|(ifindex, _)| ifindex),
             senders: entered.map(|(_, sender)| sender),
             looked: [AtomicU32::new(now), AtomicU32::new(now)],
             lost: [0; 2].map(|_| AtomicU32::new(now.wrapping_sub(forward_path::QUIET))),
-            ft: ft.into(),
+            table: table.into(),
             hw: Hw::new(now),
             rcu: c::callback_head {
                 next: ptr::null_mut(),
@@ -304,11 +305,7 @@ impl Cold {
         if let Some(shape) = self.shapes[dir as usize] {
             // SAFETY: The hook is an RCU read-side section; the flow uses the shape, which is freed
             // after a grace period, and its devices are in the flowtable's namespace.
-            unsafe {
-                shape
-                    .as_ref()
-                    .count_rx(self.flowtable().net(), ifindex, len)
-            };
+            unsafe { shape.as_ref().count_rx(self.table().net(), ifindex, len) };
         }
     }
 
@@ -330,7 +327,7 @@ impl Cold {
     ///
     /// `pkt` is in the forward hook.
     pub(crate) unsafe fn added_by(&self, dir: Direction, pkt: &c::nft_pktinfo) {
-        let generation = self.flowtable().generation();
+        let generation = self.table().generation();
         // SAFETY: A packet in the forward hook has its network header.
         let print = unsafe { c::nfo_skb_print(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
 
@@ -376,7 +373,7 @@ impl Cold {
         if self.qos.iter().any(|qos| qos.is_outdated(marks)) {
             self.ask_again();
         }
-        self.with(Tend(self.flowtable().generation()));
+        self.with(Tend(self.table().generation()));
     }
 
     /// Ruleset `generation` may say something else by now: the next packet of each direction passes it. A
@@ -412,12 +409,12 @@ impl Cold {
                 let _rcu = rcu::read_lock();
                 let [orig, reply] = &flow.entries;
                 let [a, b] = flow.cold.shapes;
-                let ft = flow.cold.flowtable();
+                let table = flow.cold.table();
 
                 // SAFETY: RCU is held; uses of the shapes are the flow's.
                 unsafe {
-                    (a.is_none() || forward_path::is_current(orig, reply, a, ft))
-                        && (b.is_none() || forward_path::is_current(reply, orig, b, ft))
+                    (a.is_none() || path_check::is_current(orig, reply, a, table))
+                        && (b.is_none() || path_check::is_current(reply, orig, b, table))
                 }
             }
         }
@@ -525,7 +522,7 @@ impl Cold {
             type Output = ();
             fn visit<F: Family>(self, flow: &Flow<F>) {
                 let Self(dir, probe, left) = self;
-                let by_tos = qos::is_by_tos::<F>(flow.cold.flowtable());
+                let by_tos = qos::is_by_tos::<F>(flow.cold.table());
                 let marks = flow.cold.ct.get().marks();
 
                 flow.cold.qos[dir as usize].learn(probe, left, by_tos, marks);
@@ -537,11 +534,11 @@ impl Cold {
         // SAFETY: By the contract of this function.
         if !unsafe { self.goes_by(dir, skb::route(skb)) } {
             if self.kill(TeardownReason::RouteChange) {
-                self.flowtable().unsettle(self.ct.get(), Flowtable::ENOUGH);
+                self.table().unsettle(self.ct.get(), TableRef::ENOUGH);
             }
             return;
         }
-        let generation = self.flowtable().generation();
+        let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
         // SAFETY: The packet is valid.
         let probe = qos.arrived(unsafe { c::nfo_skb_print(skb, 0, thoff, proto) });
@@ -552,9 +549,7 @@ impl Cold {
 
             if !kept {
                 if self.kill(TeardownReason::Rewritten) {
-                    self.flowtable()
-                        .rewritten()
-                        .remember(self.ct.get(), generation);
+                    self.table().rewritten().remember(self.ct.get(), generation);
                 }
                 return;
             }
@@ -634,7 +629,7 @@ impl Cold {
                     Direction::Reply => (reply, orig),
                 };
                 let now = ffi::jiffies32();
-                let generation = cold.flowtable().generation();
+                let generation = cold.table().generation();
                 // SAFETY: A packet in the forward hook has its network header.
                 let (print, has_options) = unsafe {
                     let (proto, thoff) = (self.0.tprot, self.0.thoff.into());
@@ -665,7 +660,7 @@ impl Cold {
                     }
                     // The other direction is better off with this flow than with none.
                     // SAFETY: As above.
-                    let found = unsafe { forward_path::is_found::<F>(self.0, cold.flowtable()) };
+                    let found = unsafe { path_check::is_found::<F>(self.0, cold.table()) };
                     if !found {
                         cold.lost[dir].store(now, Ordering::Relaxed);
                     }
@@ -678,9 +673,7 @@ impl Cold {
                 }
                 cold.looked[dir].store(now, Ordering::Relaxed);
                 // SAFETY: RCU is held, and a use of the shape is the flow's.
-                unsafe {
-                    forward_path::is_current(this, answers, cold.shapes[dir], cold.flowtable())
-                }
+                unsafe { path_check::is_current(this, answers, cold.shapes[dir], cold.table()) }
             }
         }
 
@@ -699,8 +692,8 @@ impl Cold {
         let known = self.with(Learnt(dir.opposite()));
         if self.kill(why) {
             // Three times are enough.
-            self.flowtable()
-                .unsettle(self.ct.get(), Flowtable::ENOUGH / 3 + 1);
+            self.table()
+                .unsettle(self.ct.get(), TableRef::ENOUGH / 3 + 1);
         }
         Some(known)
     }
@@ -736,9 +729,9 @@ impl Cold {
     }
 
     /// The flowtable that the flow is in.
-    pub(crate) fn flowtable(&self) -> &Flowtable {
+    pub(crate) fn table(&self) -> &TableRef {
         // SAFETY: A flowtable frees its flows before itself.
-        unsafe { self.ft.as_ref() }
+        unsafe { self.table.as_ref() }
     }
 
     /// Jiffies since the latest packet of either direction.
@@ -829,13 +822,13 @@ impl Cold {
 
         let ct = self.ct.get();
         ct.hand_back(&self.with(Leaves(reason)));
-        if self.flowtable().hw.is_some() {
+        if self.table().has_hw() {
             // The worker takes the rules away, and may be setting the bit just now.
             fence(Ordering::SeqCst);
             ct.set_hardware(false);
         }
         ct.release_claim();
-        self.flowtable().bury(self);
+        self.table().bury(self);
         true
     }
 

@@ -86,7 +86,7 @@ impl Flowtable {
 
         ft.unfollow_all();
         traffic::closing(|| {
-            ft.busy.closed.store(true, Ordering::Relaxed);
+            ft.closed.store(true, Ordering::Relaxed);
             ft.netns.remove(ft);
             let (packets, bytes) = ft.tell_traffic();
             stats::gone(packets, bytes);

@@ -51,7 +51,7 @@ unsafe impl Send for Follow {}
 impl Follow {
     fn new(ft: &Flowtable, ifindex: u32) -> Option<Self> {
         // SAFETY: The C objects outlive ours, and hooks are taken away before them.
-        let follow = unsafe { c::nfo_follow(ft.net(), ifindex, ft.nf.as_ptr()) };
+        let follow = unsafe { c::nfo_follow(ft.net(), ifindex, ft.nf()) };
 
         // INVARIANT: Just made.
         NonNull::new(follow).map(|follow| Self(follow, ifindex))

@@ -68,7 +68,7 @@ impl Flowtable {
 
     /// One run of the worker. Returns how many jiffies to pause then.
     fn work(&self) -> usize {
-        let kicked = self.busy.kicked.swap(false, Ordering::Relaxed);
+        let kicked = self.begin_work();
         let unread = self.read_rules();
         let asking = self.ask();
         let soon = match (unread, asking) {
@@ -138,7 +138,7 @@ impl Flowtable {
 
     /// Everything else. Returns how many jiffies to pause then.
     fn work_all(&self) -> usize {
-        self.busy.alerted.store(false, Ordering::Relaxed);
+        self.alerted.store(false, Ordering::Relaxed);
         self.reap();
         self.tell_traffic();
         self.look_at_bridges();
@@ -212,7 +212,7 @@ impl Flowtable {
 
         let mut n = 0;
 
-        for node in self.busy.dead.del_all() {
+        for node in self.dead() {
             // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is freed below;
             // nobody else frees it.
             unsafe {

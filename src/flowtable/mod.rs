@@ -18,9 +18,7 @@ mod egress;
 mod flush;
 pub(crate) mod follow;
 mod gc;
-mod lately;
 pub(crate) mod registry;
-mod rewritten;
 mod tables;
 pub(crate) mod traffic;
 
@@ -41,7 +39,8 @@ use crate::{
             Numbers,
             Shape, //
         },
-        shared::Cold, //
+        shared::Cold,
+        table_ref::TableRef, //
     },
     hw::Tier,
     net::{
@@ -52,12 +51,14 @@ use crate::{
             V4,
             V6, //
         },
+        forward_path::Half,
         ruleset::Watch, //
     },
     stats, //
 };
 use core::{
     mem::offset_of,
+    ops::Deref,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
@@ -77,16 +78,14 @@ use kernel::{
     },
     types::Opaque, //
 };
-use lately::Lately;
 use nft_flow::{
     age::Wheel,
     key::{
         AddrKey,
         Key,
-        PortId,
-        Seed, //
+        L4Proto,
+        PortId, //
     },
-    llist::Llist,
     reason::{
         SkipReason,
         TeardownReason, //
@@ -102,7 +101,6 @@ use registry::{
     Netns,
     Place, //
 };
-use rewritten::Rewritten;
 use tables::{
     guarded_buckets,
     insert,
@@ -119,23 +117,17 @@ const MIN_BUCKETS: usize = 256;
 const SHAPE_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
-/// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
-const NF_FLOWTABLE_HW_OFFLOAD: u32 = c::NFO_FLOWTABLE_HW_OFFLOAD;
-const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
 
 /// A flowtable. What each packet reads comes first; what is written while packets are forwarded is
 /// in other cache lines.
 #[pin_data]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(crate) struct Flowtable {
-    pub(crate) seed: Seed,
+    /// What its flows know of it.
+    core: TableRef,
     pub(crate) v4: Table<Entry<V4>>,
     pub(crate) v6: Table<Entry<V6>>,
     pub(crate) shapes: Table<Shape>,
-    /// The namespace's rulesets: which one is in force.
-    rulesets: NonNull<c::netns_nftables>,
-    /// nf_tables' object: valid until [`Flowtable::close`] returns.
-    nf: NonNull<c::nf_flowtable>,
     /// What the fast path has forwarded.
     pub(crate) traffic: Traffic,
     /// Flag `offload`: what is done with hardware.
@@ -151,7 +143,10 @@ pub(crate) struct Flowtable {
     pub(crate) netns: Arc<Netns>,
     /// In the list of the namespace.
     pub(crate) place: Place,
-    busy: Busy,
+    /// Something about bridges has changed, and the worker has not looked yet.
+    alerted: AtomicBool,
+    /// Nobody else is to begin a walk, or go on with one.
+    closed: AtomicBool,
     /// The families that are served: IPv4, IPv6.
     serves: [bool; 2],
     /// When the worker is to do all its work, in `jiffies`: in between it asks flows.
@@ -171,23 +166,6 @@ pub(crate) struct Flowtable {
     follows: Follows,
     #[pin]
     inner: SpinLock<Inner>,
-}
-
-/// What changes as flows come and go.
-#[repr(align(64))]
-struct Busy {
-    /// Flows that were killed and not yet taken out.
-    dead: Llist,
-    /// The worker was asked to run and has not begun.
-    kicked: AtomicBool,
-    /// Something about bridges has changed, and the worker has not looked yet.
-    alerted: AtomicBool,
-    /// Nobody else is to begin a walk, or go on with one.
-    closed: AtomicBool,
-    /// Connections that are left alone.
-    lately: Lately,
-    /// Connections whose packets are rewritten by rules.
-    rewritten: Rewritten,
 }
 
 /// What only one thread at a time may change.
@@ -216,6 +194,18 @@ unsafe impl Send for Flowtable {}
 // SAFETY: As above; what changes is atomic or under the lock.
 unsafe impl Sync for Flowtable {}
 
+// `TableRef::from_hook` counts on it.
+const _: () = assert!(offset_of!(Flowtable, core) == 0);
+
+impl Deref for Flowtable {
+    type Target = TableRef;
+
+    #[inline(always)]
+    fn deref(&self) -> &TableRef {
+        &self.core
+    }
+}
+
 /// Why a flow was not added.
 #[derive(Clone, Copy)]
 enum Rejected {
@@ -243,24 +233,15 @@ impl Flowtable {
     /// The flowtable behind `nf`, which nf_tables is creating. `hw_threshold`: bytes in a second from which a
     /// flow is worth a place in hardware.
     pub(crate) fn new(nf: NonNull<c::nf_flowtable>, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
-        let mut random = [0u64; 8];
-        // SAFETY: The buffer is as large as is said.
-        unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
-
-        // SAFETY: nf_tables has set the namespace.
-        let net = unsafe { c::nfo_ft_net(nf.as_ptr()) };
+        // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own object.
+        let core = unsafe { TableRef::new(nf) }?;
         // SAFETY: The namespace is in use.
-        let netns = unsafe { Netns::of(net) }.ok_or(ENOENT)?.into();
-        // SAFETY: The namespace outlives its flowtables.
-        let rulesets = unsafe { &raw mut (*net).nft };
-        let rulesets = NonNull::new(rulesets).ok_or(EINVAL)?;
-        // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
-        let hw = match unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0 {
+        let netns = unsafe { Netns::of(core.net()) }.ok_or(ENOENT)?.into();
+        let hw = match core.has_hw() {
             true => Some(Tier::new(nf, hw_threshold)?),
             false => None,
         };
         let traffic = Traffic::new()?;
-        let lately = Lately::new()?;
         let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
         let b4 = guarded_buckets(MIN_BUCKETS)?;
         let b6 = guarded_buckets(MIN_BUCKETS)?;
@@ -289,13 +270,14 @@ impl Flowtable {
         let family = unsafe { (*(*nf.as_ptr()).type_).family };
         let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
             .map(|one| [one as i32, c::NFPROTO_INET as i32].contains(&family));
-        let init = pin_init!(Self {
-            seed: Seed::new(random),
+        let init = pin_init!(&this in Self {
+            // SAFETY: The worker is a part of this, and initialised below.
+            core: unsafe {
+                core.with_worker(Opaque::cast_into(&raw const (*this.as_ptr()).worker))
+            },
             v4,
             v6,
             shapes,
-            rulesets,
-            nf,
             traffic,
             hw,
             shaped: AtomicUsize::new(0),
@@ -304,14 +286,8 @@ impl Flowtable {
             cts,
             netns,
             place: Place::new(),
-            busy: Busy {
-                dead: Llist::new(),
-                kicked: AtomicBool::new(false),
-                alerted: AtomicBool::new(false),
-                closed: AtomicBool::new(false),
-                lately,
-                rewritten: Rewritten::new(),
-            },
+            alerted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
             numbers <- Numbers::new(),
@@ -343,90 +319,10 @@ impl Flowtable {
         }
     }
 
-    /// nf_tables' object. It is gone when [`Flowtable::close`] has returned, for which walks over the
-    /// list of a namespace are waited for.
-    pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
-        self.nf
-            .as_ptr()
-            .wrapping_byte_sub(offset_of!(c::nft_flowtable, data))
-            .cast()
-    }
-
-    /// The network namespace.
-    pub(crate) fn net(&self) -> *mut c::net {
-        self.netns.net()
-    }
-
     /// Is it about to end?
     pub(crate) fn is_closed(&self) -> bool {
-        self.busy.closed.load(Ordering::Relaxed)
+        self.closed.load(Ordering::Relaxed)
     }
-
-    #[inline(always)]
-    fn flags(&self) -> u32 {
-        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at any
-        // time.
-        unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
-    }
-
-    /// Are packets to be counted at all, for conntrack or for the choice of what goes into hardware?
-    #[inline(always)]
-    pub(crate) fn measures(&self) -> bool {
-        self.flags() & (NF_FLOWTABLE_COUNTER | NF_FLOWTABLE_HW_OFFLOAD) != 0
-    }
-
-    /// Are packets to be counted in conntrack (flag `counter`)?
-    #[inline(always)]
-    pub(crate) fn counts(&self) -> bool {
-        self.flags() & NF_FLOWTABLE_COUNTER != 0
-    }
-
-    /// A number that changes with the ruleset: its sequence number, which is raised first, and the
-    /// bit that says which of two generations is in force (`nf_tables_commit()`,
-    /// net/netfilter/nf_tables_api.c).
-    #[inline(always)]
-    pub(crate) fn generation(&self) -> u32 {
-        // SAFETY: The namespace outlives its flowtables. Both fields are written with single
-        // stores.
-        unsafe {
-            let rulesets = self.rulesets.as_ptr();
-            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
-            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
-
-            (sequence << 1) | u32::from(cursor & 1)
-        }
-    }
-
-    /// The stamp of packets with this type of service that the ruleset in force leaves alone: 24 bits of
-    /// its sequence number, and the DSCP. The worker sees to it that none gets so old that it comes again.
-    #[inline(always)]
-    pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
-        // SAFETY: As for `generation`.
-        let sequence = unsafe { ffi::read_once(&raw const (*self.rulesets.as_ptr()).base_seq) };
-
-        Self::stamp_with(sequence, ds_field)
-    }
-
-    #[inline(always)]
-    const fn stamp_with(sequence: u32, ds_field: u8) -> u32 {
-        /// The rest is ECN.
-        const DSCP: u8 = 0xfc;
-
-        sequence.wrapping_shl(8) | (ds_field & DSCP) as u32
-    }
-
-    /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
-    /// [`None`] while a commit has raised the sequence number and its rules are not in force yet: each
-    /// commit flips the bit as well, so that in between the two do not match. (They do not either once
-    /// the number has wrapped, after 2^32 commits. Then every packet is looked up in `qos`.)
-    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> Option<u32> {
-        let (sequence, cursor) = (generation >> 1, generation & 1);
-
-        (sequence & 1 != cursor).then(|| Self::stamp_with(sequence, ds_field))
-    }
-
-    /// No packet's stamp: in those the lowest two bits are clear.
-    pub(crate) const NO_STAMP: u32 = 1;
 
     /// The flow of a conntrack entry, if it is in this flowtable.
     ///
@@ -472,6 +368,23 @@ impl Flowtable {
         f(&mut inner)
     }
 
+    /// Makes a flow of a connection and its way out in both directions. It is in no table yet.
+    pub(crate) fn new_flow<F: Family>(
+        &self,
+        ct: Ct,
+        proto: L4Proto,
+        halves: [Half<'_>; 2],
+    ) -> Result<NonNull<Flow<F>>, SkipReason> {
+        let [orig, reply] = &halves;
+        let a = self.intern(&reply.input)?;
+        let shapes = self
+            .intern(&orig.input)
+            .map(|b| [a, b])
+            .inspect_err(|_| self.release([a, None]))?;
+
+        Flow::new(ct, proto, halves, shapes, self).inspect_err(|_| self.release(shapes))
+    }
+
     /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
     /// its conntrack entry.
     ///
@@ -481,7 +394,7 @@ impl Flowtable {
     ///
     /// # Safety
     ///
-    /// `flow` came from [`Flow::new`] and is in no table. Somebody else keeps its conntrack entry.
+    /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its conntrack entry.
     pub(crate) unsafe fn add<F: Family>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
         let Flow {
@@ -553,63 +466,18 @@ impl Flowtable {
         }
     }
 
-    /// Packets of this connection have just come in or left by another way than the one that was found.
-    /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
-    pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
-        self.busy
-            .lately
-            .unsettle(ct, &self.seed, weight, self.generation());
-    }
-
-    /// A flow of this connection was not added: mostly it is left alone for a second.
-    pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
-        self.busy
-            .lately
-            .refuse(ct, &self.seed, why, self.generation());
-    }
-
-    /// Is it left alone, and why?
-    pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
-        self.busy.lately.is_on(ct, &self.seed, self.generation())
-    }
-
-    /// See [`unsettle`](Self::unsettle).
-    pub(crate) const ENOUGH: u32 = Lately::ENOUGH;
-
-    /// Connections whose packets are rewritten by rules.
-    pub(crate) fn rewritten(&self) -> &Rewritten {
-        &self.busy.rewritten
-    }
-
-    /// Has the worker run soon, in whatever context we are.
-    pub(crate) fn kick(&self) {
-        if !self.busy.kicked.swap(true, Ordering::Relaxed) {
-            // SAFETY: Initialised; does nothing once the worker is disabled.
-            unsafe { c::nfo_worker_kick(self.worker.get(), 0) };
-        }
-    }
-
     /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
     /// to make it.
     pub(crate) fn alert(&self) {
         const SOON: usize = (HZ / 10) as usize;
 
-        if self.has_gates() && !self.busy.alerted.swap(true, Ordering::Relaxed) {
+        if self.has_gates() && !self.alerted.swap(true, Ordering::Relaxed) {
             self.due.store(
                 ffi::jiffies32().wrapping_add(SOON as u32),
                 Ordering::Relaxed,
             );
             // SAFETY: As above.
             unsafe { c::nfo_worker_kick(self.worker.get(), SOON) };
-        }
-    }
-
-    /// Puts a killed flow on the list for the worker. Takes no lock.
-    pub(crate) fn bury(&self, cold: &Cold) {
-        // SAFETY: A flow is killed once, and is put on the list by its killer, and by the worker that has
-        // taken it off; only the worker frees it.
-        if unsafe { self.busy.dead.add((&cold.dead).into()) } {
-            self.kick();
         }
     }
 

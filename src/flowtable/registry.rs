@@ -124,6 +124,7 @@ struct Events {
 /// the order in which they were made.
 #[pin_data]
 pub(crate) struct Netns {
+    /// Valid as long as there is a flowtable in it that has not ended.
     net: *mut c::net,
     first: AtomicPtr<Flowtable>,
     /// See the packets that enter the ruleset, and those that have passed it, as long as there are flowtables.
@@ -186,11 +187,6 @@ impl Netns {
 
         // SAFETY: It came from `nfo_netns_new`, and is given back at the namespace's end.
         Some(unsafe { ArcBorrow::from_raw(netns.as_ptr().cast::<Self>()) })
-    }
-
-    /// The namespace, valid as long as there is a flowtable in it that has not ended.
-    pub(crate) fn net(&self) -> *mut c::net {
-        self.net
     }
 
     /// Puts a new flowtable into the list. `see` is called for packets as long as there is one in it.

@@ -36,7 +36,8 @@ use crate::{
             Known,
             Looks,
             Probe, //
-        }, //
+        },
+        table_ref::TableRef, //
     },
     flowtable::Flowtable,
     hook::xmit,
@@ -451,7 +452,7 @@ fn ask<F: Family>(
     match qos.known(generation, came) {
         Known::Answer(change, nothing) => {
             if nothing && !entry.is_asked_for() {
-                if let Some(stamp) = Flowtable::stamp_of(generation, pkt.ds_field) {
+                if let Some(stamp) = TableRef::stamp_of(generation, pkt.ds_field) {
                     entry.put_stamp(stamp, || {
                         !entry.is_asked_for()
                             && matches!(qos.known(generation, came), Known::Answer(_, true))

@@ -17,9 +17,9 @@ use crate::{
         shared::{
             Cold,
             Visitor, //
-        }, //
+        },
+        table_ref::TableRef, //
     },
-    flowtable::Flowtable,
     net::{
         device_path,
         family::Family, //
@@ -289,7 +289,7 @@ struct Exit {
     dscp: Option<u8>,
 }
 
-fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescribable> {
+fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indescribable> {
     if entry.is_xfrm() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
@@ -302,7 +302,7 @@ fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescri
         device_path::down::<F>(
             entry.dst.dev(),
             device_path::Station::Neigh(neigh),
-            ft.nft(),
+            table.nft(),
         )
     };
     let (ifindex, layer) = walk.bottom();
@@ -343,7 +343,7 @@ fn way_out<F: Family>(entry: &Entry<F>, ft: &Flowtable) -> Result<Exit, Indescri
         for &dev in layer.devices.iter().filter(|dev| **dev != 0) {
             let (mut proto, mut vid) = (0, 0);
             // SAFETY: As above; the network namespace outlives its flowtables.
-            let pcp = unsafe { c::nfo_vlan_pcp(ft.net(), dev, priority, &mut proto, &mut vid) };
+            let pcp = unsafe { c::nfo_vlan_pcp(table.net(), dev, priority, &mut proto, &mut vid) };
 
             if pcp > 0 {
                 tagged.prioritise((proto, vid), pcp as u8);
@@ -375,9 +375,9 @@ impl Cold {
             type Output = Result<Described, Indescribable>;
             fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
                 let _rcu = rcu::read_lock();
-                let ft = flow.cold.flowtable();
+                let table = flow.cold.table();
                 let [orig, reply] = &flow.entries;
-                let (out, back) = (way_out(orig, ft)?, way_out(reply, ft)?);
+                let (out, back) = (way_out(orig, table)?, way_out(reply, table)?);
                 let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
                     kind: Kind::Routed {
                         proto: flow.cold.proto.number(),

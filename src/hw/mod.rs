@@ -37,8 +37,10 @@ use crate::{
         c,
         HZ, //
     },
-    flow::shared::Cold,
-    flowtable::Flowtable, //
+    flow::{
+        shared::Cold,
+        table_ref::TableRef, //
+    },
 };
 use bind::Device;
 use core::{
@@ -254,7 +256,7 @@ impl Tier {
         // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed then: see
         // `Tier::forget`.
         if unsafe { self.queue.add((&flow.hw.node).into()) } {
-            flow.flowtable().kick();
+            flow.table().kick();
         }
     }
 
@@ -264,12 +266,12 @@ impl Tier {
     }
 
     /// One run of the worker. Returns in how many jiffies it wants the next one.
-    pub(crate) fn run(&self, ft: &Flowtable) -> u32 {
+    pub(crate) fn run(&self, table: &TableRef) -> u32 {
         let mut inner = self.inner.lock();
 
         inner.tend(self);
         inner.drain(self);
-        let more = inner.verify(ft) | inner.place(self, ft);
+        let more = inner.verify(table) | inner.place(self, table);
         self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
 
         match () {
@@ -441,7 +443,7 @@ impl Inner {
             self.counts.packets = self.counts.packets.wrapping_add(delta.packets);
             self.counts.bytes = self.counts.bytes.wrapping_add(delta.bytes);
             cold.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
-            if cold.flowtable().counts() {
+            if cold.table().counts() {
                 account(cold, dir, &delta);
             }
         }

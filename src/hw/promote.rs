@@ -23,8 +23,10 @@ use crate::{
         Cookie,
         Rule, //
     },
-    flow::shared::Cold,
-    flowtable::Flowtable, //
+    flow::{
+        shared::Cold,
+        table_ref::TableRef, //
+    },
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
@@ -55,7 +57,7 @@ enum Outcome {
 
 impl Inner {
     /// Gives places to the flows that wait. Returns whether others were about to move.
-    pub(super) fn place(&mut self, tier: &Tier, ft: &Flowtable) -> bool {
+    pub(super) fn place(&mut self, tier: &Tier, table: &TableRef) -> bool {
         let (now, ms) = (now(), now_ms());
         let config = Config::new(tier.threshold);
 
@@ -116,7 +118,7 @@ impl Inner {
             // SAFETY: As above.
             let cold = unsafe { flow.as_ref() };
             moved += 1;
-            if !self.promote(cold, ft, ms) {
+            if !self.promote(cold, table, ms) {
                 return false;
             }
             if super::now().wrapping_sub(now) > AT_ONCE {
@@ -157,9 +159,9 @@ impl Inner {
 
     /// Puts a flow that waits into hardware, or takes it off the list if that cannot be. False if
     /// there is no room.
-    fn promote(&mut self, cold: &Cold, ft: &Flowtable, ms: u32) -> bool {
+    fn promote(&mut self, cold: &Cold, table: &TableRef, ms: u32) -> bool {
         let at = cold.hw.index.load(Ordering::Relaxed) as usize;
-        let outcome = self.install(cold, ft, at);
+        let outcome = self.install(cold, table, at);
 
         match outcome {
             Outcome::Full => return false,
@@ -207,9 +209,9 @@ impl Inner {
     }
 
     /// Adds the rules of a flow.
-    fn install(&mut self, cold: &Cold, ft: &Flowtable, at: usize) -> Outcome {
+    fn install(&mut self, cold: &Cold, table: &TableRef, at: usize) -> Outcome {
         // What the ruleset has not seen is not for hardware.
-        let agreed = cold.agreed(ft.generation());
+        let agreed = cold.agreed(table.generation());
         if !agreed.contains(&true) {
             return Outcome::Later;
         }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ffi::HZ,
-    flowtable::Flowtable, //
+    flow::table_ref::TableRef, //
 };
 use core::{
     mem,
@@ -63,8 +63,8 @@ impl Verified {
 impl Inner {
     /// Looks at the flows in hardware: takes out what must not be there, and asks engines about the rest
     /// once a second. Returns whether there was not enough time for all of them.
-    pub(super) fn verify(&mut self, ft: &Flowtable) -> bool {
-        let generation = ft.generation();
+    pub(super) fn verify(&mut self, table: &TableRef) -> bool {
+        let generation = table.generation();
         let around = AROUND.load(Ordering::Relaxed);
         let (start, len) = (now(), self.resident.len());
         let v = &mut self.verified;

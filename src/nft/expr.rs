@@ -14,7 +14,6 @@ use crate::{
         c,
         skb, //
     },
-    flow::entry::Flow,
     flowtable::Flowtable,
     net::{
         ct::Ct,
@@ -171,7 +170,7 @@ unsafe fn offload<F: Family>(
 
     // SAFETY: By the contract of this function.
     let flow = unsafe { forward_path::discover::<F>(pkt, ct, dir, known, nft, &ft.seed) }
-        .and_then(|halves| Flow::<F>::new(ct, proto, halves, ft))
+        .and_then(|halves| ft.new_flow::<F>(ct, proto, halves))
         .inspect_err(|why| {
             ct.release_claim();
             ft.refuse(ct, *why);

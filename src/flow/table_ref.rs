@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a flow knows of the flowtable that it is in: namespace, rulesets and flags, and how to be taken out.
+//!
+//! So do the hardware tier and its engines: nobody below the flowtable needs to know the flowtable itself.
+
+use crate::{
+    ffi::{
+        self,
+        c, //
+    },
+    flow::{
+        lately::Lately,
+        rewritten::Rewritten,
+        shared::Cold, //
+    },
+    net::ct::Ct, //
+};
+use core::{
+    mem::offset_of,
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool,
+        Ordering, //
+    }, //
+};
+use kernel::prelude::*;
+use nft_flow::{
+    key::Seed,
+    llist::{
+        Llist,
+        Nodes, //
+    },
+    reason::SkipReason, //
+};
+
+/// `enum nf_flowtable_flags`, include/net/netfilter/nf_flow_table.h.
+const NF_FLOWTABLE_HW_OFFLOAD: u32 = c::NFO_FLOWTABLE_HW_OFFLOAD;
+const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
+
+/// The part of a flowtable that flows refer to. What each packet reads is here, the rest is elsewhere in memory.
+///
+/// # Invariants
+///
+/// - It is the first part of a flowtable, which frees its flows before itself.
+/// - `rulesets` and `nf` are valid until the flowtable is closed, and so is the namespace.
+#[repr(C)]
+pub(crate) struct TableRef {
+    pub(crate) seed: Seed,
+    /// The namespace's rulesets: which one is in force.
+    rulesets: NonNull<c::netns_nftables>,
+    /// nf_tables' object.
+    nf: NonNull<c::nf_flowtable>,
+    busy: KBox<Busy>,
+}
+
+/// What changes as flows come and go.
+struct Busy {
+    /// Flows that were killed and not yet taken out.
+    dead: Llist,
+    /// The worker was asked to run and has not begun.
+    kicked: AtomicBool,
+    /// Flag `offload`: flows may be in hardware.
+    has_hw: bool,
+    worker: *mut c::nfo_worker,
+    net: *mut c::net,
+    /// Connections that are left alone.
+    lately: Lately,
+    /// Connections whose packets are rewritten by rules.
+    rewritten: Rewritten,
+}
+
+// SAFETY: The pointers to C objects are used under the rules of nf_tables, as long as they are there.
+unsafe impl Send for TableRef {}
+// SAFETY: As above; what changes is atomic.
+unsafe impl Sync for TableRef {}
+
+impl TableRef {
+    /// The part of the flowtable that nf_tables knows as `nf`.
+    ///
+    /// # Safety
+    ///
+    /// The namespace of `nf` is set, and both are valid until the flowtable is closed.
+    pub(crate) unsafe fn new(nf: NonNull<c::nf_flowtable>) -> Result<Self> {
+        let mut random = [0u64; 8];
+        // SAFETY: The buffer is as large as is said.
+        unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
+        // SAFETY: By the contract of this function.
+        let (net, rulesets) = unsafe {
+            let net = c::nfo_ft_net(nf.as_ptr());
+
+            (net, &raw mut (*net).nft)
+        };
+        // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
+        let has_hw = unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
+        let busy = Busy {
+            dead: Llist::new(),
+            kicked: AtomicBool::new(false),
+            has_hw,
+            worker: core::ptr::null_mut(),
+            net,
+            lately: Lately::new()?,
+            rewritten: Rewritten::new(),
+        };
+
+        // INVARIANT: By the contract of this function.
+        Ok(Self {
+            seed: Seed::new(random),
+            rulesets: NonNull::new(rulesets).ok_or(EINVAL)?,
+            nf,
+            busy: KBox::new(busy, GFP_KERNEL)?,
+        })
+    }
+
+    /// Says which worker looks after the flows.
+    ///
+    /// # Safety
+    ///
+    /// `worker` is initialised before the flowtable is used, and lives as long as this.
+    pub(crate) unsafe fn with_worker(mut self, worker: *mut c::nfo_worker) -> Self {
+        self.busy.worker = worker;
+        self
+    }
+
+    /// The part of the flowtable behind the pointer that netfilter gives to the hook.
+    ///
+    /// # Safety
+    ///
+    /// `nf` is a `struct nf_flowtable` that is ours, and not freed as long as the result is used.
+    #[inline(always)]
+    pub(crate) unsafe fn from_hook<'a>(nf: *mut kernel::ffi::c_void) -> &'a Self {
+        // SAFETY: The flowtable type has put the pointer to our flowtable there, which begins with this, when
+        // it was created; ours outlives the hook by a grace period.
+        unsafe {
+            &*(*nf.cast::<c::nf_flowtable>())
+                .rhashtable
+                .tbl
+                .cast::<Self>()
+        }
+    }
+
+    /// nf_tables' object. It is gone when the flowtable has been closed, for which walks over the
+    /// list of a namespace are waited for.
+    pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
+        self.nf
+            .as_ptr()
+            .wrapping_byte_sub(offset_of!(c::nft_flowtable, data))
+            .cast()
+    }
+
+    /// The part of that which netfilter knows.
+    pub(crate) fn nf(&self) -> *mut c::nf_flowtable {
+        self.nf.as_ptr()
+    }
+
+    /// The network namespace.
+    pub(crate) fn net(&self) -> *mut c::net {
+        self.busy.net
+    }
+
+    /// Is this a flowtable whose flows may be in hardware?
+    pub(crate) fn has_hw(&self) -> bool {
+        self.busy.has_hw
+    }
+
+    #[inline(always)]
+    fn flags(&self) -> u32 {
+        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at any
+        // time.
+        unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
+    }
+
+    /// Are packets to be counted at all, for conntrack or for the choice of what goes into hardware?
+    #[inline(always)]
+    pub(crate) fn measures(&self) -> bool {
+        self.flags() & (NF_FLOWTABLE_COUNTER | NF_FLOWTABLE_HW_OFFLOAD) != 0
+    }
+
+    /// Are packets to be counted in conntrack (flag `counter`)?
+    #[inline(always)]
+    pub(crate) fn counts(&self) -> bool {
+        self.flags() & NF_FLOWTABLE_COUNTER != 0
+    }
+
+    /// A number that changes with the ruleset: its sequence number, which is raised first, and the
+    /// bit that says which of two generations is in force (`nf_tables_commit()`,
+    /// net/netfilter/nf_tables_api.c).
+    #[inline(always)]
+    pub(crate) fn generation(&self) -> u32 {
+        // SAFETY: The namespace outlives its flowtables. Both fields are written with single
+        // stores.
+        unsafe {
+            let rulesets = self.rulesets.as_ptr();
+            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
+            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
+
+            (sequence << 1) | u32::from(cursor & 1)
+        }
+    }
+
+    /// The stamp of packets with this type of service that the ruleset in force leaves alone: 24 bits of
+    /// its sequence number, and the DSCP. The worker sees to it that none gets so old that it comes again.
+    #[inline(always)]
+    pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
+        // SAFETY: As for `generation`.
+        let sequence = unsafe { ffi::read_once(&raw const (*self.rulesets.as_ptr()).base_seq) };
+
+        Self::stamp_with(sequence, ds_field)
+    }
+
+    #[inline(always)]
+    const fn stamp_with(sequence: u32, ds_field: u8) -> u32 {
+        /// The rest is ECN.
+        const DSCP: u8 = 0xfc;
+
+        sequence.wrapping_shl(8) | (ds_field & DSCP) as u32
+    }
+
+    /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
+    /// [`None`] while a commit has raised the sequence number and its rules are not in force yet: each
+    /// commit flips the bit as well, so that in between the two do not match. (They do not either once
+    /// the number has wrapped, after 2^32 commits. Then every packet is looked up in `qos`.)
+    pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> Option<u32> {
+        let (sequence, cursor) = (generation >> 1, generation & 1);
+
+        (sequence & 1 != cursor).then(|| Self::stamp_with(sequence, ds_field))
+    }
+
+    /// No packet's stamp: in those the lowest two bits are clear.
+    pub(crate) const NO_STAMP: u32 = 1;
+
+    /// Packets of this connection have just come in or left by another way than the one that was found.
+    /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
+    pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
+        self.busy
+            .lately
+            .unsettle(ct, &self.seed, weight, self.generation());
+    }
+
+    /// A flow of this connection was not added: mostly it is left alone for a second.
+    pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
+        self.busy
+            .lately
+            .refuse(ct, &self.seed, why, self.generation());
+    }
+
+    /// Is it left alone, and why?
+    pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
+        self.busy.lately.is_on(ct, &self.seed, self.generation())
+    }
+
+    /// See [`unsettle`](Self::unsettle).
+    pub(crate) const ENOUGH: u32 = Lately::ENOUGH;
+
+    /// Connections whose packets are rewritten by rules.
+    pub(crate) fn rewritten(&self) -> &Rewritten {
+        &self.busy.rewritten
+    }
+
+    /// Has the worker run soon, in whatever context we are.
+    pub(crate) fn kick(&self) {
+        if !self.busy.kicked.swap(true, Ordering::Relaxed) {
+            // SAFETY: Initialised; does nothing once the worker is disabled.
+            unsafe { c::nfo_worker_kick(self.busy.worker, 0) };
+        }
+    }
+
+    /// The worker has begun. Returns whether it was asked to.
+    pub(crate) fn begin_work(&self) -> bool {
+        self.busy.kicked.swap(false, Ordering::Relaxed)
+    }
+
+    /// Puts a killed flow on the list for the worker. Takes no lock.
+    pub(crate) fn bury(&self, cold: &Cold) {
+        // SAFETY: A flow is killed once, and is put on the list by its killer, and by the worker that has
+        // taken it off; only the worker frees it.
+        if unsafe { self.busy.dead.add((&cold.dead).into()) } {
+            self.kick();
+        }
+    }
+
+    /// The nodes of killed flows; see [`Cold::from_dead`].
+    pub(crate) fn dead(&self) -> Nodes {
+        self.busy.dead.del_all()
+    }
+}
