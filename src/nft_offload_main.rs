@@ -43,7 +43,7 @@ mod procfs;
 mod stats;
 mod xdp;
 
-use flow::entry::Flow;
+use flow::object::Flow;
 use flowtable::registry;
 use net::family::{
     Family,

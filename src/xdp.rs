@@ -17,7 +17,10 @@ use crate::{
         },
         ingress_path::Shape, //
     },
-    flowtable::Flowtable,
+    flowtable::{
+        Flowtable,
+        Store, //
+    },
     net::family::{
         Family,
         V4,
@@ -108,7 +111,7 @@ unsafe fn hooks<'a>(dev: *const c::net_device) -> &'a [c::nf_hook_entry] {
 /// # Safety
 ///
 /// As for [`nfo_xdp_lookup`].
-unsafe fn lookup<F: Family>(
+unsafe fn lookup<F: Store>(
     ft: &Flowtable,
     key: &c::nfo_xdp_key,
     flow: *mut c::nfo_xdp_flow,

@@ -19,15 +19,11 @@ use crate::{
         c, //
     },
     flow::{
-        ingress_path::Shape,
         qos::Probe,
-        shared::Cold,
-        table_ref::TableRef,
-        tcp, //
+        table_ref::TableRef, //
     },
     net::{
         ct::Ct,
-        device_path::Input,
         family::{
             Family,
             V4,
@@ -45,10 +41,7 @@ use crate::{
 };
 use core::{
     mem::ManuallyDrop,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr,
     sync::atomic::{
         fence,
         AtomicPtr,
@@ -62,9 +55,7 @@ use nft_flow::{
         L4Proto,
         PortId, //
     },
-    reason::SkipReason,
     state::Direction,
-    table::Item,
     window::{
         Reach,
         Sent, //
@@ -102,7 +93,7 @@ pub(crate) struct Entry<F: Family> {
 /// Bits of [`Entry::flags`].
 pub(crate) mod flag {
     /// The entry is that of the reply direction.
-    pub(super) const REPLY: u8 = 1 << 0;
+    pub(in crate::flow) const REPLY: u8 = 1 << 0;
     /// Packets leave through IPsec.
     pub(super) const XFRM: u8 = 1 << 1;
     /// Packets must have come in through IPsec, because the answers leave through it, or others did.
@@ -120,35 +111,15 @@ pub(crate) mod flag {
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
 
 /// How packets of a direction come in.
-struct Side {
-    port: PortId,
-    secure: bool,
-    bridged: bool,
-}
-
-/// A flow.
-#[repr(C)]
-pub(crate) struct Flow<F: Family> {
-    pub(crate) entries: [Entry<F>; 2],
-    pub(crate) cold: Cold,
-}
-
-// SAFETY: Key and hash do not change while the entry is in a table.
-unsafe impl<F: Family> Item for Entry<F> {
-    type Key = F::Key;
-
-    #[inline(always)]
-    fn key(&self) -> &F::Key {
-        &self.key
-    }
-
-    fn hash(&self) -> u32 {
-        self.flow().cold.hashes[self.dir() as usize]
-    }
+pub(super) struct Side {
+    pub(super) port: PortId,
+    pub(super) secure: bool,
+    pub(super) bridged: bool,
 }
 
 impl<F: Family> Entry<F> {
-    fn new(
+    /// The entry of one direction of a new flow.
+    pub(super) fn new(
         ct: Ct,
         dir: Direction,
         out: Half<'_>,
@@ -187,19 +158,8 @@ impl<F: Family> Entry<F> {
         }
     }
 
-    /// The flow that this is a part of.
     #[inline(always)]
-    pub(crate) fn flow(&self) -> &Flow<F> {
-        // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
-        unsafe {
-            &*ptr::from_ref(self)
-                .sub(usize::from(self.flags() & flag::REPLY))
-                .cast::<Flow<F>>()
-        }
-    }
-
-    #[inline(always)]
-    fn flags(&self) -> u8 {
+    pub(super) fn flags(&self) -> u8 {
         self.flags.load(Ordering::Relaxed)
     }
 
@@ -423,81 +383,6 @@ impl<F: Family> Entry<F> {
             idle
         } else {
             0
-        }
-    }
-}
-
-impl<F: Family> Flow<F> {
-    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over the uses
-    /// of `shapes`, which packets come in with, unless it fails.
-    pub(crate) fn new(
-        ct: Ct,
-        proto: L4Proto,
-        [orig, reply]: [Half<'_>; 2],
-        shapes: [Option<NonNull<Shape>>; 2],
-        table: &TableRef,
-    ) -> Result<NonNull<Self>, SkipReason> {
-        let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
-        let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
-            port: shape.map_or(input.ifindex, |s| {
-                // SAFETY: A use of the shape is ours.
-                unsafe { s.as_ref() }.port
-            }),
-            secure: matches!(answers.output, Output::Xfrm),
-            bridged: input.is_bridged(),
-        };
-        let entered = [&reply, &orig].map(|half| (half.input.layer.devices[0], half.input.sender));
-        let [orig_in, reply_in] = shapes;
-        let orig_in = side(orig_in, &reply.input, &reply);
-        let reply_in = side(reply_in, &orig.input, &orig);
-        let ([there, back], liberal) = ct.start();
-        let control = tcp::Control::new([there.side, back.side], liberal);
-        let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
-        let entries = [
-            Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
-            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
-        ];
-
-        // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
-        unsafe {
-            flow.write(Self {
-                // INVARIANT: Of this family.
-                cold: Cold::new(ct, proto, &entries, control, shapes, entered, table),
-                entries,
-            });
-        }
-        Ok(flow)
-    }
-
-    /// Gives the routes back: they, too, live for a grace period more. Not later, because what counts
-    /// them may go with the network namespace, which waits for no packet then.
-    ///
-    /// # Safety
-    ///
-    /// No packet finds the flow any more, and this is called once.
-    pub(crate) unsafe fn release_routes(&self) {
-        for entry in &self.entries {
-            // SAFETY: By the contract of this function; never dropped otherwise.
-            drop(unsafe { ptr::read(&raw const *entry.dst) });
-        }
-    }
-
-    /// Frees a flow, except for its routes and the uses of its shapes.
-    ///
-    /// # Safety
-    ///
-    /// `flow` came from [`Flow::new`] and nobody else knows it.
-    pub(crate) unsafe fn destroy(flow: NonNull<Self>) {
-        // SAFETY: The caller gives the flow away; its references are dropped once, here.
-        unsafe {
-            let this = &mut *flow.as_ptr();
-
-            for entry in &mut this.entries {
-                entry.die();
-                entry.set_neigh(None);
-            }
-            ManuallyDrop::drop(&mut this.cold.ct);
-            F::cache().free(flow.cast());
         }
     }
 }

@@ -16,10 +16,6 @@ use crate::{
         self,
         c, //
     },
-    flowtable::{
-        follow,
-        Inner, //
-    },
     net::device_path::{
         Gate,
         Input,
@@ -57,10 +53,14 @@ use nft_flow::{
     table::{
         Cursor,
         Item,
-        Visit, //
+        Visit,
+        Writer, //
     },
     turn::Turn, //
 };
+
+/// Most devices that a flowtable follows.
+pub(crate) const MAX_FOLLOWED: usize = 64;
 
 /// A shape.
 ///
@@ -252,45 +252,6 @@ impl Shape {
     }
 }
 
-/// Asks the bridges of some shapes again, from `cursor` on. Of the spanning tree only with `rtnl`
-/// held. True if there are more.
-pub(crate) fn look_again(
-    inner: &mut Inner,
-    cursor: &mut Cursor,
-    net: *mut c::net,
-    rtnl: bool,
-) -> bool {
-    const BUCKETS_AT_ONCE: usize = 32;
-
-    inner.shapes.visit(cursor, BUCKETS_AT_ONCE, |shape| {
-        // SAFETY: In the table, hence valid; the lock is held.
-        let shape = unsafe { shape.as_ref() };
-
-        if shape.is_gated() {
-            shape.look_again(net, rtnl);
-        }
-        Visit::Keep
-    })
-}
-
-/// Gives the devices of some shapes that nobody has listed to `each`, from `cursor` on. True if there are more.
-pub(crate) fn followed(inner: &mut Inner, cursor: &mut Cursor, mut each: impl FnMut(u32)) -> bool {
-    const BUCKETS_AT_ONCE: usize = 64;
-
-    inner.shapes.visit(cursor, BUCKETS_AT_ONCE, |shape| {
-        // SAFETY: In the table, hence valid; the lock is held.
-        let shape = unsafe { shape.as_ref() };
-
-        if shape.followed {
-            shape.asked.store(true, Ordering::Relaxed);
-            if let Some(ifindex) = shape.key.port.port().ifindex() {
-                each(ifindex);
-            }
-        }
-        Visit::Keep
-    })
-}
-
 /// The numbers of shapes: which are in use.
 ///
 /// # Invariants
@@ -393,130 +354,213 @@ impl Reserve {
     }
 }
 
-/// Finds or makes the shapes of an input, and counts the use of the one that flows have in their
-/// keys. None: packets come in as they are, and the interface is their port.
-pub(crate) fn intern(
-    inner: &mut Inner,
-    numbers: &Numbers,
-    input: &Input<'_>,
-    reserve: &mut Reserve,
-) -> Result<Option<NonNull<Shape>>, SkipReason> {
-    let [frame, tunnel] = &mut reserve.0;
-    let frame = match frame.take() {
-        Some(shape) => {
-            let numbered = !input.layer.encaps.is_empty();
-            Some(get_or_insert(inner, numbers, shape, numbered)?)
-        }
-        None => None,
-    };
-    let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.layer.tunnel) else {
-        return Ok(frame);
-    };
+/// The shapes of a flowtable, under its lock.
+pub(crate) struct IngressTable {
+    writer: Writer<Shape>,
+    /// Numbers of shapes.
+    turn: Turn,
+    /// Shapes that have to do with bridges.
+    gated: usize,
+    /// Shapes of devices that nobody has listed.
+    followed: usize,
+}
 
-    // SAFETY: We hold a use of it.
-    let port = frame.map_or(input.ifindex, |f| unsafe { f.as_ref() }.port);
-    shape.key = encap::tunnel_shape(saddr, daddr, proto, port);
-    shape.hash = shape.key.hash(input.seed);
-    shape.parent = frame;
-    match get_or_insert(inner, numbers, shape, true) {
-        Ok(shape) => Ok(Some(shape)),
-        Err(e) => {
-            if let Some(frame) = frame {
-                // SAFETY: The use that was counted above.
-                unsafe { release(inner, numbers, frame) };
+impl IngressTable {
+    /// Those of a table with this writer: none.
+    pub(crate) fn new(writer: Writer<Shape>) -> Self {
+        Self {
+            writer,
+            turn: Turn::new(PortId::MAX_INTERNED),
+            gated: 0,
+            followed: 0,
+        }
+    }
+
+    /// The writer, for a change of the table's size and its end.
+    pub(crate) fn writer(&mut self) -> &mut Writer<Shape> {
+        &mut self.writer
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Are there none?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writer.is_empty()
+    }
+
+    /// How many have to do with bridges.
+    pub(crate) fn gated(&self) -> usize {
+        self.gated
+    }
+
+    /// How many are of devices that nobody has listed.
+    pub(crate) fn followed(&self) -> usize {
+        self.followed
+    }
+
+    /// Asks the bridges of some shapes again, from `cursor` on. Of the spanning tree only with `rtnl`
+    /// held. True if there are more.
+    pub(crate) fn look_again(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
+        const BUCKETS_AT_ONCE: usize = 32;
+
+        self.writer.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+            // SAFETY: In the table, hence valid; the lock is held.
+            let shape = unsafe { shape.as_ref() };
+
+            if shape.is_gated() {
+                shape.look_again(net, rtnl);
             }
-            Err(e)
+            Visit::Keep
+        })
+    }
+
+    /// Gives the devices of some shapes that nobody has listed to `each`, from `cursor` on. True if there are more.
+    pub(crate) fn each_followed(&mut self, cursor: &mut Cursor, mut each: impl FnMut(u32)) -> bool {
+        const BUCKETS_AT_ONCE: usize = 64;
+
+        self.writer.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+            // SAFETY: In the table, hence valid; the lock is held.
+            let shape = unsafe { shape.as_ref() };
+
+            if shape.followed {
+                shape.asked.store(true, Ordering::Relaxed);
+                if let Some(ifindex) = shape.key.port.port().ifindex() {
+                    each(ifindex);
+                }
+            }
+            Visit::Keep
+        })
+    }
+
+    /// Finds or makes the shapes of an input, and counts the use of the one that flows have in their
+    /// keys. None: packets come in as they are, and the interface is their port.
+    pub(crate) fn intern(
+        &mut self,
+        numbers: &Numbers,
+        input: &Input<'_>,
+        reserve: &mut Reserve,
+    ) -> Result<Option<NonNull<Shape>>, SkipReason> {
+        let [frame, tunnel] = &mut reserve.0;
+        let frame = match frame.take() {
+            Some(shape) => {
+                let numbered = !input.layer.encaps.is_empty();
+                Some(self.get_or_insert(numbers, shape, numbered)?)
+            }
+            None => None,
+        };
+        let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.layer.tunnel)
+        else {
+            return Ok(frame);
+        };
+
+        // SAFETY: We hold a use of it.
+        let port = frame.map_or(input.ifindex, |f| unsafe { f.as_ref() }.port);
+        shape.key = encap::tunnel_shape(saddr, daddr, proto, port);
+        shape.hash = shape.key.hash(input.seed);
+        shape.parent = frame;
+        match self.get_or_insert(numbers, shape, true) {
+            Ok(shape) => Ok(Some(shape)),
+            Err(e) => {
+                if let Some(frame) = frame {
+                    // SAFETY: The use that was counted above.
+                    unsafe { self.release(numbers, frame) };
+                }
+                Err(e)
+            }
         }
     }
-}
 
-fn get_or_insert(
-    inner: &mut Inner,
-    numbers: &Numbers,
-    mut new: KBox<Shape>,
-    numbered: bool,
-) -> Result<NonNull<Shape>, SkipReason> {
-    if let Some(old) = inner.shapes.find(&new) {
-        // SAFETY: In the table, hence valid; the lock is held.
-        let this = unsafe { old.as_ref() };
+    fn get_or_insert(
+        &mut self,
+        numbers: &Numbers,
+        mut new: KBox<Shape>,
+        numbered: bool,
+    ) -> Result<NonNull<Shape>, SkipReason> {
+        if let Some(old) = self.writer.find(&new) {
+            // SAFETY: In the table, hence valid; the lock is held.
+            let this = unsafe { old.as_ref() };
 
-        if !this.has_same_way(&new) {
-            // Its flows are about to be taken down.
-            return Err(SkipReason::PathChange);
+            if !this.has_same_way(&new) {
+                // Its flows are about to be taken down.
+                return Err(SkipReason::PathChange);
+            }
+            this.refs.fetch_add(1, Ordering::Relaxed);
+            if let Some(parent) = new.parent {
+                // The old one holds a use of its own.
+                // SAFETY: The use was the new one's.
+                unsafe { self.release(numbers, parent) };
+            }
+            return Ok(old);
         }
-        this.refs.fetch_add(1, Ordering::Relaxed);
-        if let Some(parent) = new.parent {
-            // The old one holds a use of its own.
-            // SAFETY: The use was the new one's.
-            unsafe { release(inner, numbers, parent) };
+
+        if new.followed && self.followed >= MAX_FOLLOWED {
+            return Err(SkipReason::DeviceNotListed);
         }
-        return Ok(old);
-    }
-
-    if new.followed && inner.followed >= follow::MAX {
-        return Err(SkipReason::DeviceNotListed);
-    }
-    if numbered {
-        new.port = numbers.take(&mut inner.turn)?;
-    }
-    let (gated, followed) = (new.is_gated(), new.followed);
-    let new = NonNull::from(KBox::leak(new));
-
-    // SAFETY: The shape is freed a grace period after it was removed.
-    if unsafe { inner.shapes.insert(new) }.is_err() {
-        // SAFETY: Leaked above, and seen by nobody.
-        let new = unsafe { KBox::from_raw(new.as_ptr()) };
-
         if numbered {
-            numbers.give_back(new.port);
+            new.port = numbers.take(&mut self.turn)?;
         }
-        return Err(SkipReason::TableFull);
-    }
-    inner.followed = inner.followed.wrapping_add(usize::from(followed));
-    if gated {
-        inner.gated = inner.gated.wrapping_add(1);
-        // SAFETY: Ended by `release`.
-        unsafe { c::nfo_bridge_get() };
-    }
-    Ok(new)
-}
+        let (gated, followed) = (new.is_gated(), new.followed);
+        let new = NonNull::from(KBox::leak(new));
 
-/// Ends a use of a shape.
-///
-/// # Safety
-///
-/// The use was counted by [`intern`], and ends once.
-pub(crate) unsafe fn release(inner: &mut Inner, numbers: &Numbers, shape: NonNull<Shape>) {
+        // SAFETY: The shape is freed a grace period after it was removed.
+        if unsafe { self.writer.insert(new) }.is_err() {
+            // SAFETY: Leaked above, and seen by nobody.
+            let new = unsafe { KBox::from_raw(new.as_ptr()) };
+
+            if numbered {
+                numbers.give_back(new.port);
+            }
+            return Err(SkipReason::TableFull);
+        }
+        self.followed = self.followed.wrapping_add(usize::from(followed));
+        if gated {
+            self.gated = self.gated.wrapping_add(1);
+            // SAFETY: Ended by `release`.
+            unsafe { c::nfo_bridge_get() };
+        }
+        Ok(new)
+    }
+
+    /// Ends a use of a shape.
+    ///
     /// # Safety
     ///
-    /// Called by RCU only, for the `rcu` of a shape that [`release`] has removed.
-    unsafe extern "C" fn callback(head: *mut c::callback_head) {
-        // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
-        unsafe {
-            drop(KBox::<Shape>::from_raw(
-                head.byte_sub(offset_of!(Shape, rcu)).cast(),
-            ));
+    /// The use was counted by [`IngressTable::intern`], and ends once.
+    pub(crate) unsafe fn release(&mut self, numbers: &Numbers, shape: NonNull<Shape>) {
+        /// # Safety
+        ///
+        /// Called by RCU only, for the `rcu` of a shape that [`IngressTable::release`] has removed.
+        unsafe extern "C" fn callback(head: *mut c::callback_head) {
+            // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
+            unsafe {
+                drop(KBox::<Shape>::from_raw(
+                    head.byte_sub(offset_of!(Shape, rcu)).cast(),
+                ));
+            }
         }
-    }
 
-    let mut next = Some(shape);
-    while let Some(shape) = next {
-        // SAFETY: Counted, hence valid.
-        let this = unsafe { shape.as_ref() };
+        let mut next = Some(shape);
+        while let Some(shape) = next {
+            // SAFETY: Counted, hence valid.
+            let this = unsafe { shape.as_ref() };
 
-        if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
-            return;
+            if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
+                return;
+            }
+            next = this.parent;
+            self.writer.remove(this);
+            numbers.give_back(this.port);
+            if this.is_gated() {
+                self.gated = self.gated.wrapping_sub(1);
+                // SAFETY: Counted when it was inserted.
+                unsafe { c::nfo_bridge_put() };
+            }
+            self.followed = self.followed.wrapping_sub(usize::from(this.followed));
+            // SAFETY: Out of the table; the callback frees it.
+            unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
         }
-        next = this.parent;
-        inner.shapes.remove(this);
-        numbers.give_back(this.port);
-        if this.is_gated() {
-            inner.gated = inner.gated.wrapping_sub(1);
-            // SAFETY: Counted when it was inserted.
-            unsafe { c::nfo_bridge_put() };
-        }
-        inner.followed = inner.followed.wrapping_sub(usize::from(this.followed));
-        // SAFETY: Out of the table; the callback frees it.
-        unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
     }
 }

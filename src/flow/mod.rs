@@ -3,8 +3,10 @@
 //! One flow: the entries of both directions, and what they share.
 
 pub(crate) mod entry;
+pub(crate) mod hw_state;
 pub(crate) mod ingress_path;
 mod lately;
+pub(crate) mod object;
 mod path_check;
 pub(crate) mod qos;
 mod rewritten;

@@ -10,11 +10,13 @@ use crate::{
         skb, //
     },
     flow::{
-        entry::{
-            Entry,
-            Flow, //
-        },
+        entry::Entry,
+        hw_state::Hw,
         ingress_path::Shape,
+        object::{
+            Flow,
+            Visitor, //
+        },
         path_check,
         qos::{
             self,
@@ -26,7 +28,6 @@ use crate::{
         table_ref::TableRef,
         tcp, //
     },
-    hw::Hw,
     net::{
         ct::{
             Ct,
@@ -35,7 +36,6 @@ use crate::{
         },
         family::{
             Family,
-            V4,
             V6, //
         },
         forward_path::{
@@ -97,7 +97,7 @@ pub(crate) struct Cold {
     pub(crate) dead: llist::Node,
     pub(crate) state: State,
     pub(crate) proto: L4Proto,
-    nfproto: u8,
+    pub(super) nfproto: u8,
     pub(crate) ct: ManuallyDrop<CtRef>,
     pub(crate) tcp: tcp::Control,
     /// `jiffies` when the flow was made.
@@ -236,31 +236,6 @@ impl Cold {
     pub(crate) unsafe fn from_queue(node: NonNull<llist::Node>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { node.byte_sub(offset_of!(Self, hw.node)).cast() }
-    }
-
-    /// The whole flow.
-    ///
-    /// # Safety
-    ///
-    /// The flow must be of family `F`.
-    unsafe fn flow<F: Family>(&self) -> &Flow<F> {
-        // SAFETY: By the type invariant it is the last part of a flow, of `F` as the caller says.
-        unsafe {
-            &*ptr::from_ref(self)
-                .byte_sub(offset_of!(Flow<F>, cold))
-                .cast::<Flow<F>>()
-        }
-    }
-
-    /// Calls `f` with the flow as what it is.
-    pub(crate) fn with<V: Visitor>(&self, v: V) -> V::Output {
-        if self.nfproto == V4::NFPROTO {
-            // SAFETY: Just checked.
-            v.visit(unsafe { self.flow::<V4>() })
-        } else {
-            // SAFETY: There are two families.
-            v.visit(unsafe { self.flow::<V6>() })
-        }
     }
 
     /// Is it time for a packet of direction `dir` to take the slow path?
@@ -887,13 +862,4 @@ impl Visitor for Learnt {
             seen: entry.seen(),
         }
     }
-}
-
-/// Something that is done with a flow of either family.
-pub(crate) trait Visitor {
-    /// What comes of it.
-    type Output;
-
-    /// Does it.
-    fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output;
 }

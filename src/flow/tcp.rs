@@ -34,10 +34,12 @@ use crate::{
         self,
         HZ, //
     },
-    flow::entry::{
-        flag,
-        Entry,
-        Flow, //
+    flow::{
+        entry::{
+            flag,
+            Entry, //
+        },
+        object::Flow, //
     },
     net::{
         ct::{

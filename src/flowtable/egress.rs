@@ -9,7 +9,10 @@
 //! answer is a flag of each direction whose route leaves by the device; a direction that nobody asks for pays
 //! nothing.
 
-use super::Flowtable;
+use super::{
+    Flowtable,
+    Store, //
+};
 use crate::{
     ffi::{
         self,
@@ -215,7 +218,7 @@ impl Flowtable {
         n as usize
     }
 
-    fn mark_all<F: Family>(&self, askers: &Askers) {
+    fn mark_all<F: Store>(&self, askers: &Askers) {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {

@@ -6,13 +6,13 @@ use super::{
     gc::of_worker,
     tables::free_both,
     traffic,
-    Flowtable, //
+    Flowtable,
+    Store, //
 };
 use crate::{
     ffi::c,
     flow::shared::Cold,
     net::family::{
-        Family,
         V4,
         V6, //
     },
@@ -44,7 +44,7 @@ impl Flowtable {
             + self.kill_family::<V6>(reason, &which, &go_on)
     }
 
-    fn kill_family<F: Family>(
+    fn kill_family<F: Store>(
         &self,
         reason: TeardownReason,
         which: &impl Fn(&Cold) -> bool,
@@ -130,7 +130,7 @@ impl Flowtable {
                 (
                     inner.w4.close(&self.v4),
                     inner.w6.close(&self.v6),
-                    inner.shapes.close(&self.shapes),
+                    inner.shapes.writer().close(&self.shapes),
                     inner.cts.close(&self.cts),
                 )
             }

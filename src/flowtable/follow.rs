@@ -14,7 +14,7 @@
 use super::Flowtable;
 use crate::{
     ffi::c,
-    flow::ingress_path, //
+    flow::ingress_path::MAX_FOLLOWED, //
 };
 use core::{
     ptr::NonNull,
@@ -34,9 +34,6 @@ use kernel::{
     sync::Mutex, //
 };
 use nft_flow::table::Cursor;
-
-/// Most devices that a flowtable follows.
-pub(crate) const MAX: usize = 64;
 
 /// A hook at the device with this index, or what is left of it.
 ///
@@ -102,12 +99,12 @@ impl Flowtable {
         if !self.follows.changed.swap(false, Ordering::Acquire) {
             return;
         }
-        let mut wanted = [0u32; MAX];
+        let mut wanted = [0u32; MAX_FOLLOWED];
         let mut n = 0;
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {
-            ingress_path::followed(inner, &mut cursor, |ifindex| {
+            inner.shapes.each_followed(&mut cursor, |ifindex| {
                 if let Some(place) = wanted.get_mut(n) {
                     *place = ifindex;
                     n += 1;

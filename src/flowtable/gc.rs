@@ -6,7 +6,7 @@
 use super::{
     tick,
     Flowtable,
-    Inner, //
+    Store, //
 };
 use crate::{
     ffi::{
@@ -15,12 +15,12 @@ use crate::{
         HZ, //
     },
     flow::{
-        entry::Flow,
-        ingress_path,
-        shared::{
-            Cold,
+        object::{
+            with_family,
+            Flow,
             Visitor, //
-        }, //
+        },
+        shared::Cold, //
     },
     net::{
         family::Family,
@@ -149,7 +149,7 @@ impl Flowtable {
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
-        self.resize(&self.shapes, |inner| &mut inner.shapes);
+        self.resize(&self.shapes, |inner| inner.shapes.writer());
 
         // Without switchdev bridges give no notice.
         let pause = if self.has_gates() && !cfg!(CONFIG_NET_SWITCHDEV) {
@@ -181,8 +181,7 @@ impl Flowtable {
             let rtnl = unsafe { c::nfo_rtnl_trylock() };
 
             for _ in 0..STEPS {
-                more = self
-                    .locked(|inner| ingress_path::look_again(inner, &mut cursor, self.net(), rtnl));
+                more = self.locked(|inner| inner.shapes.look_again(&mut cursor, self.net(), rtnl));
                 if !more {
                     break;
                 }
@@ -200,16 +199,6 @@ impl Flowtable {
 
     /// Takes the dead out of table and wheel, and frees them.
     pub(super) fn reap(&self) {
-        struct Withdraw<'a>(&'a mut Inner);
-        impl Visitor for Withdraw<'_> {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                for entry in &flow.entries {
-                    F::writer(self.0).remove(entry);
-                }
-            }
-        }
-
         let mut n = 0;
 
         for node in self.dead() {
@@ -227,7 +216,11 @@ impl Flowtable {
                     continue;
                 }
                 self.locked(|inner| {
-                    cold.as_ref().with(Withdraw(inner));
+                    with_family!(cold.as_ref(), F, |flow| {
+                        for entry in &flow.entries {
+                            F::writer(inner).remove(entry);
+                        }
+                    });
                     inner.cts.remove(cold.as_ref());
                     inner.wheel.remove(NonNull::from(&cold.as_ref().link));
                     self.release_locked(inner, cold.as_ref().shapes);

@@ -16,7 +16,7 @@
 
 mod egress;
 mod flush;
-pub(crate) mod follow;
+mod follow;
 mod gc;
 pub(crate) mod registry;
 mod tables;
@@ -30,15 +30,14 @@ use crate::{
         HZ, //
     },
     flow::{
-        entry::{
-            Entry,
-            Flow, //
-        },
+        entry::Entry,
         ingress_path::{
-            self,
+            IngressTable,
             Numbers,
+            Reserve,
             Shape, //
         },
+        object::Flow,
         shared::Cold,
         table_ref::TableRef, //
     },
@@ -83,8 +82,7 @@ use nft_flow::{
     key::{
         AddrKey,
         Key,
-        L4Proto,
-        PortId, //
+        L4Proto, //
     },
     reason::{
         SkipReason,
@@ -94,8 +92,7 @@ use nft_flow::{
         Cursor,
         Table,
         Writer, //
-    },
-    turn::Turn, //
+    }, //
 };
 use registry::{
     Netns,
@@ -125,8 +122,8 @@ const BUCKETS_AT_ONCE: usize = 256;
 pub(crate) struct Flowtable {
     /// What its flows know of it.
     core: TableRef,
-    pub(crate) v4: Table<Entry<V4>>,
-    pub(crate) v6: Table<Entry<V6>>,
+    v4: Table<Entry<V4>>,
+    v6: Table<Entry<V6>>,
     pub(crate) shapes: Table<Shape>,
     /// What the fast path has forwarded.
     pub(crate) traffic: Traffic,
@@ -170,16 +167,10 @@ pub(crate) struct Flowtable {
 
 /// What only one thread at a time may change.
 pub(crate) struct Inner {
-    pub(crate) w4: Writer<Entry<V4>>,
-    pub(crate) w6: Writer<Entry<V6>>,
-    pub(crate) shapes: Writer<Shape>,
+    w4: Writer<Entry<V4>>,
+    w6: Writer<Entry<V6>>,
+    shapes: IngressTable,
     cts: Writer<Cold>,
-    /// Numbers of shapes.
-    pub(crate) turn: Turn,
-    /// Shapes that have to do with bridges.
-    pub(crate) gated: usize,
-    /// Shapes of devices that nobody has listed.
-    pub(crate) followed: usize,
     wheel: Wheel,
     egress: Egress,
     /// How far the worker has got with asking flows.
@@ -203,6 +194,37 @@ impl Deref for Flowtable {
     #[inline(always)]
     fn deref(&self) -> &TableRef {
         &self.core
+    }
+}
+
+/// Where the flows of a family are.
+pub(crate) trait Store: Family {
+    /// This family's table.
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
+
+    /// The writer of this family's table.
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
+}
+
+impl Store for V4 {
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v4
+    }
+
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+        &mut inner.w4
+    }
+}
+
+impl Store for V6 {
+    #[inline(always)]
+    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
+        &ft.v6
+    }
+
+    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+        &mut inner.w6
     }
 }
 
@@ -255,11 +277,8 @@ impl Flowtable {
         let inner = Inner {
             w4,
             w6,
-            shapes: ws,
+            shapes: IngressTable::new(ws),
             cts: wc,
-            turn: Turn::new(PortId::MAX_INTERNED),
-            gated: 0,
-            followed: 0,
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
             asked: Cursor::default(),
@@ -395,7 +414,7 @@ impl Flowtable {
     /// # Safety
     ///
     /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its conntrack entry.
-    pub(crate) unsafe fn add<F: Family>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
+    pub(crate) unsafe fn add<F: Store>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
         let Flow {
             entries: [orig, reply],
@@ -496,7 +515,7 @@ impl Flowtable {
     fn tell_shapes(&self, inner: &Inner) {
         for (told, now) in [
             (&self.shaped, inner.shapes.len()),
-            (&self.gated, inner.gated),
+            (&self.gated, inner.shapes.gated()),
         ] {
             if told.load(Ordering::Relaxed) != now {
                 told.store(now, Ordering::Relaxed);
@@ -515,13 +534,13 @@ impl Flowtable {
         if input.layer.tunnel.is_none() && !input.has_frame_shape() {
             return Ok(None);
         }
-        let mut reserve = ingress_path::Reserve::new(input)?;
+        let mut reserve = Reserve::new(input)?;
 
         let shape = self.locked(|inner| {
-            let followed = inner.followed;
-            let shape = ingress_path::intern(inner, &self.numbers, input, &mut reserve);
+            let followed = inner.shapes.followed();
+            let shape = inner.shapes.intern(&self.numbers, input, &mut reserve);
 
-            if inner.followed != followed {
+            if inner.shapes.followed() != followed {
                 self.follows.change();
             }
             if !self.may_be_to(input.layer.mac) {
@@ -544,13 +563,13 @@ impl Flowtable {
     }
 
     fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
-        let followed = inner.followed;
+        let followed = inner.shapes.followed();
 
         for shape in shapes.into_iter().flatten() {
             // SAFETY: Counted by `intern`, and given back once.
-            unsafe { ingress_path::release(inner, &self.numbers, shape) };
+            unsafe { inner.shapes.release(&self.numbers, shape) };
         }
-        if inner.followed != followed {
+        if inner.shapes.followed() != followed {
             self.follows.change();
         }
         if inner.shapes.is_empty() && self.has_shapes() {

@@ -5,12 +5,12 @@
 use super::{
     Flowtable,
     Inner,
+    Store,
     BUCKETS_AT_ONCE, //
 };
 use crate::{
     ffi::c,
-    flow::entry::Entry,
-    net::family::Family, //
+    flow::entry::Entry, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -81,7 +81,7 @@ pub(super) unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Bu
 /// # Safety
 ///
 /// As for [`Writer::insert`].
-pub(super) unsafe fn insert_both<F: Family>(
+pub(super) unsafe fn insert_both<F: Store>(
     inner: &mut Inner,
     orig: &Entry<F>,
     reply: &Entry<F>,

@@ -39,7 +39,10 @@ use crate::{
         },
         table_ref::TableRef, //
     },
-    flowtable::Flowtable,
+    flowtable::{
+        Flowtable,
+        Store, //
+    },
     hook::xmit,
     net::family::{
         Family,
@@ -151,7 +154,7 @@ impl Place<'_> {
 /// A packet that [`Skb::is_plain`]. One copy of the fast path per family, whichever hook it is
 /// called from.
 #[inline(never)]
-fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
+fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
@@ -170,7 +173,7 @@ fn plain<F: Family>(ft: &Flowtable, skb: Skb) -> c_uint {
 /// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in memory: it is
 /// made here, and not for every packet.
 #[inline(never)]
-fn not_so_plain<F: Family>(ft: &Flowtable, skb: Skb, port: PortId) -> c_uint {
+fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, port: PortId) -> c_uint {
     let serves = Serves { v4: true, v6: true };
 
     verdict(dispatch(ft, skb, Place::plain(port), F::ETHERTYPE, serves))
@@ -335,7 +338,7 @@ fn tunnelled(
 /// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it, and it
 /// is TCP or UDP without extension headers.
 #[inline(always)]
-fn forward<F: Family, const PLAIN: bool>(
+fn forward<F: Store, const PLAIN: bool>(
     ft: &Flowtable,
     skb: Skb,
     place: Place<'_>,
@@ -683,7 +686,7 @@ fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
         account(entry, skb.len());
     }
     if let Some(tier) = &ft.hw {
-        entry.flow().cold.forwarded(tier, skb.len(), now);
+        tier.forwarded(&entry.flow().cold, skb.len(), now);
     }
 }
 

@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tier keeps of a flow in the flow itself: where it stands, and how many bytes it had.
+//! A flow as engines see it: what packets of both directions look like, where they come in and leave.
 
-use super::Tier;
 use crate::{
-    ffi::{
-        self,
-        c, //
-    },
+    ffi::c,
     flow::{
-        entry::{
-            Entry,
-            Flow, //
-        },
-        qos::Diverse,
-        shared::{
-            Cold,
+        entry::Entry,
+        object::{
+            Flow,
             Visitor, //
         },
+        qos::Diverse,
+        shared::Cold,
         table_ref::TableRef, //
     },
     net::{
@@ -30,13 +24,7 @@ use core::{
         Hash,
         Hasher, //
     },
-    ptr,
-    sync::atomic::{
-        AtomicU32,
-        AtomicU64,
-        AtomicU8,
-        Ordering, //
-    }, //
+    ptr, //
 };
 use kernel::sync::rcu;
 use nft_flow::{
@@ -51,157 +39,8 @@ use nft_flow::{
         Port, //
     },
     engine::PPPOE,
-    llist,
     reason::Unsupported, //
 };
-
-/// Where a flow stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(crate) enum Stage {
-    /// With software alone.
-    Software,
-    /// On its way to the tier's list; only the packet path makes it so.
-    Queued,
-    /// In the tier's list of flows that are worth a place.
-    Waiting,
-    /// One direction is in hardware.
-    Partial,
-    /// Both directions are.
-    Hardware,
-    /// No engine can express it: never asked again.
-    Refused,
-    /// Dead.
-    Closed,
-}
-
-impl Stage {
-    const ALL: [Stage; 7] = [
-        Stage::Software,
-        Stage::Queued,
-        Stage::Waiting,
-        Stage::Partial,
-        Stage::Hardware,
-        Stage::Refused,
-        Stage::Closed,
-    ];
-
-    fn of(n: u8) -> Self {
-        Self::ALL
-            .get(usize::from(n))
-            .copied()
-            .unwrap_or(Stage::Closed)
-    }
-}
-
-/// A flow's state with the tier. The packet path changes `stage` from `Software` to `Queued`; all
-/// else is for the tier, under its lock.
-pub(crate) struct Hw {
-    stage: AtomicU8,
-    /// Failures in a row.
-    pub(super) failures: AtomicU8,
-    /// Its place in the tier's list.
-    pub(super) index: AtomicU32,
-    /// In the tier's queue.
-    pub(crate) node: llist::Node,
-    /// Bytes forwarded, by whomever.
-    pub(super) bytes: AtomicU64,
-    /// `bytes` when the present window began.
-    base: AtomicU64,
-    /// When that was, in `jiffies`.
-    since: AtomicU32,
-    /// Not queued before this time.
-    not_before: AtomicU32,
-}
-
-impl Hw {
-    /// Of a new flow.
-    pub(crate) fn new(now: u32) -> Self {
-        Self {
-            stage: AtomicU8::new(Stage::Software as u8),
-            failures: AtomicU8::new(0),
-            index: AtomicU32::new(0),
-            node: llist::Node::new(),
-            bytes: AtomicU64::new(0),
-            base: AtomicU64::new(0),
-            since: AtomicU32::new(now),
-            not_before: AtomicU32::new(now),
-        }
-    }
-
-    /// Is a direction in hardware?
-    pub(crate) fn is_there(&self) -> bool {
-        matches!(self.stage(), Stage::Partial | Stage::Hardware)
-    }
-
-    pub(super) fn stage(&self) -> Stage {
-        Stage::of(self.stage.load(Ordering::Acquire))
-    }
-
-    pub(super) fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Release);
-    }
-
-    /// From one stage to another, if it is in the first.
-    pub(super) fn step(&self, from: Stage, to: Stage) -> bool {
-        self.stage
-            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    }
-
-    /// Back to software, not to be queued for `jiffies`.
-    pub(super) fn leave(&self, now: u32, jiffies: u32) {
-        self.not_before
-            .store(now.wrapping_add(jiffies), Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
-        self.base
-            .store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.set_stage(Stage::Software);
-    }
-
-    /// Bytes of the present window, and its length in jiffies: none if a packet has just begun another
-    /// one, later than `now`.
-    pub(super) fn recent(&self, now: u32) -> (u64, u32) {
-        (
-            self.bytes
-                .load(Ordering::Relaxed)
-                .saturating_sub(self.base.load(Ordering::Relaxed)),
-            (now.wrapping_sub(self.since.load(Ordering::Relaxed)) as i32).max(0) as u32,
-        )
-    }
-}
-
-impl Cold {
-    /// A packet of `len` bytes was forwarded by software, in a flowtable that has hardware. Queues
-    /// the flow when it is heavy enough.
-    #[inline(never)]
-    pub(crate) fn forwarded(&self, tier: &Tier, len: u32, now: u32) {
-        const WINDOW: u32 = ffi::HZ;
-
-        let hw = &self.hw;
-        let stage = hw.stage.load(Ordering::Relaxed);
-        if stage >= Stage::Refused as u8 {
-            return;
-        }
-        let total = hw.bytes.fetch_add(len.into(), Ordering::Relaxed);
-        if stage != Stage::Software as u8 {
-            return;
-        }
-        let recent = total
-            .wrapping_add(len.into())
-            .wrapping_sub(hw.base.load(Ordering::Relaxed));
-
-        if now.wrapping_sub(hw.since.load(Ordering::Relaxed)) > WINDOW {
-            hw.since.store(now, Ordering::Relaxed);
-            hw.base.store(total, Ordering::Relaxed);
-        } else if recent >= tier.threshold
-            && now.wrapping_sub(hw.not_before.load(Ordering::Relaxed)) as i32 >= 0
-            && hw.step(Stage::Software, Stage::Queued)
-        {
-            tier.push(self);
-        }
-    }
-}
 
 /// Why a flow cannot be described now.
 #[derive(Clone, Copy, Debug)]

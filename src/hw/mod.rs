@@ -38,9 +38,10 @@ use crate::{
         HZ, //
     },
     flow::{
+        hw_state::Stage,
         shared::Cold,
         table_ref::TableRef, //
-    },
+    }, //
 };
 use bind::Device;
 use core::{
@@ -52,7 +53,6 @@ use core::{
         Ordering, //
     }, //
 };
-use describe::Stage;
 use kernel::{
     new_mutex,
     prelude::*,
@@ -80,7 +80,6 @@ pub(crate) use bind::{
     place,
     SERVED, //
 };
-pub(crate) use describe::Hw;
 use revalidate::Verified;
 
 /// Flows that may change places in one run of the worker.
@@ -249,6 +248,14 @@ impl Tier {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// A packet of `len` bytes was forwarded by software. Queues the flow when it is heavy enough.
+    #[inline(never)]
+    pub(crate) fn forwarded(&self, flow: &Cold, len: u32, now: u32) {
+        if flow.hw.account(len, now, self.threshold) {
+            self.push(flow);
+        }
     }
 
     /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.

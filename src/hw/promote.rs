@@ -3,16 +3,14 @@
 //! Into hardware: who is next, for whom room is made, and the rules of both directions.
 
 use super::{
-    describe::{
-        Indescribable,
-        Stage, //
-    },
+    describe::Indescribable,
     now,
     now_ms,
     Device,
     Inner,
     Next,
     Resident,
+    Stage,
     Tier,
     AT_ONCE,
     BUSY,
@@ -26,7 +24,7 @@ use crate::{
     flow::{
         shared::Cold,
         table_ref::TableRef, //
-    },
+    }, //
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;

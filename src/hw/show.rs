@@ -2,10 +2,8 @@
 
 //! What the tier has to say: a block of lines for each flowtable with `flags offload`.
 
-use super::{
-    describe::Stage,
-    Tier, //
-};
+use super::Tier;
+use crate::flow::hw_state::Stage;
 use kernel::{
     fmt,
     prelude::*, //

@@ -8,11 +8,6 @@ use crate::{
         c,
         cache::Cache, //
     },
-    flow::entry::Entry,
-    flowtable::{
-        Flowtable,
-        Inner, //
-    },
     net::{
         ct::Ct,
         route::{
@@ -43,11 +38,7 @@ use nft_flow::{
         Rewrite4,
         Rewrite6, //
     },
-    state::Direction,
-    table::{
-        Table,
-        Writer, //
-    }, //
+    state::Direction, //
 };
 
 /// What differs between IPv4 and IPv6.
@@ -66,12 +57,6 @@ pub(crate) trait Family: Sized + 'static {
 
     /// Where this family's flows are allocated.
     fn cache() -> &'static Cache;
-
-    /// This family's table.
-    fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
-
-    /// The writer of this family's table.
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
 
     /// Do flows of this family have this protocol?
     fn has(proto: L4Proto) -> bool;
@@ -143,10 +128,10 @@ pub(crate) trait Family: Sized + 'static {
     fn cookie(dst: &Dst) -> u32;
 
     /// Is the route still the one that a lookup would give, and is what comes in forwarded at all?
-    fn dst_valid(entry: &Entry<Self>) -> bool;
+    fn dst_valid(entry: &impl Routed) -> bool;
 
     /// [`Family::dst_valid`] of an entry whose packets do not leave through IPsec.
-    fn route_valid(entry: &Entry<Self>) -> bool;
+    fn route_valid(entry: &impl Routed) -> bool;
 
     /// Does the packet begin with IPv6 destination options?
     ///
@@ -167,6 +152,21 @@ pub(crate) trait Family: Sized + 'static {
         ct: Ct,
         dir: Direction,
     );
+}
+
+/// A direction of a flow, by its route.
+pub(crate) trait Routed {
+    /// The route.
+    fn dst(&self) -> &Dst;
+
+    /// [`Family::cookie`] of the route when it was looked up.
+    fn cookie(&self) -> u32;
+
+    /// Is the route a bundle of IPsec?
+    fn is_xfrm(&self) -> bool;
+
+    /// The device that packets enter the stack by, as routing sees it.
+    fn entered(&self) -> u32;
 }
 
 /// The ports of a conntrack tuple, or what stands for them: source and destination, as they lie in
@@ -213,15 +213,6 @@ impl Family for V4 {
 
     fn cache() -> &'static Cache {
         &CACHE4
-    }
-
-    #[inline(always)]
-    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
-        &ft.v4
-    }
-
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
-        &mut inner.w4
     }
 
     #[inline(always)]
@@ -321,26 +312,26 @@ impl Family for V4 {
     }
 
     /// A bundle of IPsec has a check of its own.
-    fn dst_valid(entry: &Entry<Self>) -> bool {
+    fn dst_valid(entry: &impl Routed) -> bool {
         if entry.is_xfrm() {
             // SAFETY: The entry holds the route; RCU is held.
-            return unsafe { c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie) };
+            return unsafe { c::nfo_dst_check(entry.dst().as_ptr(), entry.cookie()) };
         }
         Self::route_valid(entry)
     }
 
     /// `ipv4_dst_check()` (net/ipv4/route.c): not killed, and no route has changed since.
     #[inline(always)]
-    fn route_valid(entry: &Entry<Self>) -> bool {
+    fn route_valid(entry: &impl Routed) -> bool {
         /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv4 route is.
         const FORCE_CHK: i16 = c::NFO_DST_FORCE_CHK;
 
-        let rt = entry.dst.as_ptr().cast::<c::rtable>();
+        let rt = entry.dst().as_ptr().cast::<c::rtable>();
 
         // SAFETY: The entry holds the route, and its device lives until the end of the RCU
         // section; the generation of its namespace is an atomic counter.
         unsafe {
-            let net = (*entry.dst.dev()).nd_net.net;
+            let net = (*entry.dst().dev()).nd_net.net;
             let genid = ffi::read_once((&raw const (*net).ipv4.rt_genid).cast());
 
             (&raw const (*rt).dst.obsolete).read_volatile() == FORCE_CHK
@@ -391,11 +382,9 @@ fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
 ///
 /// RCU is held, and `net` is valid.
 #[cold]
-unsafe fn is_forced(entry: &Entry<V6>, net: *mut c::net) -> bool {
-    let entered = entry.flow().cold.entered[entry.dir() as usize];
-
+unsafe fn is_forced(entry: &impl Routed, net: *mut c::net) -> bool {
     // SAFETY: By the contract of this function.
-    unsafe { c::nfo_forwards6(net, entered) }
+    unsafe { c::nfo_forwards6(net, entry.entered()) }
 }
 
 impl Family for V6 {
@@ -412,15 +401,6 @@ impl Family for V6 {
 
     fn cache() -> &'static Cache {
         &CACHE6
-    }
-
-    #[inline(always)]
-    fn table(ft: &Flowtable) -> &Table<Entry<Self>> {
-        &ft.v6
-    }
-
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
-        &mut inner.w6
     }
 
     #[inline(always)]
@@ -522,7 +502,7 @@ impl Family for V6 {
         unsafe { c::nfo_rt6_cookie(dst.as_ptr()) }
     }
 
-    fn dst_valid(entry: &Entry<Self>) -> bool {
+    fn dst_valid(entry: &impl Routed) -> bool {
         Self::route_valid(entry)
     }
 
@@ -530,20 +510,20 @@ impl Family for V6 {
     /// in the table that does not expire. And, as `ip6_forward()` has it, forwarding is on: unlike with
     /// IPv4, no route becomes stale when it is switched off.
     #[inline(always)]
-    fn route_valid(entry: &Entry<Self>) -> bool {
+    fn route_valid(entry: &impl Routed) -> bool {
         /// `RTF_PCPU` and `RTF_EXPIRES`, include/uapi/linux/ipv6_route.h.
         const RTF_PCPU: u32 = 0x4000_0000;
         const RTF_EXPIRES: u32 = 0x0040_0000;
         /// `DST_OBSOLETE_FORCE_CHK`: what `obsolete` of every usable IPv6 route is.
         const FORCE_CHK: i16 = -1;
 
-        let rt = entry.dst.as_ptr().cast::<c::rt6_info>();
+        let rt = entry.dst().as_ptr().cast::<c::rt6_info>();
 
         // SAFETY: The entry holds the route, one of IPv6 or a bundle that begins like one. RCU is held, by
         // which its origin, that one's node, and the device live long enough. The settings are those of
         // the device's namespace, which IPv6 is on in if there is a route.
         unsafe {
-            let net = (*entry.dst.dev()).nd_net.net;
+            let net = (*entry.dst().dev()).nd_net.net;
             let all = (&raw const (*net).ipv6.devconf_all).read_volatile();
 
             if (&raw const (*all).forwarding).read_volatile() == 0 && !is_forced(entry, net) {
@@ -555,11 +535,11 @@ impl Family for V6 {
                 || from.is_null()
                 || (*from).fib6_flags & RTF_EXPIRES != 0
             {
-                return c::nfo_dst_check(entry.dst.as_ptr(), entry.cookie);
+                return c::nfo_dst_check(entry.dst().as_ptr(), entry.cookie());
             }
             let node = (&raw const (*from).fib6_node).read_volatile();
             !node.is_null()
-                && (&raw const (*node).fn_sernum).read_volatile() as u32 == entry.cookie
+                && (&raw const (*node).fn_sernum).read_volatile() as u32 == entry.cookie()
                 && (&raw const (*rt).dst.obsolete).read_volatile() == FORCE_CHK
         }
     }

@@ -14,7 +14,10 @@ use crate::{
         c,
         skb, //
     },
-    flowtable::Flowtable,
+    flowtable::{
+        Flowtable,
+        Store, //
+    },
     net::{
         ct::Ct,
         family::{
@@ -76,7 +79,7 @@ unsafe fn private(expr: *const c::nft_expr) -> *mut Private {
 /// # Safety
 ///
 /// As for [`eval`]; `F` is the packet's family.
-unsafe fn offload<F: Family>(
+unsafe fn offload<F: Store>(
     pkt: &c::nft_pktinfo,
     nft: *mut c::nft_flowtable,
     ft: &Flowtable,

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A whole flow, and how its parts find each other.
+
+use crate::{
+    flow::{
+        entry::{
+            flag,
+            Entry,
+            Side, //
+        },
+        ingress_path::Shape,
+        shared::Cold,
+        table_ref::TableRef,
+        tcp, //
+    },
+    net::{
+        ct::Ct,
+        device_path::Input,
+        family::{
+            Family,
+            Routed,
+            V4,
+            V6, //
+        },
+        forward_path::{
+            Half,
+            Output, //
+        },
+        route::Dst, //
+    }, //
+};
+use core::{
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    }, //
+};
+use nft_flow::{
+    key::L4Proto,
+    reason::SkipReason,
+    state::Direction,
+    table::Item, //
+};
+
+/// A flow.
+#[repr(C)]
+pub(crate) struct Flow<F: Family> {
+    pub(crate) entries: [Entry<F>; 2],
+    pub(crate) cold: Cold,
+}
+
+/// A whole flow, of the family that it is of.
+pub(crate) enum AnyFlow<'a> {
+    /// IPv4.
+    V4(&'a Flow<V4>),
+    /// IPv6.
+    V6(&'a Flow<V6>),
+}
+
+/// Evaluates an expression with a whole flow, given what its directions share: once for each family. The
+/// second form names the family.
+macro_rules! with_family {
+    ($cold:expr, |$flow:ident| $does:expr) => {
+        match $cold.whole() {
+            $crate::flow::object::AnyFlow::V4($flow) => $does,
+            $crate::flow::object::AnyFlow::V6($flow) => $does,
+        }
+    };
+    ($cold:expr, $family:ident, |$flow:ident| $does:expr) => {
+        match $cold.whole() {
+            $crate::flow::object::AnyFlow::V4($flow) => {
+                type $family = $crate::net::family::V4;
+                $does
+            }
+            $crate::flow::object::AnyFlow::V6($flow) => {
+                type $family = $crate::net::family::V6;
+                $does
+            }
+        }
+    };
+}
+pub(crate) use with_family;
+
+impl Cold {
+    /// The whole flow.
+    ///
+    /// # Safety
+    ///
+    /// The flow must be of family `F`.
+    unsafe fn flow<F: Family>(&self) -> &Flow<F> {
+        // SAFETY: By the type invariant it is the last part of a flow, of `F` as the caller says.
+        unsafe {
+            &*ptr::from_ref(self)
+                .byte_sub(offset_of!(Flow<F>, cold))
+                .cast::<Flow<F>>()
+        }
+    }
+
+    /// The whole flow, as what it is.
+    pub(crate) fn whole(&self) -> AnyFlow<'_> {
+        if self.nfproto == V4::NFPROTO {
+            // SAFETY: Just checked.
+            AnyFlow::V4(unsafe { self.flow::<V4>() })
+        } else {
+            // SAFETY: There are two families.
+            AnyFlow::V6(unsafe { self.flow::<V6>() })
+        }
+    }
+
+    /// Calls `f` with the flow as what it is.
+    pub(crate) fn with<V: Visitor>(&self, v: V) -> V::Output {
+        if self.nfproto == V4::NFPROTO {
+            // SAFETY: Just checked.
+            v.visit(unsafe { self.flow::<V4>() })
+        } else {
+            // SAFETY: There are two families.
+            v.visit(unsafe { self.flow::<V6>() })
+        }
+    }
+}
+
+/// Something that is done with a flow of either family.
+pub(crate) trait Visitor {
+    /// What comes of it.
+    type Output;
+
+    /// Does it.
+    fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output;
+}
+
+// SAFETY: Key and hash do not change while the entry is in a table.
+unsafe impl<F: Family> Item for Entry<F> {
+    type Key = F::Key;
+
+    #[inline(always)]
+    fn key(&self) -> &F::Key {
+        &self.key
+    }
+
+    fn hash(&self) -> u32 {
+        self.flow().cold.hashes[self.dir() as usize]
+    }
+}
+
+impl<F: Family> Routed for Entry<F> {
+    #[inline(always)]
+    fn dst(&self) -> &Dst {
+        &self.dst
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u32 {
+        self.cookie
+    }
+
+    #[inline(always)]
+    fn is_xfrm(&self) -> bool {
+        self.is_xfrm()
+    }
+
+    fn entered(&self) -> u32 {
+        self.flow().cold.entered[self.dir() as usize]
+    }
+}
+
+impl<F: Family> Entry<F> {
+    /// The flow that this is a part of.
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> &Flow<F> {
+        // SAFETY: By the type invariant it is entry `dir` of a flow, whose entries come first.
+        unsafe {
+            &*ptr::from_ref(self)
+                .sub(usize::from(self.flags() & flag::REPLY))
+                .cast::<Flow<F>>()
+        }
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over the uses
+    /// of `shapes`, which packets come in with, unless it fails.
+    pub(crate) fn new(
+        ct: Ct,
+        proto: L4Proto,
+        [orig, reply]: [Half<'_>; 2],
+        shapes: [Option<NonNull<Shape>>; 2],
+        table: &TableRef,
+    ) -> Result<NonNull<Self>, SkipReason> {
+        let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
+        let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
+            port: shape.map_or(input.ifindex, |s| {
+                // SAFETY: A use of the shape is ours.
+                unsafe { s.as_ref() }.port
+            }),
+            secure: matches!(answers.output, Output::Xfrm),
+            bridged: input.is_bridged(),
+        };
+        let entered = [&reply, &orig].map(|half| (half.input.layer.devices[0], half.input.sender));
+        let [orig_in, reply_in] = shapes;
+        let orig_in = side(orig_in, &reply.input, &reply);
+        let reply_in = side(reply_in, &orig.input, &orig);
+        let ([there, back], liberal) = ct.start();
+        let control = tcp::Control::new([there.side, back.side], liberal);
+        let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
+        let entries = [
+            Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
+            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
+        ];
+
+        // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
+        unsafe {
+            flow.write(Self {
+                // INVARIANT: Of this family.
+                cold: Cold::new(ct, proto, &entries, control, shapes, entered, table),
+                entries,
+            });
+        }
+        Ok(flow)
+    }
+
+    /// Gives the routes back: they, too, live for a grace period more. Not later, because what counts
+    /// them may go with the network namespace, which waits for no packet then.
+    ///
+    /// # Safety
+    ///
+    /// No packet finds the flow any more, and this is called once.
+    pub(crate) unsafe fn release_routes(&self) {
+        for entry in &self.entries {
+            // SAFETY: By the contract of this function; never dropped otherwise.
+            drop(unsafe { ptr::read(&raw const *entry.dst) });
+        }
+    }
+
+    /// Frees a flow, except for its routes and the uses of its shapes.
+    ///
+    /// # Safety
+    ///
+    /// `flow` came from [`Flow::new`] and nobody else knows it.
+    pub(crate) unsafe fn destroy(flow: NonNull<Self>) {
+        // SAFETY: The caller gives the flow away; its references are dropped once, here.
+        unsafe {
+            let this = &mut *flow.as_ptr();
+
+            for entry in &mut this.entries {
+                entry.die();
+                entry.set_neigh(None);
+            }
+            ManuallyDrop::drop(&mut this.cold.ct);
+            F::cache().free(flow.cast());
+        }
+    }
+}
