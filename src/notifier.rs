@@ -71,6 +71,7 @@ unsafe extern "C" fn netdev_event(
         // Now: it may be about to enter another namespace.
         if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
             c::nfo_follow_gone(dev);
+            c::nfo_device_gone();
         }
         (c::nfo_dev_net(dev), (*dev).ifindex as u32)
     };

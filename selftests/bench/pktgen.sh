@@ -17,6 +17,7 @@
 #   -m LIST     variants, "classic intree ours"; "refused" is ours with one device listed only, so
 #               that each packet comes to a rule that cannot add its connection
 #   -6          IPv6           -N   no NAT (default: masquerade)
+#   -b          the receiving device is the port of a bridge
 #   -c          flowtable with the flag counter
 #   -e          a tc filter at egress, which no packet matches: packets of ours carry their connection
 #   -o FILE     result lines "variant median min max hit-percent" as well
@@ -24,9 +25,9 @@ set -u
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out='' filter=''
-usage() { sed -n '4,23s/^# \?//p' "$0"; exit 1; }
-while getopts "f:r:p:m:6Nceo:h" o; do
+flows=1000 rounds=5 packets=0 modes="classic intree ours" v=4 nat=1 flags='' out='' filter='' lan=in0
+usage() { sed -n '4,24s/^# \?//p' "$0"; exit 1; }
+while getopts "f:r:p:m:6Nbceo:h" o; do
 	case $o in
 	f) flows=$OPTARG ;;
 	r) rounds=$OPTARG ;;
@@ -34,6 +35,7 @@ while getopts "f:r:p:m:6Nceo:h" o; do
 	m) modes=$OPTARG ;;
 	6) v=6 ;;
 	N) nat= ;;
+	b) lan=br0 ;;
 	c) flags="counter;" ;;
 	e) filter=1 ;;
 	o) out=$OPTARG ;;
@@ -77,11 +79,15 @@ for d in in0 out0; do
 	ipn "$bench" link set $d arp on up
 	offloads "$bench" $d tx off
 done
-ipn "$bench" addr add 10.0.1.1/24 dev in0
+if [ $lan = br0 ]; then
+	ipn "$bench" link add br0 type bridge forward_delay 0 mcast_snooping 0 && ipn "$bench" link set in0 master br0 &&
+		ipn "$bench" link set br0 up || die "no bridge"
+fi
+ipn "$bench" addr add 10.0.1.1/24 dev $lan
 ipn "$bench" addr add 10.0.2.1/24 dev out0
-ipn "$bench" addr add fd00:1::1/64 dev in0 nodad
+ipn "$bench" addr add fd00:1::1/64 dev $lan nodad
 ipn "$bench" addr add fd00:2::1/64 dev out0 nodad
-for n in "10.0.1.2 in0" "10.0.2.2 out0" "fd00:1::2 in0" "fd00:2::2 out0"; do
+for n in "10.0.1.2 $lan" "10.0.2.2 out0" "fd00:1::2 $lan" "fd00:2::2 out0"; do
 	ipn "$bench" neigh add "${n% *}" lladdr 02:00:00:00:00:02 dev "${n#* }" nud permanent
 done
 ipn "$bench" route add 10.1.0.0/16 via 10.0.1.2
@@ -214,7 +220,8 @@ median() { tr ' ' '\n' <<<"$1" | grep . | sort -n | awk '{ a[NR] = $1 } END { pr
 unit=ns
 [ -z "${ICOUNT:-}" ] || unit=instructions
 name() { case $1 in classic) echo "classic forwarding" ;; intree) echo "in-tree C flowtable" ;; ours) echo "nft_offload" ;; refused) echo "one device listed" ;; esac; }
-echo "IPv$v UDP, ${nat:+masquerade, }${filter:+filter at egress, }$flows flows, $rounds rounds; $unit per packet"
+[ $lan = in0 ] || lan="from a bridge's port, "
+echo "IPv$v UDP, ${lan#in0}${nat:+masquerade, }${filter:+filter at egress, }$flows flows, $rounds rounds; $unit per packet"
 printf '  %-20s %8s %16s %12s\n' "" median "min .. max" "speed-up"
 [ -z "$out" ] || : >"$out"
 first=

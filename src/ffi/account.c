@@ -128,3 +128,56 @@ void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, 
 			dev_sw_netstats_rx_add(dev, bytes + around[i]);
 	}
 }
+
+/* Raised when a device goes away, before the grace period that its memory is freed after. */
+u32 nfo_device_generation = 1;
+
+/* Under RTNL. */
+void nfo_device_gone(void)
+{
+	WRITE_ONCE(nfo_device_generation, nfo_device_generation + 1 ?: 1);
+}
+
+/* Where the first of n devices, up to the last one, count what they receive: packets and bytes, side by
+ * side, one of each CPU. Devices that do not count have NULL. False where a sequence count is needed to
+ * change such counters. Under RCU.
+ */
+bool nfo_rx_counters(struct net *net, const u32 *devices, u32 n, u32 last, void __percpu **counters)
+{
+#if BITS_PER_LONG == 64
+	struct net_device *dev;
+	u32 i;
+
+	static_assert(offsetof(struct pcpu_sw_netstats, rx_packets) == 0);
+	static_assert(offsetof(struct pcpu_sw_netstats, rx_bytes) == 8);
+#if IS_ENABLED(CONFIG_VLAN_8021Q)
+	static_assert(offsetof(struct vlan_pcpu_stats, rx_packets) == 0);
+	static_assert(offsetof(struct vlan_pcpu_stats, rx_bytes) == 8);
+#endif
+	for (i = 0; i < n && devices[i] && devices[i] != last; i++) {
+		dev = dev_get_by_index_rcu(net, devices[i]);
+		if (!dev)
+			return false;
+#if IS_ENABLED(CONFIG_VLAN_8021Q)
+		if (is_vlan_dev(dev)) {
+			counters[i] = vlan_dev_priv(dev)->vlan_pcpu_stats;
+			continue;
+		}
+#endif
+		if (dev->pcpu_stat_type == NETDEV_PCPU_STAT_TSTATS)
+			counters[i] = dev->tstats;
+	}
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* Adds a packet to what nfo_rx_counters() has found. With softirqs off. */
+void nfo_rx_add(void __percpu *counters, u32 bytes)
+{
+	u64 __percpu *counter = counters;
+
+	this_cpu_inc(counter[0]);
+	this_cpu_add(counter[1], bytes);
+}

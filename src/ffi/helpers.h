@@ -43,6 +43,10 @@ void nfo_traffic_free(struct nfo_traffic __percpu *traffic);
 void nfo_traffic_add(struct nfo_traffic __percpu *traffic, bool v6, u32 bytes);
 void nfo_traffic_sum(const struct nfo_traffic __percpu *traffic, struct nfo_traffic *sum);
 void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes);
+extern u32 nfo_device_generation;
+void nfo_device_gone(void);
+bool nfo_rx_counters(struct net *net, const u32 *devices, u32 n, u32 last, void __percpu **counters);
+void nfo_rx_add(void __percpu *counters, u32 bytes);
 void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes);
 
 void nfo_bh_disable(void);

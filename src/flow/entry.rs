@@ -305,13 +305,6 @@ impl<F: Family> Entry<F> {
         self.flags() & flag::BRIDGED != 0
     }
 
-    /// Is it time for a packet to show its sender to the bridge that it comes in through? Bridges
-    /// forget stations that they do not hear, after five minutes as a rule.
-    #[inline(always)]
-    pub(crate) fn wants_refresh(&self, now: u32) -> bool {
-        self.flags() & flag::BRIDGED != 0 && self.flow().cold.refresh(self.dir(), now)
-    }
-
     /// What stands for the way that packets come in.
     pub(crate) fn key_port(&self) -> PortId {
         F::port(&self.key)

@@ -16,11 +16,17 @@ use crate::{
         self,
         c, //
     },
-    net::device_path::{
-        Gate,
-        Input,
-        MAX_DEVICES,
-        MAX_GATES, //
+    net::{
+        device_path::{
+            Gate,
+            Input,
+            MAX_DEVICES,
+            MAX_GATES, //
+        },
+        rx_stats::{
+            Devices,
+            RxStats, //
+        }, //
     }, //
 };
 use core::{
@@ -90,6 +96,8 @@ pub(crate) struct Shape {
     asked: AtomicBool,
     /// The spanning tree's part in that.
     forwarded: AtomicBool,
+    /// Where the devices count packets.
+    rx_stats: RxStats,
     parent: Option<NonNull<Shape>>,
     refs: AtomicU32,
     rcu: c::callback_head,
@@ -122,18 +130,21 @@ impl Shape {
     /// # Safety
     ///
     /// `net` is the namespace of the devices; called by the hook.
-    pub(crate) unsafe fn count_rx(&self, net: *mut c::net, ifindex: u32, len: u32) {
-        // SAFETY: By the contract of this function; both arrays have this length.
-        unsafe {
-            c::nfo_count_rx(
-                net,
-                self.devices.as_ptr(),
-                self.around.as_ptr(),
-                MAX_DEVICES as u32,
-                ifindex,
-                len,
-            );
-        }
+    #[inline(always)]
+    pub(crate) unsafe fn count_rx(
+        &self,
+        net: impl FnOnce() -> *mut c::net,
+        ifindex: u32,
+        len: u32,
+    ) {
+        let devices = Devices {
+            ifindices: &self.devices,
+            around: &self.around,
+            last: ifindex,
+        };
+
+        // SAFETY: By the contract of this function. The hook knows a shape by the device.
+        unsafe { self.rx_stats.count(net, &devices, len) };
     }
 
     /// Is it the shape of packets that come in by `input`?
@@ -332,6 +343,7 @@ impl Reserve {
                 open: AtomicBool::new(!input.is_bridged()),
                 asked: AtomicBool::new(!input.is_bridged() && !followed),
                 forwarded: AtomicBool::new(true),
+                rx_stats: RxStats::default(),
                 parent: None,
                 refs: AtomicU32::new(1),
                 rcu: c::callback_head {

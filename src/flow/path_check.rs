@@ -45,7 +45,7 @@ pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, table: &TableRef)
 
 /// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
 /// the other direction. A bridge that has forgotten the station is no news if the station has been
-/// silent; while it speaks, bridges hear it (see [`Entry::wants_refresh`]).
+/// silent; while it speaks, bridges hear it (see [`Cold::refresh`]).
 ///
 /// # Safety
 ///

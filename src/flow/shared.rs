@@ -275,12 +275,12 @@ impl Cold {
 
     /// A packet of direction `dir` and of `len` bytes was picked up at the device `ifindex`: see
     /// [`Shape::count_rx`]. Called by the hook.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn count_rx(&self, dir: Direction, ifindex: u32, len: u32) {
         if let Some(shape) = self.shapes[dir as usize] {
             // SAFETY: The hook is an RCU read-side section; the flow uses the shape, which is freed
             // after a grace period, and its devices are in the flowtable's namespace.
-            unsafe { shape.as_ref().count_rx(self.table().net(), ifindex, len) };
+            unsafe { shape.as_ref().count_rx(|| self.table().net(), ifindex, len) };
         }
     }
 

@@ -544,13 +544,14 @@ fn go<F: Family, const PLAIN: bool>(
     }
     if entry.is_special() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        special(entry, ffi::jiffies32(), skb, thoff, pkt.segment_len())?;
-        if (PLAIN || place.shape.is_none()) && entry.is_bridged() {
-            entry
-                .flow()
-                .cold
-                .count_rx(entry.dir(), skb.ifindex(), pkt.len);
-        }
+        let counts = PLAIN || place.shape.is_none();
+        special(
+            entry,
+            skb,
+            thoff,
+            pkt.segment_len(),
+            counts.then_some(pkt.len),
+        )?;
     }
 
     let out = match xmit::Way::of(entry) {
@@ -616,7 +617,7 @@ fn go<F: Family, const PLAIN: bool>(
     if !PLAIN {
         if let Some(shape) = place.shape {
             // SAFETY: The devices that packets pass are in the flowtable's namespace.
-            unsafe { shape.count_rx(ft.net(), skb.ifindex(), skb.len()) };
+            unsafe { shape.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
         }
     }
     // SAFETY: Headroom and writability were seen to.
@@ -654,16 +655,20 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool,
     Ok(F::dst_valid(entry))
 }
 
-/// What only some flows ask of a packet, which came in by `shape`, if that had to be looked up.
+/// What only some flows ask of a packet with `len` bytes from the transport header on. `bytes`: what the
+/// devices above the one that it came in by have to count as received, if nobody else sees to that.
 #[inline(never)]
 fn special<F: Family>(
     entry: &Entry<F>,
-    now: u32,
     skb: Skb,
     thoff: usize,
     len: u32,
+    bytes: Option<u32>,
 ) -> Result<(), MissReason> {
-    if entry.is_bridged() && !entry.flow().cold.may_enter(entry.dir()) {
+    let now = ffi::jiffies32();
+    let cold = &entry.flow().cold;
+
+    if entry.is_bridged() && !cold.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
     if entry.has_flag(flag::ASKED) {
@@ -673,8 +678,14 @@ fn special<F: Family>(
             return Err(MissReason::FlowDead);
         }
     }
-    if entry.wants_refresh(now) {
+    if !entry.is_bridged() {
+        return Ok(());
+    }
+    if cold.refresh(entry.dir(), now) {
         return Err(MissReason::Refresh);
+    }
+    if let Some(bytes) = bytes {
+        cold.count_rx(entry.dir(), skb.ifindex(), bytes);
     }
     Ok(())
 }

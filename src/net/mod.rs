@@ -9,3 +9,4 @@ pub(crate) mod family;
 pub(crate) mod forward_path;
 pub(crate) mod route;
 pub(crate) mod ruleset;
+pub(crate) mod rx_stats;

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receive statistics of the devices above the one that packets are picked up at.
+//!
+//! Packets of the fast path do not pass these devices, which count them all the same. To look a device up
+//! for each packet takes longer than to count: where each CPU's counters are is remembered, as long as no
+//! device has gone away.
+
+use super::device_path::MAX_DEVICES;
+use crate::ffi::{
+    self,
+    c, //
+};
+use core::{
+    ptr,
+    sync::atomic::{
+        AtomicBool,
+        AtomicPtr,
+        AtomicU32,
+        AtomicU8,
+        Ordering, //
+    }, //
+};
+use kernel::ffi::c_void;
+
+/// Devices, and how many bytes they see around an IP packet.
+pub(crate) struct Devices<'a> {
+    pub(crate) ifindices: &'a [u32; MAX_DEVICES],
+    pub(crate) around: &'a [u8; MAX_DEVICES],
+    /// The one that packets are picked up at, which has counted them: those behind it do not.
+    pub(crate) last: u32,
+}
+
+/// The counters of devices.
+///
+/// # Invariants
+///
+/// If `generation` is `nfo_device_generation`, the counters that are not null are those of devices which
+/// have not been unregistered, or not longer than a grace period ago.
+#[derive(Default)]
+pub(crate) struct RxStats {
+    generation: AtomicU32,
+    /// From the first on; null behind the last one.
+    counters: [AtomicPtr<c_void>; MAX_DEVICES],
+    around: [AtomicU8; MAX_DEVICES],
+    /// Somebody looks the counters up.
+    busy: AtomicBool,
+}
+
+impl RxStats {
+    #[inline(always)]
+    fn current() -> u32 {
+        // SAFETY: A word that is always there.
+        unsafe { ffi::read_once(&raw const c::nfo_device_generation) }
+    }
+
+    /// Counts a packet of `len` bytes that was picked up below these devices. All calls name the same ones.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held, softirqs are off, and `net` gives the namespace of the devices.
+    #[inline(always)]
+    pub(crate) unsafe fn count(
+        &self,
+        net: impl FnOnce() -> *mut c::net,
+        devices: &Devices<'_>,
+        len: u32,
+    ) {
+        if self.generation.load(Ordering::Acquire) != Self::current() {
+            // SAFETY: By the contract of this function.
+            return unsafe { self.look_up(net(), devices, len) };
+        }
+        for (counter, around) in self.counters.iter().zip(&self.around) {
+            let counter = counter.load(Ordering::Relaxed);
+            if counter.is_null() {
+                break;
+            }
+            let len = len.wrapping_add(around.load(Ordering::Relaxed).into());
+
+            #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
+            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data. By the
+            // type invariant the counters are there until the end of the RCU section, packets first.
+            unsafe {
+                core::arch::asm!(
+                    "inc qword ptr gs:[{counter}]",
+                    "add qword ptr gs:[{counter} + 8], {len}",
+                    counter = in(reg) counter,
+                    len = in(reg) u64::from(len),
+                    options(nostack),
+                );
+            }
+            #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
+            // SAFETY: By the type invariant the counters are there until the end of the RCU section.
+            unsafe {
+                c::nfo_rx_add(counter, len);
+            }
+        }
+    }
+
+    /// Counts a packet, and finds out where the next ones are counted.
+    #[cold]
+    #[inline(never)]
+    unsafe fn look_up(&self, net: *mut c::net, devices: &Devices<'_>, len: u32) {
+        // Before the devices are looked for: who goes away later raises it.
+        let generation = Self::current();
+        let mut found = [ptr::null_mut(); MAX_DEVICES];
+
+        // SAFETY: By the contract of `count`; the arrays have this length.
+        unsafe {
+            let (ifindices, around) = (devices.ifindices.as_ptr(), devices.around.as_ptr());
+            let n = MAX_DEVICES as u32;
+
+            c::nfo_count_rx(net, ifindices, around, n, devices.last, len);
+            if self.busy.swap(true, Ordering::Acquire) {
+                return;
+            }
+            if c::nfo_rx_counters(net, ifindices, n, devices.last, found.as_mut_ptr()) {
+                let mut places = self.counters.iter().zip(&self.around);
+                let found = found.iter().zip(devices.around);
+
+                // The invariant does not speak of these until the generation is stored.
+                self.generation.store(0, Ordering::Release);
+                for (counter, around) in found.filter(|(counter, _)| !counter.is_null()) {
+                    if let Some(place) = places.next() {
+                        place.0.store(*counter, Ordering::Relaxed);
+                        place.1.store(*around, Ordering::Relaxed);
+                    }
+                }
+                for place in places {
+                    place.0.store(ptr::null_mut(), Ordering::Relaxed);
+                }
+                // INVARIANT: The devices were registered after the generation was read.
+                self.generation.store(generation, Ordering::Release);
+            }
+        }
+        self.busy.store(false, Ordering::Release);
+    }
+}
