@@ -52,7 +52,7 @@ ready() { # nothing fails yet
 	local a b
 	knob probability 0; knob interval 1; knob verbose 0; knob space 0; knob times $LOTS; knob stacktrace-depth 32
 	# kmemleak's notes about an allocation are not the module's; these functions lie side by side
-	read -r a b < <(text '^__(create|alloc|link)_object$')
+	read -r a b < <(text '^kmemleak_(alloc|scan_area|ignore_phys)$')
 	knob reject-start "$a"; knob reject-end "$b"
 	knob ignore-gfp-wait 0; knob ignore-gfp-highmem 0; knob min-order 0
 }
@@ -237,6 +237,7 @@ changes() {
 		say_ok x echo 20
 		under $k events
 		ipn "$cl" route replace default via 10.0.1.1
+		behind
 		busywait 10000 at "$cl" ping -c1 -W1 -q $V4 || fail "no way after changes"
 		say_ok x echo 20
 		note "every ${k}th request: $HIT failed while devices changed"
@@ -298,12 +299,15 @@ namespaces() {
 		world || return
 	done
 }
+behind() { # what the waves come from; gone when lan goes down
+	ipn "$rt" route replace 10.1.0.0/16 via 10.0.1.2
+	ipn "$rt" -6 route replace fd00:11::/64 via fd00:1::2
+}
 world() {
 	setup && tagged 802.1Q.7 || return
 	# answers go by the way that requests come
 	printf '%s\n' "route del 10.0.1.0/24 via 10.0.7.1" "rule add from $TAGGED lookup 7" "route add default via 10.0.7.1 table 7" | batch "$sv"
-	ipn "$rt" route add 10.1.0.0/16 via 10.0.1.2
-	ipn "$rt" -6 route add fd00:11::/64 via fd00:1::2
+	behind
 	# a wave of datagrams ends here
 	at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
 }
