@@ -10,6 +10,8 @@ pub(crate) mod object;
 mod path_check;
 pub(crate) mod qos;
 mod rewritten;
+mod ruleset;
 pub(crate) mod shared;
 pub(crate) mod table_ref;
 pub(crate) mod tcp;
+mod teardown;

@@ -44,7 +44,8 @@ use nft_flow::{
     key::L4Proto,
     reason::SkipReason,
     state::Direction,
-    table::Item, //
+    table::Item,
+    window::after, //
 };
 
 /// A flow.
@@ -121,6 +122,37 @@ impl Cold {
             // SAFETY: There are two families.
             v.visit(unsafe { self.flow::<V6>() })
         }
+    }
+
+    /// Jiffies since the latest packet of either direction.
+    pub(crate) fn idle(&self, now: u32) -> u32 {
+        struct Idle(u32);
+        impl Visitor for Idle {
+            type Output = u32;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
+                let [a, b] = &flow.entries;
+                a.idle(self.0).min(b.idle(self.0))
+            }
+        }
+        self.with(Idle(now))
+    }
+
+    /// `jiffies` of the latest packet of either direction, half a second too early at most.
+    pub(crate) fn seen(&self) -> u32 {
+        struct Seen;
+        impl Visitor for Seen {
+            type Output = u32;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
+                let [a, b] = flow.entries.each_ref().map(Entry::seen);
+
+                if after(a, b) {
+                    a
+                } else {
+                    b
+                }
+            }
+        }
+        self.with(Seen)
     }
 }
 

@@ -10,6 +10,11 @@ use crate::{
     flow::{
         entry::Entry,
         ingress_path::Shape,
+        object::{
+            Flow,
+            Visitor, //
+        },
+        shared::Cold,
         table_ref::TableRef, //
     },
     net::{
@@ -22,6 +27,8 @@ use crate::{
     }, //
 };
 use core::ptr::NonNull;
+use kernel::sync::rcu;
+use nft_flow::state::Direction;
 
 /// Could packets that come in like this one be picked up, and may it add a flow?
 ///
@@ -99,5 +106,76 @@ pub(crate) unsafe fn is_current<F: Family>(
 
         same || matches!(end, End::Unknown | End::NoNeigh)
             && shape.is_none_or(|shape| shape.as_ref().may_be_open() && entry.idle(now) > SILENT)
+    }
+}
+
+impl Cold {
+    /// Do the bridges below let packets of direction `dir` up?
+    pub(crate) fn may_enter(&self, dir: Direction) -> bool {
+        // SAFETY: The flow uses it.
+        self.shapes[dir as usize].is_none_or(|shape| unsafe { shape.as_ref() }.is_open())
+    }
+
+    /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
+    pub(crate) fn is_current(&self) -> bool {
+        struct Current;
+        impl Visitor for Current {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                let _rcu = rcu::read_lock();
+                let [orig, reply] = &flow.entries;
+                let [a, b] = flow.cold.shapes;
+                let table = flow.cold.table();
+
+                // SAFETY: RCU is held; uses of the shapes are the flow's.
+                unsafe {
+                    (a.is_none() || is_current(orig, reply, a, table))
+                        && (b.is_none() || is_current(reply, orig, b, table))
+                }
+            }
+        }
+
+        self.shapes.iter().all(Option::is_none) || self.with(Current)
+    }
+
+    /// A packet of direction `dir` and of `len` bytes was picked up at the device `ifindex`: see
+    /// [`Shape::count_rx`]. Called by the hook.
+    #[inline(always)]
+    pub(crate) fn count_rx(&self, dir: Direction, ifindex: u32, len: u32) {
+        if let Some(shape) = self.shapes[dir as usize] {
+            // SAFETY: The hook is an RCU read-side section; the flow uses the shape, which is freed
+            // after a grace period, and its devices are in the flowtable's namespace.
+            unsafe { shape.as_ref().count_rx(|| self.table().net(), ifindex, len) };
+        }
+    }
+
+    /// Do packets of the flow pass a device whose index is one of those?
+    pub(crate) fn passes(&self, those: &dyn Fn(u32) -> bool) -> bool {
+        struct Passes<'a>(&'a dyn Fn(u32) -> bool);
+        impl Visitor for Passes<'_> {
+            type Output = bool;
+            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
+                flow.entries.iter().any(|entry| {
+                    // SAFETY: The route is valid; a device is freed after a grace period, and so is a
+                    // neighbour, which keeps its own when routes have lost it. The flowtable's lock
+                    // keeps us on the CPU.
+                    unsafe {
+                        let by = |dev: *const c::net_device| self.0((*dev).ifindex as u32);
+
+                        by(entry.dst.dev()) || entry.neigh().as_ref().is_some_and(|n| by(n.dev))
+                    }
+                })
+            }
+        }
+
+        self.with(Passes(those))
+            || self.entered.iter().any(|ifindex| those(*ifindex))
+            || self.shapes.iter().flatten().any(|shape| {
+                // SAFETY: The flow uses it.
+                unsafe { shape.as_ref() }
+                    .devices
+                    .iter()
+                    .any(|ifindex| *ifindex != 0 && those(*ifindex))
+            })
     }
 }

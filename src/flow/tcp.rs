@@ -32,6 +32,7 @@
 use crate::{
     ffi::{
         self,
+        c,
         HZ, //
     },
     flow::{
@@ -39,7 +40,11 @@ use crate::{
             flag,
             Entry, //
         },
-        object::Flow, //
+        object::{
+            Flow,
+            Visitor, //
+        },
+        shared::Cold, //
     },
     net::{
         ct::{
@@ -58,6 +63,7 @@ use core::sync::atomic::{
     Ordering, //
 };
 use nft_flow::{
+    key::L4Proto,
     parse::tcp,
     reason::{
         MissReason,
@@ -122,6 +128,64 @@ impl Control {
     /// Was the last packet one that conntrack was asked to judge, so that the connection may be at its end?
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.is_strict() && !self.went_on.load(Ordering::Relaxed)
+    }
+}
+
+impl Cold {
+    /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::ask`].
+    pub(crate) fn ask(&self, dir: Direction, tcp: &c::nfo_tcp) {
+        struct Ask<'a>(Direction, &'a c::nfo_tcp);
+        impl Visitor for Ask<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.ask(self.0, self.1.flags, self.1.seq);
+            }
+        }
+
+        self.with(Ask(dir, tcp));
+    }
+
+    /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::went_by`].
+    pub(crate) fn went_by(&self, dir: Direction, tcp: &c::nfo_tcp) {
+        struct WentBy<'a>(Direction, &'a c::nfo_tcp);
+        impl Visitor for WentBy<'_> {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                let segment = Segment {
+                    seq: self.1.seq,
+                    end: self.1.end,
+                    ack: (self.1.flags & tcp::ACK != 0).then_some(self.1.ack),
+                    window: self.1.window,
+                };
+
+                flow.went_by(self.0, self.1.flags, &segment);
+            }
+        }
+
+        self.with(WentBy(dir, tcp));
+    }
+
+    /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
+    pub(crate) fn keep_up(&self) {
+        struct GoesOn(u32);
+        impl Visitor for GoesOn {
+            type Output = ();
+            fn visit<F: Family>(self, flow: &Flow<F>) {
+                flow.goes_on(self.0);
+            }
+        }
+        let ct = self.ct.get();
+        let seen = self.seen();
+
+        if self.proto == L4Proto::Tcp {
+            self.with(GoesOn(seen));
+            if self.tcp.is_in_doubt() {
+                // Conntrack has said how long it lasts if it does not.
+                return;
+            }
+        }
+        ct.assure(seen, self.since);
+        ct.extend(|| self.is_live());
     }
 }
 
