@@ -113,56 +113,25 @@ impl Cold {
         }
     }
 
-    /// Calls `f` with the flow as what it is.
-    pub(crate) fn with<V: Visitor>(&self, v: V) -> V::Output {
-        if self.nfproto == V4::NFPROTO {
-            // SAFETY: Just checked.
-            v.visit(unsafe { self.flow::<V4>() })
-        } else {
-            // SAFETY: There are two families.
-            v.visit(unsafe { self.flow::<V6>() })
-        }
-    }
-
     /// Jiffies since the latest packet of either direction.
     pub(crate) fn idle(&self, now: u32) -> u32 {
-        struct Idle(u32);
-        impl Visitor for Idle {
-            type Output = u32;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
-                let [a, b] = &flow.entries;
-                a.idle(self.0).min(b.idle(self.0))
-            }
-        }
-        self.with(Idle(now))
+        with_family!(self, |flow| {
+            let [a, b] = &flow.entries;
+
+            a.idle(now).min(b.idle(now))
+        })
     }
 
     /// `jiffies` of the latest packet of either direction, half a second too early at most.
     pub(crate) fn seen(&self) -> u32 {
-        struct Seen;
-        impl Visitor for Seen {
-            type Output = u32;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> u32 {
-                let [a, b] = flow.entries.each_ref().map(Entry::seen);
+        let [a, b] = with_family!(self, |flow| flow.entries.each_ref().map(Entry::seen));
 
-                if after(a, b) {
-                    a
-                } else {
-                    b
-                }
-            }
+        if after(a, b) {
+            a
+        } else {
+            b
         }
-        self.with(Seen)
     }
-}
-
-/// Something that is done with a flow of either family.
-pub(crate) trait Visitor {
-    /// What comes of it.
-    type Output;
-
-    /// Does it.
-    fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output;
 }
 
 // SAFETY: Key and hash do not change while the entry is in a table.

@@ -10,10 +10,7 @@ use crate::{
     flow::{
         entry::Entry,
         ingress_path::Shape,
-        object::{
-            Flow,
-            Visitor, //
-        },
+        object::with_family,
         shared::Cold,
         table_ref::TableRef, //
     },
@@ -118,24 +115,22 @@ impl Cold {
 
     /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
     pub(crate) fn is_current(&self) -> bool {
-        struct Current;
-        impl Visitor for Current {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                let _rcu = rcu::read_lock();
-                let [orig, reply] = &flow.entries;
-                let [a, b] = flow.cold.shapes;
-                let table = flow.cold.table();
-
-                // SAFETY: RCU is held; uses of the shapes are the flow's.
-                unsafe {
-                    (a.is_none() || is_current(orig, reply, a, table))
-                        && (b.is_none() || is_current(reply, orig, b, table))
-                }
-            }
+        if self.shapes.iter().all(Option::is_none) {
+            return true;
         }
+        let _rcu = rcu::read_lock();
+        let [a, b] = self.shapes;
+        let table = self.table();
 
-        self.shapes.iter().all(Option::is_none) || self.with(Current)
+        with_family!(self, |flow| {
+            let [orig, reply] = &flow.entries;
+
+            // SAFETY: RCU is held; uses of the shapes are the flow's.
+            unsafe {
+                (a.is_none() || is_current(orig, reply, a, table))
+                    && (b.is_none() || is_current(reply, orig, b, table))
+            }
+        })
     }
 
     /// A packet of direction `dir` and of `len` bytes was picked up at the device `ifindex`: see
@@ -151,24 +146,18 @@ impl Cold {
 
     /// Do packets of the flow pass a device whose index is one of those?
     pub(crate) fn passes(&self, those: &dyn Fn(u32) -> bool) -> bool {
-        struct Passes<'a>(&'a dyn Fn(u32) -> bool);
-        impl Visitor for Passes<'_> {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                flow.entries.iter().any(|entry| {
-                    // SAFETY: The route is valid; a device is freed after a grace period, and so is a
-                    // neighbour, which keeps its own when routes have lost it. The flowtable's lock
-                    // keeps us on the CPU.
-                    unsafe {
-                        let by = |dev: *const c::net_device| self.0((*dev).ifindex as u32);
+        let leaves = with_family!(self, |flow| flow.entries.iter().any(|entry| {
+            // SAFETY: The route is valid; a device is freed after a grace period, and so is a
+            // neighbour, which keeps its own when routes have lost it. The flowtable's lock
+            // keeps us on the CPU.
+            unsafe {
+                let by = |dev: *const c::net_device| those((*dev).ifindex as u32);
 
-                        by(entry.dst.dev()) || entry.neigh().as_ref().is_some_and(|n| by(n.dev))
-                    }
-                })
+                by(entry.dst.dev()) || entry.neigh().as_ref().is_some_and(|n| by(n.dev))
             }
-        }
+        }));
 
-        self.with(Passes(those))
+        leaves
             || self.entered.iter().any(|ifindex| those(*ifindex))
             || self.shapes.iter().flatten().any(|shape| {
                 // SAFETY: The flow uses it.

@@ -10,8 +10,8 @@ use crate::{
     },
     flow::{
         object::{
-            Flow,
-            Visitor, //
+            with_family,
+            Flow, //
         },
         path_check,
         qos::{
@@ -98,40 +98,30 @@ impl Cold {
 
     /// The ruleset has to be asked again.
     pub(crate) fn ask_again(&self) {
-        struct AskAgain;
-        impl Visitor for AskAgain {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                for (entry, qos) in flow.entries.iter().zip(&flow.cold.qos) {
-                    qos.forget();
-                    entry.take_stamp();
-                }
+        with_family!(self, |flow| {
+            for (entry, qos) in flow.entries.iter().zip(&self.qos) {
+                qos.forget();
+                entry.take_stamp();
             }
-        }
-
-        self.with(AskAgain);
+        });
     }
 
     /// Looks after what is known of the ruleset, once in a while: mark and labels of the conntrack entry
     /// may have changed; stamps get old; and packets may have another DSCP than they used to have.
     pub(crate) fn tend(&self) {
-        struct Tend(u32);
-        impl Visitor for Tend {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                for (entry, qos) in flow.entries.iter().zip(&flow.cold.qos) {
-                    if !qos.agrees(self.0) || qos.has_several() {
-                        entry.take_stamp();
-                    }
-                }
-            }
-        }
         let marks = self.ct.get().marks();
 
         if self.qos.iter().any(|qos| qos.is_outdated(marks)) {
             self.ask_again();
         }
-        self.with(Tend(self.table().generation()));
+        let generation = self.table().generation();
+        with_family!(self, |flow| {
+            for (entry, qos) in flow.entries.iter().zip(&self.qos) {
+                if !qos.agrees(generation) || qos.has_several() {
+                    entry.take_stamp();
+                }
+            }
+        });
     }
 
     /// Ruleset `generation` may say something else by now: the next packet of each direction passes it. A
@@ -171,32 +161,16 @@ impl Cold {
     ///
     /// `dst` is the route of a packet of the flow, or null.
     unsafe fn goes_by(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
-        struct Goes(Direction, *const c::dst_entry);
-        impl Visitor for Goes {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                let ours = flow.entries[self.0 as usize].dst.as_ptr();
+        let ours = with_family!(self, |flow| flow.entries[dir as usize].dst.as_ptr());
 
-                // SAFETY: Both are valid, if there are two, and of this family.
-                unsafe { c::nfo_same_way(self.1, ours, F::NFPROTO) }
-            }
-        }
-
-        self.with(Goes(dir, dst))
+        // SAFETY: Both are valid, if there are two, and of this family.
+        unsafe { c::nfo_same_way(dst, ours, self.nfproto) }
     }
 
     /// A packet of direction `dir` has passed the whole ruleset, and came through IPsec: it says nothing about
     /// those that come in the clear, which no policy has judged.
     pub(crate) fn came_secured(&self, dir: Direction) {
-        struct Secured(Direction);
-        impl Visitor for Secured {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.entries[self.0 as usize].need_secpath();
-            }
-        }
-
-        self.with(Secured(dir));
+        with_family!(self, |flow| flow.entries[dir as usize].need_secpath());
     }
 
     /// A packet of direction `dir` has passed the whole ruleset. If it was sent there, and the ruleset in
@@ -214,20 +188,6 @@ impl Cold {
         thoff: u32,
         proto: u8,
     ) {
-        struct Agree<'a>(Direction, &'a Probe, Looks);
-        impl Visitor for Agree<'_> {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                let Self(dir, probe, left) = self;
-                let by_tos = qos::is_by_tos::<F>(flow.cold.table());
-                let marks = flow.cold.ct.get().marks();
-
-                flow.cold.qos[dir as usize].learn(probe, left, by_tos, marks);
-                // The next packet puts it back, if it is right.
-                flow.entries[dir as usize].take_stamp();
-            }
-        }
-
         // SAFETY: By the contract of this function.
         if !unsafe { self.goes_by(dir, skb::route(skb)) } {
             if self.kill(TeardownReason::RouteChange) {
@@ -251,7 +211,13 @@ impl Cold {
                 return;
             }
             if self.kept.load(Ordering::Relaxed) == generation {
-                self.with(Agree(dir, &probe, left));
+                with_family!(self, F, |flow| {
+                    let by_tos = qos::is_by_tos::<F>(self.table());
+
+                    qos.learn(&probe, left, by_tos, self.ct.get().marks());
+                    // The next packet puts it back, if it is right.
+                    flow.entries[dir as usize].take_stamp();
+                });
             }
         }
         if qos.agrees(generation) {
@@ -272,13 +238,6 @@ impl Cold {
         skb: *const c::sk_buff,
         thoff: u32,
     ) -> bool {
-        struct LeavesSo<'a>(Direction, &'a [u8], Option<u32>);
-        impl Visitor for LeavesSo<'_> {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                flow.entries[self.0 as usize].would_leave_so(self.1, self.2)
-            }
-        }
         let mut left = c::nfo_left {
             ports: 0,
             ttl: 0,
@@ -299,7 +258,9 @@ impl Cold {
         left.ttl == probe.ttl.wrapping_sub(1)
             && (left.has_checksum || self.proto != L4Proto::Udp || !has(has::CHECKSUM))
             && left.dont_fragment == has(has::DONT_FRAGMENT)
-            && self.with(LeavesSo(dir, hdr, ports.then_some(left.ports)))
+            && with_family!(self, |flow| {
+                flow.entries[dir as usize].would_leave_so(hdr, ports.then_some(left.ports))
+            })
     }
 
     /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets
@@ -314,79 +275,20 @@ impl Cold {
     ///
     /// `pkt` is in the forward hook and RCU is held.
     pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<Known> {
-        struct Revisit<'a>(&'a c::nft_pktinfo, Direction);
-        impl Visitor for Revisit<'_> {
-            type Output = bool;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> bool {
-                let cold = &flow.cold;
-                let dir = self.1 as usize;
-                let [orig, reply] = &flow.entries;
-                let (this, answers) = match self.1 {
-                    Direction::Original => (orig, reply),
-                    Direction::Reply => (reply, orig),
-                };
-                let now = ffi::jiffies32();
-                let generation = cold.table().generation();
-                // SAFETY: A packet in the forward hook has its network header.
-                let (print, has_options) = unsafe {
-                    let (proto, thoff) = (self.0.tprot, self.0.thoff.into());
-
-                    (
-                        c::nfo_skb_print(self.0.skb, 0, thoff, proto),
-                        F::has_options(self.0),
-                    )
-                };
-
-                // In force when the packet was sent to the rules, and still: these are its rules.
-                if cold.qos[self.1 as usize].met(print, generation) {
-                    cold.kept.store(generation, Ordering::Relaxed);
-                    if has_options {
-                        this.let_options(true);
-                    }
-                }
-                // Packets that the fast path leaves alone come here as well.
-                if this.idle(now) < forward_path::QUIET {
-                    return true;
-                }
-                // SAFETY: The packet is in the forward hook, RCU is held.
-                if !unsafe { c::nfo_came_in((*self.0.state).in_, cold.entered[dir]) } {
-                    if now.wrapping_sub(cold.lost[dir].load(Ordering::Relaxed))
-                        < forward_path::QUIET
-                    {
-                        return true;
-                    }
-                    // The other direction is better off with this flow than with none.
-                    // SAFETY: As above.
-                    let found = unsafe { path_check::is_found::<F>(self.0, cold.table()) };
-                    if !found {
-                        cold.lost[dir].store(now, Ordering::Relaxed);
-                    }
-                    return !found;
-                }
-                // All packets may be such.
-                if now.wrapping_sub(cold.looked[dir].load(Ordering::Relaxed)) < forward_path::QUIET
-                {
-                    return true;
-                }
-                cold.looked[dir].store(now, Ordering::Relaxed);
-                // SAFETY: RCU is held, and a use of the shape is the flow's.
-                unsafe { path_check::is_current(this, answers, cold.shapes[dir], cold.table()) }
-            }
-        }
-
         if !self.state.is_live() {
             return None;
         }
         // SAFETY: A packet in the forward hook has a route.
         let why = if !unsafe { self.goes_by(dir, skb::route(pkt.skb)) } {
             TeardownReason::RouteChange
-        } else if !self.with(Revisit(pkt, dir)) {
+        // SAFETY: By the contract of this function.
+        } else if !with_family!(self, |flow| unsafe { flow.comes_in_so(dir, pkt) }) {
             TeardownReason::PathChange
         } else {
             return None;
         };
 
-        let known = self.with(Learnt(dir.opposite()));
+        let known = with_family!(self, |flow| flow.known_way(dir.opposite()));
         if self.kill(why) {
             // Three times are enough.
             self.table()
@@ -396,17 +298,78 @@ impl Cold {
     }
 }
 
-/// What a flow knows of a direction.
-struct Learnt(Direction);
-impl Visitor for Learnt {
-    type Output = Known;
-    fn visit<F: Family>(self, flow: &Flow<F>) -> Known {
-        let dir = self.0 as usize;
-        let entry = &flow.entries[dir];
+impl<F: Family> Flow<F> {
+    /// A packet of direction `dir` has come to the rule that adds the flow. Does it come in as its direction's
+    /// packets are thought to, as far as can be told now?
+    ///
+    /// # Safety
+    ///
+    /// As for [`Cold::revisit`].
+    unsafe fn comes_in_so(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
+        let cold = &self.cold;
+        let [orig, reply] = &self.entries;
+        let (this, answers) = match dir {
+            Direction::Original => (orig, reply),
+            Direction::Reply => (reply, orig),
+        };
+        let now = ffi::jiffies32();
+        let generation = cold.table().generation();
+        // SAFETY: A packet in the forward hook has its network header.
+        let (print, has_options) = unsafe {
+            let (proto, thoff) = (pkt.tprot, pkt.thoff.into());
+
+            (
+                c::nfo_skb_print(pkt.skb, 0, thoff, proto),
+                F::has_options(pkt),
+            )
+        };
+
+        // In force when the packet was sent to the rules, and still: these are its rules.
+        if cold.qos[dir as usize].met(print, generation) {
+            cold.kept.store(generation, Ordering::Relaxed);
+            if has_options {
+                this.let_options(true);
+            }
+        }
+        // Packets that the fast path leaves alone come here as well.
+        if this.idle(now) < forward_path::QUIET {
+            return true;
+        }
+        // SAFETY: The packet is in the forward hook, RCU is held.
+        if !unsafe { c::nfo_came_in((*pkt.state).in_, cold.entered[dir as usize]) } {
+            if now.wrapping_sub(cold.lost[dir as usize].load(Ordering::Relaxed))
+                < forward_path::QUIET
+            {
+                return true;
+            }
+            // The other direction is better off with this flow than with none.
+            // SAFETY: As above.
+            let found = unsafe { path_check::is_found::<F>(pkt, cold.table()) };
+            if !found {
+                cold.lost[dir as usize].store(now, Ordering::Relaxed);
+            }
+            return !found;
+        }
+        // All packets may be such.
+        if now.wrapping_sub(cold.looked[dir as usize].load(Ordering::Relaxed)) < forward_path::QUIET
+        {
+            return true;
+        }
+        cold.looked[dir as usize].store(now, Ordering::Relaxed);
+        // SAFETY: RCU is held, and a use of the shape is the flow's.
+        unsafe { path_check::is_current(this, answers, cold.shapes[dir as usize], cold.table()) }
+    }
+
+    /// What is known of a direction.
+    fn known_way(&self, dir: Direction) -> Known {
+        let entry = &self.entries[dir as usize];
 
         Known {
             dst: F::dst_valid(entry).then(|| entry.dst.get()).flatten(),
-            entered: (flow.cold.entered[dir], flow.cold.senders[dir]),
+            entered: (
+                self.cold.entered[dir as usize],
+                self.cold.senders[dir as usize],
+            ),
             seen: entry.seen(),
         }
     }

@@ -41,8 +41,8 @@ use crate::{
             Entry, //
         },
         object::{
-            Flow,
-            Visitor, //
+            with_family,
+            Flow, //
         },
         shared::Cold, //
     },
@@ -134,51 +134,28 @@ impl Control {
 impl Cold {
     /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::ask`].
     pub(crate) fn ask(&self, dir: Direction, tcp: &c::nfo_tcp) {
-        struct Ask<'a>(Direction, &'a c::nfo_tcp);
-        impl Visitor for Ask<'_> {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.ask(self.0, self.1.flags, self.1.seq);
-            }
-        }
-
-        self.with(Ask(dir, tcp));
+        with_family!(self, |flow| flow.ask(dir, tcp.flags, tcp.seq));
     }
 
     /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::went_by`].
     pub(crate) fn went_by(&self, dir: Direction, tcp: &c::nfo_tcp) {
-        struct WentBy<'a>(Direction, &'a c::nfo_tcp);
-        impl Visitor for WentBy<'_> {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                let segment = Segment {
-                    seq: self.1.seq,
-                    end: self.1.end,
-                    ack: (self.1.flags & tcp::ACK != 0).then_some(self.1.ack),
-                    window: self.1.window,
-                };
+        let segment = Segment {
+            seq: tcp.seq,
+            end: tcp.end,
+            ack: (tcp.flags & tcp::ACK != 0).then_some(tcp.ack),
+            window: tcp.window,
+        };
 
-                flow.went_by(self.0, self.1.flags, &segment);
-            }
-        }
-
-        self.with(WentBy(dir, tcp));
+        with_family!(self, |flow| flow.went_by(dir, tcp.flags, &segment));
     }
 
     /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
     pub(crate) fn keep_up(&self) {
-        struct GoesOn(u32);
-        impl Visitor for GoesOn {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                flow.goes_on(self.0);
-            }
-        }
         let ct = self.ct.get();
         let seen = self.seen();
 
         if self.proto == L4Proto::Tcp {
-            self.with(GoesOn(seen));
+            with_family!(self, |flow| flow.goes_on(seen));
             if self.tcp.is_in_doubt() {
                 // Conntrack has said how long it lasts if it does not.
                 return;

@@ -4,19 +4,13 @@
 //! worker has taken it out its memory is freed.
 
 use crate::{
-    ffi::{
-        c, //
-    },
+    ffi::c,
     flow::{
         object::{
-            Flow,
-            Visitor, //
+            with_family,
+            Flow, //
         },
         shared::Cold, //
-    },
-    net::{
-        ct::HandBack,
-        family::Family, //
     },
     stats, //
 };
@@ -38,35 +32,21 @@ impl Cold {
     /// be called by the packet path.
     #[cold]
     pub(crate) fn kill(&self, reason: TeardownReason) -> bool {
-        struct Kill;
-        impl Visitor for Kill {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                for entry in &flow.entries {
-                    entry.die();
-                }
-                for entry in &flow.entries {
-                    entry.set_neigh(None);
-                }
-            }
-        }
-
-        struct Leaves(TeardownReason);
-        impl Visitor for Leaves {
-            type Output = HandBack;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
-                flow.hand_back(self.0)
-            }
-        }
-
         if !self.state.kill(reason) {
             return false;
         }
-        self.with(Kill);
+        with_family!(self, |flow| {
+            for entry in &flow.entries {
+                entry.die();
+            }
+            for entry in &flow.entries {
+                entry.set_neigh(None);
+            }
+        });
         stats::teardown(reason);
 
         let ct = self.ct.get();
-        ct.hand_back(&self.with(Leaves(reason)));
+        ct.hand_back(&with_family!(self, |flow| flow.hand_back(reason)));
         if self.table().has_hw() {
             // The worker takes the rules away, and may be setting the bit just now.
             fence(Ordering::SeqCst);
@@ -87,32 +67,17 @@ impl Cold {
         ///
         /// Called by RCU only, for the `rcu` of a flow that [`Cold::free`] was called for.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
-            struct Destroy;
-            impl Visitor for Destroy {
-                type Output = ();
-                fn visit<F: Family>(self, flow: &Flow<F>) {
-                    // SAFETY: A grace period ago it was withdrawn from everywhere.
-                    unsafe { Flow::destroy(flow.into()) };
-                    stats::count(stats::Counter::FlowsFreed);
-                }
-            }
-
             // SAFETY: `head` is the `rcu` of a `Cold`.
             let cold = unsafe { &*head.byte_sub(offset_of!(Cold, rcu)).cast::<Cold>() };
-            cold.with(Destroy);
+            // SAFETY: A grace period ago it was withdrawn from everywhere.
+            with_family!(cold, |flow| unsafe { Flow::destroy(flow.into()) });
+            stats::count(stats::Counter::FlowsFreed);
         }
 
-        struct Routes;
-        impl Visitor for Routes {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                // SAFETY: The flow is in no table, and this is its end.
-                unsafe { flow.release_routes() };
-            }
-        }
-
-        // SAFETY: Valid until the callback.
-        unsafe { this.as_ref() }.with(Routes);
+        // SAFETY: Valid until the callback; the flow is in no table, and this is its end.
+        with_family!(unsafe { this.as_ref() }, |flow| unsafe {
+            flow.release_routes()
+        });
         // SAFETY: The head is in memory that lives until the callback, which runs once.
         unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
     }

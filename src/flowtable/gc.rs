@@ -15,11 +15,7 @@ use crate::{
         HZ, //
     },
     flow::{
-        object::{
-            with_family,
-            Flow,
-            Visitor, //
-        },
+        object::with_family,
         shared::Cold, //
     },
     net::{
@@ -292,12 +288,10 @@ impl Flowtable {
 
     /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
     fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
-        struct Stale;
-        impl Visitor for Stale {
-            type Output = Option<TeardownReason>;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
-                let _rcu = rcu::read_lock();
+        let stale = || {
+            let _rcu = rcu::read_lock();
 
+            with_family!(cold, F, |flow| {
                 if !flow.entries.iter().all(|entry| F::dst_valid(entry)) {
                     Some(TeardownReason::DstStale)
                 } else if flow
@@ -310,8 +304,8 @@ impl Flowtable {
                 } else {
                     None
                 }
-            }
-        }
+            })
+        };
 
         if !cold.state.is_live() {
             return None;
@@ -328,7 +322,7 @@ impl Flowtable {
             TeardownReason::Ruleset
         } else if ct.is_closed() {
             TeardownReason::Conntrack
-        } else if let Some(reason) = cold.with(Stale) {
+        } else if let Some(reason) = stale() {
             reason
         } else if !cold.is_current() {
             TeardownReason::PathChange

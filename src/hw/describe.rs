@@ -7,8 +7,8 @@ use crate::{
     flow::{
         entry::Entry,
         object::{
-            Flow,
-            Visitor, //
+            with_family,
+            Flow, //
         },
         qos::Diverse,
         shared::Cold,
@@ -206,86 +206,72 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
     })
 }
 
+impl<F: Family> Flow<F> {
+    fn describe(&self) -> Result<Described, Indescribable> {
+        let _rcu = rcu::read_lock();
+        let table = self.cold.table();
+        let [orig, reply] = &self.entries;
+        let (out, back) = (way_out(orig, table)?, way_out(reply, table)?);
+        let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
+            kind: Kind::Routed {
+                proto: self.cold.proto.number(),
+                tuple: F::tuple(&entry.key),
+                rewritten: F::rewritten(&entry.rewrite),
+            },
+            ingress: Ingress {
+                port: back.port,
+                macs: None,
+                layers: back.layers,
+                tunnel: None,
+            },
+            egress: Egress {
+                port: out.port,
+                macs: out.macs,
+                layers: out.tagged,
+                tunnel: None,
+                mtu: entry.mtu,
+            },
+            marks: Marks {
+                dscp: out.dscp,
+                ..Marks::default()
+            },
+        };
+
+        Ok(Described {
+            descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
+            cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
+            takes: [back.takes, out.takes],
+        })
+    }
+}
+
 impl Cold {
     /// What engines have to know of both directions.
     pub(super) fn describe(&self) -> Result<Described, Indescribable> {
-        struct Describe;
-        impl Visitor for Describe {
-            type Output = Result<Described, Indescribable>;
-            fn visit<F: Family>(self, flow: &Flow<F>) -> Self::Output {
-                let _rcu = rcu::read_lock();
-                let table = flow.cold.table();
-                let [orig, reply] = &flow.entries;
-                let (out, back) = (way_out(orig, table)?, way_out(reply, table)?);
-                let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
-                    kind: Kind::Routed {
-                        proto: flow.cold.proto.number(),
-                        tuple: F::tuple(&entry.key),
-                        rewritten: F::rewritten(&entry.rewrite),
-                    },
-                    ingress: Ingress {
-                        port: back.port,
-                        macs: None,
-                        layers: back.layers,
-                        tunnel: None,
-                    },
-                    egress: Egress {
-                        port: out.port,
-                        macs: out.macs,
-                        layers: out.tagged,
-                        tunnel: None,
-                        mtu: entry.mtu,
-                    },
-                    marks: Marks {
-                        dscp: out.dscp,
-                        ..Marks::default()
-                    },
-                };
-
-                Ok(Described {
-                    descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
-                    cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
-                    takes: [back.takes, out.takes],
-                })
-            }
-        }
-
-        self.with(Describe)
+        with_family!(self, |flow| flow.describe())
     }
 
     /// Which directions have passed the ruleset `generation`? None if the flow or its conntrack
     /// entry is on its way out, or a route is not valid any more.
     pub(super) fn agreed(&self, generation: u32) -> [bool; 2] {
-        struct Agreed(u32);
-        impl Visitor for Agreed {
-            type Output = [bool; 2];
-            fn visit<F: Family>(self, flow: &Flow<F>) -> [bool; 2] {
-                let _rcu = rcu::read_lock();
-                let [orig, reply] = &flow.entries;
-                let valid = F::dst_valid(orig) && F::dst_valid(reply);
-
-                [orig, reply].map(|entry| valid && entry.agrees(self.0))
-            }
-        }
-
         if !self.is_live() || self.ct.get().is_dying() {
             return [false; 2];
         }
-        self.with(Agreed(generation))
+        let _rcu = rcu::read_lock();
+        with_family!(self, F, |flow| {
+            let [orig, reply] = &flow.entries;
+            let valid = F::dst_valid(orig) && F::dst_valid(reply);
+
+            [orig, reply].map(|entry| valid && entry.agrees(generation))
+        })
     }
 
     /// Hardware saw a packet of the direction with index `dir` at `jiffies`.
     pub(super) fn seen_at(&self, dir: usize, jiffies: u32) {
-        struct Seen(usize, u32);
-        impl Visitor for Seen {
-            type Output = ();
-            fn visit<F: Family>(self, flow: &Flow<F>) {
-                if let Some(entry) = flow.entries.get(self.0) {
-                    entry.seen_at(self.1);
-                }
+        with_family!(self, |flow| {
+            if let Some(entry) = flow.entries.get(dir) {
+                entry.seen_at(jiffies);
             }
-        }
-
-        self.with(Seen(dir, jiffies));
+        });
     }
 }
