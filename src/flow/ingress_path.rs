@@ -17,8 +17,8 @@ use crate::{
         c, //
     },
     net::{
+        bridge::Gate,
         device_path::{
-            Gate,
             Input,
             MAX_DEVICES,
             MAX_GATES, //

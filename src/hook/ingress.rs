@@ -11,6 +11,9 @@
 //! Runs in softirq context under RCU. No allocation, no lock, nothing that can panic; a packet is
 //! either forwarded or left exactly as it was.
 
+mod ask;
+mod wrapped;
+
 use crate::{
     ffi::{
         self,
@@ -18,9 +21,7 @@ use crate::{
         skb::{
             IpSummed,
             Segments,
-            Skb,
-            PACKET_HOST,
-            PACKET_OTHERHOST, //
+            Skb, //
         }, //
     },
     flow::{
@@ -29,15 +30,7 @@ use crate::{
             Entry, //
         },
         ingress_path::Shape,
-        qos::{
-            self,
-            has,
-            Change,
-            Known,
-            Looks,
-            Probe, //
-        },
-        table_ref::TableRef, //
+        qos::Change, //
     },
     flowtable::{
         Flowtable,
@@ -60,7 +53,6 @@ use kernel::ffi::{
     c_void, //
 };
 use nft_flow::{
-    encap,
     key::{
         Key,
         Key6,
@@ -80,12 +72,18 @@ use nft_flow::{
     window::Segment, //
 };
 
+use ask::{
+    ask,
+    probe_of,
+    unknown, //
+};
+use wrapped::{
+    tunnelled,
+    wrapped, //
+};
+
 const NF_ACCEPT: c_uint = c::NF_ACCEPT;
 const NF_STOLEN: c_uint = c::NF_STOLEN;
-
-const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
-const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
-const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
 
 /// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets of
 /// both families or of one.
@@ -186,103 +184,6 @@ fn verdict(result: Result<(), MissReason>) -> c_uint {
     }
 }
 
-/// A packet with something around it, or for a device above this one.
-#[inline(never)]
-fn wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
-    verdict(try_wrapped(ft, skb, serves))
-}
-
-fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReason> {
-    let pkt_type = skb.pkt_type();
-
-    if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
-        return Err(MissReason::NotForUs);
-    }
-    if skb.is_routed() {
-        return Err(MissReason::Routed);
-    }
-    // Plain, but for a mark or a priority.
-    if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
-        if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
-            let place = Place {
-                port: PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
-                offset: 0,
-                tunnel: false,
-                shape: None,
-            };
-            return dispatch(ft, skb, place, ethertype, serves);
-        }
-    }
-    // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
-    let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
-    let alone = skb.has_vlan_tag() || skb.has_secpath();
-    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !alone) {
-        return Err(match skb.protocol() {
-            _ if tagged => MissReason::Encap,
-            V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
-            ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
-            _ => MissReason::NotIp,
-        });
-    }
-
-    // Most of what a bridge's port sees in passing.
-    let others = pkt_type != PACKET_HOST;
-    let to = skb.mac_destination().filter(|_| others);
-    if others && !to.is_some_and(|mac| ft.may_be_to(mac)) {
-        return Err(MissReason::NotForUs);
-    }
-
-    let ethertype = u16::from_be(skb.protocol());
-    // Ends: each pull makes the linear part longer, up to the whole packet.
-    let peeled = loop {
-        match encap::peel(skb.vlan_tag(), ethertype, skb.head(), skb.len() as usize) {
-            Ok(peeled) => break peeled,
-            Err(Miss::Reason(reason)) => return Err(reason),
-            Err(Miss::NeedPull(len)) if skb.pull(len) => (),
-            Err(Miss::NeedPull(_)) => return Err(MissReason::NoMem),
-        }
-    };
-    let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
-    let peer = if peeled.encaps.has_session() {
-        if peeled.room != (skb.len() as usize).wrapping_sub(peeled.offset)
-            && !is_whole(skb, &peeled)
-        {
-            return Err(MissReason::Truncated);
-        }
-        skb.mac_source()
-    } else {
-        None
-    };
-    let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
-    if others && shape.is_none_or(|s| Some(s.mac) != to) {
-        return Err(MissReason::NotForUs);
-    }
-    let place = Place {
-        port: match shape {
-            Some(shape) => shape.port,
-            None if peeled.encaps.is_empty() => ifindex,
-            None => return Err(MissReason::Encap),
-        },
-        offset: peeled.offset,
-        tunnel: false,
-        shape,
-    };
-
-    dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
-}
-
-/// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
-/// not looked at.
-#[cold]
-fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
-    let word = |i: usize| skb.peek(peeled.offset.wrapping_add(i));
-
-    match (word(0), word(4)) {
-        (Some(a), Some(b)) => peeled.fits([a, b]) || skb.segments() != Segments::None,
-        _ => false,
-    }
-}
-
 fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {
     // SAFETY: The hook is an RCU read-side section; shapes are freed after a grace period.
     unsafe { ft.shapes.lookup(key.hash(&ft.seed), key) }
@@ -306,33 +207,6 @@ fn dispatch(
         return tunnelled(ft, skb, place, ethertype, serves);
     }
     result
-}
-
-/// A packet in a packet, maybe.
-#[inline(never)]
-fn tunnelled(
-    ft: &Flowtable,
-    skb: Skb,
-    place: Place<'_>,
-    ethertype: u16,
-    serves: Serves,
-) -> Result<(), MissReason> {
-    let hdr = skb.head().get(place.offset..).unwrap_or_default();
-    let len = (skb.len() as usize).wrapping_sub(place.offset);
-    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.port) {
-        Ok(outer) => outer,
-        Err(Miss::Reason(reason)) => return Err(reason),
-        Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
-    };
-    let shape = find_shape(ft, &outer.shape).ok_or(MissReason::L4Proto)?;
-    let place = Place {
-        port: shape.port,
-        offset: place.offset.wrapping_add(outer.size),
-        tunnel: true,
-        shape: Some(shape),
-    };
-
-    dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
 }
 
 /// Forwards a packet, or says why not; then it is untouched. `PLAIN`: nothing is around it, and it
@@ -433,97 +307,6 @@ fn forward<F: Store, const PLAIN: bool>(
         return Err(MissReason::ExtHeader);
     }
     go::<F, false>(ft, skb, place, entry, &pkt, change)
-}
-
-/// What the ruleset makes of a packet that does not just stay as it is.
-///
-/// # Errors
-///
-/// It has to be asked, and gets this packet.
-#[inline(never)]
-fn ask<F: Family>(
-    ft: &Flowtable,
-    skb: Skb,
-    place: Place<'_>,
-    entry: &Entry<F>,
-    pkt: &Packet<F::Key>,
-) -> Result<Change, MissReason> {
-    let generation = ft.generation();
-    let qos = &entry.flow().cold.qos[entry.dir() as usize];
-    let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
-
-    match qos.known(generation, came) {
-        Known::Answer(change, nothing) => {
-            if nothing && !entry.is_asked_for() {
-                if let Some(stamp) = TableRef::stamp_of(generation, pkt.ds_field) {
-                    entry.put_stamp(stamp, || {
-                        !entry.is_asked_for()
-                            && matches!(qos.known(generation, came), Known::Answer(_, true))
-                    });
-                }
-            }
-            Ok(change)
-        }
-        Known::Nothing => {
-            entry.bounce(&probe_of::<F>(ft, skb, place, pkt));
-            Err(MissReason::Ruleset)
-        }
-        Known::Others(full) => {
-            qos.sent(&probe_of::<F>(ft, skb, place, pkt));
-            Err(match full {
-                true => MissReason::ManyLooks,
-                false => MissReason::Looks,
-            })
-        }
-    }
-}
-
-/// A packet has no flow. What it came in with is noted, as it may be the packet that adds one.
-#[cold]
-#[inline(never)]
-fn unknown<F: Family>(
-    ft: &Flowtable,
-    skb: Skb,
-    offset: usize,
-    thoff: u8,
-    proto: L4Proto,
-    ds_field: u8,
-) -> MissReason {
-    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note();
-    MissReason::NoEntry
-}
-
-/// What is remembered of a packet that goes to the ruleset.
-#[cold]
-fn probe_of<F: Family>(ft: &Flowtable, skb: Skb, place: Place<'_>, pkt: &Packet<F::Key>) -> Probe {
-    probe::<F>(ft, skb, place.offset, pkt.thoff, pkt.proto, pkt.ds_field)
-}
-
-/// The same, of a packet of which these are the offset and the fields.
-#[inline(always)]
-fn probe<F: Family>(
-    ft: &Flowtable,
-    skb: Skb,
-    offset: usize,
-    thoff: u8,
-    proto: L4Proto,
-    ds_field: u8,
-) -> Probe {
-    let hdr = skb.head().get(offset..).unwrap_or_default();
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    let transport = hdr.get(thoff.into()..).unwrap_or_default();
-    let sum = proto == L4Proto::Udp
-        && transport
-            .get(6..8)
-            .is_some_and(|checksum| checksum != [0, 0]);
-
-    Probe {
-        print: skb.print(offset as u32, thoff.into(), proto.number()),
-        generation: ft.generation(),
-        came: Looks::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
-        ttl: F::ttl(hdr),
-        has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
-    }
 }
 
 /// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it

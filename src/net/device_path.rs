@@ -20,6 +20,7 @@ use crate::{
         c, //
     },
     net::{
+        bridge::Gate,
         family::{
             Family,
             V4,
@@ -62,52 +63,6 @@ const IFF_UP: u32 = c::NFO_IFF_UP;
 pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;
 /// Most bridges among them: there is a VLAN device at least between two.
 pub(crate) const MAX_GATES: usize = MAX_DEVICES / 2;
-
-/// A bridge on the way up, which takes packets from one of its ports, or does not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gate {
-    pub(crate) bridge: u32,
-    pub(crate) port: u32,
-    /// The VLAN that the bridge sees them in, 0 if it does not filter VLANs.
-    vid: u16,
-    tagged_below: bool,
-    tagged_above: bool,
-}
-
-impl Gate {
-    /// Would the bridge pass packets up, if its spanning tree lets it?
-    ///
-    /// # Safety
-    ///
-    /// RCU is held, and the devices are those of the gate.
-    unsafe fn admits(&self, bridge: *const c::net_device, port: *const c::net_device) -> bool {
-        // SAFETY: The same contract.
-        unsafe {
-            c::nfo_bridge_admits(bridge, port, self.vid, self.tagged_below, self.tagged_above)
-        }
-    }
-
-    /// Does the bridge pass packets up? Of the spanning tree's part `forwarded` is what was known
-    /// of it before, if RTNL is not held now.
-    pub(crate) fn is_open(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
-        let _rcu = kernel::sync::rcu::read_lock();
-
-        // SAFETY: RCU is held; the network namespace is that of a flowtable.
-        unsafe {
-            let bridge = c::dev_get_by_index_rcu(net, self.bridge as i32);
-            let port = c::dev_get_by_index_rcu(net, self.port as i32);
-
-            !bridge.is_null()
-                && !port.is_null()
-                && self.admits(bridge, port)
-                && if rtnl {
-                    c::nfo_bridge_port_forwards(port)
-                } else {
-                    forwarded
-                }
-        }
-    }
-}
 
 /// Where packets come in that answer those of a direction.
 pub(crate) struct Input<'a> {

@@ -3,6 +3,7 @@
 //! The kernel's networking as flows need it: conntrack entries, routes and neighbours, the devices below a
 //! route, and what differs between IPv4 and IPv6.
 
+pub(crate) mod bridge;
 pub(crate) mod ct;
 pub(crate) mod device_path;
 pub(crate) mod family;

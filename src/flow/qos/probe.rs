@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a packet came in with that is on its way through the ruleset.
+
+use super::{
+    Looks,
+    NO_RULESET, //
+};
+use crate::ffi::{
+    self,
+    c, //
+};
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
+};
+
+/// How long the first one is waited for, in jiffies. It may be in a queue to userspace.
+const PATIENCE: u32 = ffi::HZ / 4;
+
+/// A packet on its way through the ruleset.
+#[derive(Clone, Copy)]
+pub(crate) struct Probe {
+    /// Which packet it is, see `nfo_skb_print()`.
+    pub(crate) print: u32,
+    /// The ruleset that was in force when it came in.
+    pub(crate) generation: u32,
+    pub(crate) came: Looks,
+    /// Its TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Bits of [`has`].
+    pub(crate) has: u8,
+}
+
+impl Probe {
+    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
+    pub(crate) fn note(&self) {
+        let noted = c::nfo_probe {
+            print: self.print,
+            generation: self.generation,
+            mark: self.came.mark,
+            priority: self.came.priority,
+            dscp: self.came.dscp,
+            ttl: self.ttl,
+            has: self.has,
+        };
+
+        // SAFETY: Called with softirqs off, as the hook runs.
+        unsafe { c::nfo_probe_note(&noted) };
+    }
+
+    /// What was noted of the packet with this print.
+    pub(crate) fn noted(print: u32) -> Option<Self> {
+        let mut noted = c::nfo_probe {
+            print: 0,
+            generation: NO_RULESET,
+            mark: 0,
+            priority: 0,
+            dscp: 0,
+            ttl: 0,
+            has: 0,
+        };
+
+        // SAFETY: No preconditions.
+        unsafe { c::nfo_probe_noted(print, &mut noted) }.then_some(Self {
+            print,
+            generation: noted.generation,
+            came: Looks {
+                dscp: noted.dscp,
+                mark: noted.mark,
+                priority: noted.priority,
+            },
+            ttl: noted.ttl,
+            has: noted.has,
+        })
+    }
+}
+
+/// Bits of [`Probe::has`].
+pub(crate) mod has {
+    /// It has come to the rule that adds the flow.
+    pub(crate) const MET: u8 = 1 << 0;
+    /// UDP with a checksum.
+    pub(crate) const CHECKSUM: u8 = 1 << 1;
+    /// IPv4 that must not be fragmented.
+    pub(crate) const DONT_FRAGMENT: u8 = 1 << 2;
+}
+
+/// A [`Probe`] in memory; free if its print is 0.
+#[derive(Default)]
+pub(super) struct ProbeCell {
+    pub(super) print: AtomicU32,
+    generation: AtomicU32,
+    mark: AtomicU32,
+    priority: AtomicU32,
+    /// DSCP, TTL, [`has`], and `jiffies` when it was recorded, a byte each.
+    pub(super) rest: AtomicU32,
+}
+
+impl ProbeCell {
+    pub(super) fn get(&self) -> Option<Probe> {
+        let print = self.print.load(Ordering::Relaxed);
+        let [dscp, ttl, has, _] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
+
+        (print != 0).then(|| Probe {
+            print,
+            generation: self.generation.load(Ordering::Relaxed),
+            came: Looks {
+                dscp,
+                mark: self.mark.load(Ordering::Relaxed),
+                priority: self.priority.load(Ordering::Relaxed),
+            },
+            ttl,
+            has,
+        })
+    }
+
+    pub(super) fn set(&self, probe: &Probe, now: u8) {
+        self.print.store(probe.print, Ordering::Relaxed);
+        self.generation.store(probe.generation, Ordering::Relaxed);
+        self.mark.store(probe.came.mark, Ordering::Relaxed);
+        self.priority.store(probe.came.priority, Ordering::Relaxed);
+        self.rest.store(
+            u32::from_ne_bytes([probe.came.dscp, probe.ttl, probe.has, now]),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Is a packet waited for that was sent to this ruleset?
+    pub(super) fn is_awaited(&self, generation: u32, now: u8) -> bool {
+        const STEPS: u8 = (PATIENCE / TICK) as u8;
+        let [.., then] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
+
+        self.print.load(Ordering::Relaxed) != 0
+            && self.generation.load(Ordering::Relaxed) == generation
+            && now.wrapping_sub(then) <= STEPS
+    }
+}
+
+/// In these units the age of a probe is counted, in jiffies.
+pub(super) const TICK: u32 = if PATIENCE >= 16 { PATIENCE / 16 } else { 1 };

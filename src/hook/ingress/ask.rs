@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the ruleset makes of packets, as far as is known; and packets that are sent there to find out.
+
+use super::Place;
+use crate::{
+    ffi::{
+        skb::Skb, //
+    },
+    flow::{
+        entry::Entry,
+        qos::{
+            self,
+            has,
+            Change,
+            Known,
+            Looks,
+            Probe, //
+        },
+        table_ref::TableRef, //
+    },
+    flowtable::Flowtable,
+    net::family::Family, //
+};
+use nft_flow::{
+    key::L4Proto,
+    parse::Packet,
+    reason::MissReason, //
+};
+
+/// What the ruleset makes of a packet that does not just stay as it is.
+///
+/// # Errors
+///
+/// It has to be asked, and gets this packet.
+#[inline(never)]
+pub(super) fn ask<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    entry: &Entry<F>,
+    pkt: &Packet<F::Key>,
+) -> Result<Change, MissReason> {
+    let generation = ft.generation();
+    let qos = &entry.flow().cold.qos[entry.dir() as usize];
+    let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
+
+    match qos.known(generation, came) {
+        Known::Answer(change, nothing) => {
+            if nothing && !entry.is_asked_for() {
+                if let Some(stamp) = TableRef::stamp_of(generation, pkt.ds_field) {
+                    entry.put_stamp(stamp, || {
+                        !entry.is_asked_for()
+                            && matches!(qos.known(generation, came), Known::Answer(_, true))
+                    });
+                }
+            }
+            Ok(change)
+        }
+        Known::Nothing => {
+            entry.bounce(&probe_of::<F>(ft, skb, place, pkt));
+            Err(MissReason::Ruleset)
+        }
+        Known::Others(full) => {
+            qos.sent(&probe_of::<F>(ft, skb, place, pkt));
+            Err(match full {
+                true => MissReason::ManyLooks,
+                false => MissReason::Looks,
+            })
+        }
+    }
+}
+
+/// A packet has no flow. What it came in with is noted, as it may be the packet that adds one.
+#[cold]
+#[inline(never)]
+pub(super) fn unknown<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> MissReason {
+    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note();
+    MissReason::NoEntry
+}
+
+/// What is remembered of a packet that goes to the ruleset.
+#[cold]
+pub(super) fn probe_of<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    pkt: &Packet<F::Key>,
+) -> Probe {
+    probe::<F>(ft, skb, place.offset, pkt.thoff, pkt.proto, pkt.ds_field)
+}
+
+/// The same, of a packet of which these are the offset and the fields.
+#[inline(always)]
+pub(super) fn probe<F: Family>(
+    ft: &Flowtable,
+    skb: Skb,
+    offset: usize,
+    thoff: u8,
+    proto: L4Proto,
+    ds_field: u8,
+) -> Probe {
+    let hdr = skb.head().get(offset..).unwrap_or_default();
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let transport = hdr.get(thoff.into()..).unwrap_or_default();
+    let sum = proto == L4Proto::Udp
+        && transport
+            .get(6..8)
+            .is_some_and(|checksum| checksum != [0, 0]);
+
+    Probe {
+        print: skb.print(offset as u32, thoff.into(), proto.number()),
+        generation: ft.generation(),
+        came: Looks::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
+        ttl: F::ttl(hdr),
+        has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
+    }
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Packets with something around them: VLAN tags, a PPPoE session, a tunnel.
+
+use super::{
+    dispatch,
+    find_shape,
+    verdict,
+    Place,
+    Serves, //
+};
+use crate::{
+    ffi::{
+        c,
+        skb::{
+            Segments,
+            Skb,
+            PACKET_HOST,
+            PACKET_OTHERHOST, //
+        }, //
+    },
+    flowtable::Flowtable,
+    net::family::{
+        Family,
+        V4,
+        V6, //
+    }, //
+};
+use kernel::ffi::c_uint;
+use nft_flow::{
+    encap,
+    key::PortId,
+    parse::Miss,
+    reason::MissReason, //
+};
+
+const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
+const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
+const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
+
+/// A packet with something around it, or for a device above this one.
+#[inline(never)]
+pub(super) fn wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
+    verdict(try_wrapped(ft, skb, serves))
+}
+
+fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReason> {
+    let pkt_type = skb.pkt_type();
+
+    if !matches!(pkt_type, PACKET_HOST | PACKET_OTHERHOST) {
+        return Err(MissReason::NotForUs);
+    }
+    if skb.is_routed() {
+        return Err(MissReason::Routed);
+    }
+    // Plain, but for a mark or a priority.
+    if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
+        if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
+            let place = Place {
+                port: PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
+                offset: 0,
+                tunnel: false,
+                shape: None,
+            };
+            return dispatch(ft, skb, place, ethertype, serves);
+        }
+    }
+    // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
+    let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
+    let alone = skb.has_vlan_tag() || skb.has_secpath();
+    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !alone) {
+        return Err(match skb.protocol() {
+            _ if tagged => MissReason::Encap,
+            V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
+            ETH_P_8021Q | ETH_P_8021AD | ETH_P_PPP_SES => MissReason::Encap,
+            _ => MissReason::NotIp,
+        });
+    }
+
+    // Most of what a bridge's port sees in passing.
+    let others = pkt_type != PACKET_HOST;
+    let to = skb.mac_destination().filter(|_| others);
+    if others && !to.is_some_and(|mac| ft.may_be_to(mac)) {
+        return Err(MissReason::NotForUs);
+    }
+
+    let ethertype = u16::from_be(skb.protocol());
+    // Ends: each pull makes the linear part longer, up to the whole packet.
+    let peeled = loop {
+        match encap::peel(skb.vlan_tag(), ethertype, skb.head(), skb.len() as usize) {
+            Ok(peeled) => break peeled,
+            Err(Miss::Reason(reason)) => return Err(reason),
+            Err(Miss::NeedPull(len)) if skb.pull(len) => (),
+            Err(Miss::NeedPull(_)) => return Err(MissReason::NoMem),
+        }
+    };
+    let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+    let peer = if peeled.encaps.has_session() {
+        if peeled.room != (skb.len() as usize).wrapping_sub(peeled.offset)
+            && !is_whole(skb, &peeled)
+        {
+            return Err(MissReason::Truncated);
+        }
+        skb.mac_source()
+    } else {
+        None
+    };
+    let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
+    if others && shape.is_none_or(|s| Some(s.mac) != to) {
+        return Err(MissReason::NotForUs);
+    }
+    let place = Place {
+        port: match shape {
+            Some(shape) => shape.port,
+            None if peeled.encaps.is_empty() => ifindex,
+            None => return Err(MissReason::Encap),
+        },
+        offset: peeled.offset,
+        tunnel: false,
+        shape,
+    };
+
+    dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
+}
+
+/// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
+/// not looked at.
+#[cold]
+fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
+    let word = |i: usize| skb.peek(peeled.offset.wrapping_add(i));
+
+    match (word(0), word(4)) {
+        (Some(a), Some(b)) => peeled.fits([a, b]) || skb.segments() != Segments::None,
+        _ => false,
+    }
+}
+
+/// A packet in a packet, maybe.
+#[inline(never)]
+pub(super) fn tunnelled(
+    ft: &Flowtable,
+    skb: Skb,
+    place: Place<'_>,
+    ethertype: u16,
+    serves: Serves,
+) -> Result<(), MissReason> {
+    let hdr = skb.head().get(place.offset..).unwrap_or_default();
+    let len = (skb.len() as usize).wrapping_sub(place.offset);
+    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.port) {
+        Ok(outer) => outer,
+        Err(Miss::Reason(reason)) => return Err(reason),
+        Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
+    };
+    let shape = find_shape(ft, &outer.shape).ok_or(MissReason::L4Proto)?;
+    let place = Place {
+        port: shape.port,
+        offset: place.offset.wrapping_add(outer.size),
+        tunnel: true,
+        shape: Some(shape),
+    };
+
+    dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
+}
