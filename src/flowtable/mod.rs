@@ -187,6 +187,8 @@ unsafe impl Sync for Flowtable {}
 
 // `TableRef::from_hook` counts on it.
 const _: () = assert!(offset_of!(Flowtable, core) == 0);
+// What a packet reads is in two cache lines.
+const _: () = assert!(offset_of!(Flowtable, shaped) <= 128);
 
 impl Deref for Flowtable {
     type Target = TableRef;
