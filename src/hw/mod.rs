@@ -45,6 +45,7 @@ use crate::{
 };
 use bind::Device;
 use core::{
+    ops::Deref,
     ptr::NonNull,
     sync::atomic::{
         AtomicI64,
@@ -72,7 +73,10 @@ use nft_flow::{
         AddError,
         Delta, //
     },
-    llist::Llist,
+    llist::{
+        Llist,
+        Node, //
+    },
     reason::Unsupported, //
 };
 
@@ -110,9 +114,74 @@ fn now_ms() -> u32 {
     now().wrapping_mul(1000 / HZ)
 }
 
+/// A flow that the tier has in its lists.
+///
+/// # Invariants
+///
+/// The flow is on the tier's queue, or was there, and the tier has not [forgotten](Tier::forget) it: it is
+/// not freed before.
+#[derive(Clone, Copy)]
+struct FlowRef(NonNull<Cold>);
+
+// SAFETY: Flows may be used from everywhere.
+unsafe impl Send for FlowRef {}
+
+impl FlowRef {
+    /// The flow of a node.
+    ///
+    /// # Safety
+    ///
+    /// The node was taken off the queue of a tier, which does not use the result once it has forgotten the
+    /// flow.
+    unsafe fn from_queue(node: NonNull<Node>) -> Self {
+        // INVARIANT: By the contract of this function.
+        // SAFETY: All nodes of the queue are those of flows.
+        Self(unsafe { Cold::from_queue(node) })
+    }
+}
+
+impl Deref for FlowRef {
+    type Target = Cold;
+
+    fn deref(&self) -> &Cold {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// What is in a list of flows, each of which knows its place there.
+trait Listed {
+    /// The flow.
+    fn flow(&self) -> FlowRef;
+}
+
+impl Listed for Resident {
+    fn flow(&self) -> FlowRef {
+        self.flow
+    }
+}
+
+impl Listed for Waiting {
+    fn flow(&self) -> FlowRef {
+        self.flow
+    }
+}
+
+/// Takes a flow off a list. The last one gets its place.
+fn swap_remove<T: Listed>(list: &mut KVVec<T>, at: usize) -> Option<T> {
+    let last = list.len().checked_sub(1).filter(|last| at <= *last)?;
+
+    list.swap(at, last);
+    let taken = list.pop();
+    if let Some(moved) = list.get(at) {
+        moved.flow().hw.index.store(at as u32, Ordering::Relaxed);
+    }
+    taken
+}
+
 /// A flow in hardware.
 struct Resident {
-    flow: NonNull<Cold>,
+    flow: FlowRef,
     rules: [Option<Rule>; 2],
     /// The directions that the ruleset had agreed to.
     agreed: [bool; 2],
@@ -129,7 +198,7 @@ struct Resident {
 
 /// A flow that waits for a place.
 struct Waiting {
-    flow: NonNull<Cold>,
+    flow: FlowRef,
     rate: Rate,
     busy: u8,
 }
@@ -180,16 +249,13 @@ struct Inner {
     /// For ranking, as long as the lists.
     ranks: [KVVec<Ranked>; 2],
     /// For flows that change places: in, out.
-    moves: [KVVec<NonNull<Cold>>; 2],
+    moves: [KVVec<FlowRef>; 2],
     room: Room,
     /// Rules in all engines.
     rules: u32,
     verified: Verified,
     counts: Counts,
 }
-
-// SAFETY: The flows are kept by the flowtable until the tier forgets them.
-unsafe impl Send for Inner {}
 
 /// The tier of a flowtable.
 #[pin_data]
@@ -322,71 +388,49 @@ impl Inner {
         let (now, ms) = (now(), now_ms());
 
         for node in tier.queue.del_all() {
-            // SAFETY: All nodes of the queue are those of flows. A flow on it is not freed, see `Tier::forget`.
-            let cold = unsafe { Cold::from_queue(node).as_ref() };
-            let (recent, jiffies) = cold.hw.recent(now);
-            let total = cold.hw.bytes.load(Ordering::Relaxed);
+            // SAFETY: Just taken off; `Tier::forget` takes the flow off all lists.
+            let flow = unsafe { FlowRef::from_queue(node) };
+            let (recent, jiffies) = flow.hw.recent(now);
+            let total = flow.hw.bytes.load(Ordering::Relaxed);
             let window = jiffies.saturating_mul(1000 / HZ).max(250);
             let rate = Rate::new(total, ms, recent, window);
 
-            self.wait(cold, rate, now);
+            self.wait(flow, rate, now);
         }
     }
 
     /// Puts a flow on the list of those that wait.
-    fn wait(&mut self, cold: &Cold, rate: Rate, now: u32) {
+    fn wait(&mut self, flow: FlowRef, rate: Rate, now: u32) {
         let waiting = Waiting {
-            flow: cold.into(),
+            flow,
             rate,
             busy: 0,
         };
 
-        cold.hw
+        flow.hw
             .index
             .store(self.waiting.len() as u32, Ordering::Relaxed);
         match self.waiting.push(waiting, GFP_KERNEL) {
-            Ok(()) => cold.hw.set_stage(Stage::Waiting),
+            Ok(()) => flow.hw.set_stage(Stage::Waiting),
             // Without memory it stays with software for a while.
-            Err(_) => cold.hw.leave(now, HZ),
+            Err(_) => flow.hw.leave(now, HZ),
         }
     }
 
     /// Takes a flow off the list of those that wait.
     fn take_waiting(&mut self, at: usize) -> Option<Waiting> {
-        if at >= self.waiting.len() {
-            return None;
-        }
-        let last = self.waiting.len() - 1;
-        self.waiting.swap(at, last);
-        let taken = self.waiting.pop();
-        if let Some(moved) = self.waiting.get(at) {
-            // SAFETY: Flows in the list are valid until the tier forgets them.
-            let hw = unsafe { &moved.flow.as_ref().hw };
-            hw.index.store(at as u32, Ordering::Relaxed);
-        }
-        taken
+        swap_remove(&mut self.waiting, at)
     }
 
     /// Takes a flow out of hardware.
     fn demote(&mut self, at: usize, next: Next) {
-        if at >= self.resident.len() {
-            return;
-        }
-        let last = self.resident.len() - 1;
-        self.resident.swap(at, last);
-        let Some(mut taken) = self.resident.pop() else {
+        let Some(mut taken) = swap_remove(&mut self.resident, at) else {
             return;
         };
-        if let Some(moved) = self.resident.get(at) {
-            // SAFETY: Flows in the list are valid until the tier forgets them.
-            let hw = unsafe { &moved.flow.as_ref().hw };
-            hw.index.store(at as u32, Ordering::Relaxed);
-        }
+        let flow = taken.flow;
 
-        // SAFETY: As above.
-        let cold = unsafe { taken.flow.as_ref() };
-        if cold.is_live() {
-            cold.ct.get().set_hardware(false);
+        if flow.is_live() {
+            flow.ct.get().set_hardware(false);
         }
         for dir in 0..2 {
             // What it has forwarded until now; nobody can ask afterwards.
@@ -397,20 +441,20 @@ impl Inner {
         }
         let now = now();
         match next {
-            Next::Closed => cold.hw.set_stage(Stage::Closed),
-            Next::Software => cold.hw.leave(now, 0),
-            Next::Waiting => self.wait(cold, taken.rate, now),
-            Next::Failed => self.fail(cold),
+            Next::Closed => flow.hw.set_stage(Stage::Closed),
+            Next::Software => flow.hw.leave(now, 0),
+            Next::Waiting => self.wait(flow, taken.rate, now),
+            Next::Failed => self.fail(flow),
         }
     }
 
-    fn fail(&self, cold: &Cold) {
-        let n = cold.hw.failures.load(Ordering::Relaxed);
+    fn fail(&self, flow: FlowRef) {
+        let n = flow.hw.failures.load(Ordering::Relaxed);
 
-        cold.hw
+        flow.hw
             .failures
             .store(n.saturating_add(1), Ordering::Relaxed);
-        cold.hw.leave(now(), admit::backoff(n).div_ceil(1000 / HZ));
+        flow.hw.leave(now(), admit::backoff(n).div_ceil(1000 / HZ));
     }
 
     /// The engine that has a rule.
@@ -441,21 +485,20 @@ impl Inner {
         let Ok(delta) = engine.stats(rule) else {
             return false;
         };
-        // SAFETY: Flows in the list are valid until the tier forgets them.
-        let cold = unsafe { resident.flow.as_ref() };
+        let flow = resident.flow;
 
         if delta.packets != 0 {
             resident.by_hardware = resident.by_hardware.wrapping_add(delta.bytes);
             // What a driver says may be anything.
             self.counts.packets = self.counts.packets.wrapping_add(delta.packets);
             self.counts.bytes = self.counts.bytes.wrapping_add(delta.bytes);
-            cold.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
-            if cold.table().counts() {
-                account(cold, dir, &delta);
+            flow.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
+            if flow.table().counts() {
+                account(&flow, dir, &delta);
             }
         }
         if let Some(used) = delta.used {
-            cold.seen_at(dir, used);
+            flow.seen_at(dir, used);
         }
         true
     }

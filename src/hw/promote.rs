@@ -7,6 +7,7 @@ use super::{
     now,
     now_ms,
     Device,
+    FlowRef,
     Inner,
     Next,
     Resident,
@@ -21,10 +22,7 @@ use crate::{
         Cookie,
         Rule, //
     },
-    flow::{
-        shared::Cold,
-        table_ref::TableRef, //
-    }, //
+    flow::table_ref::TableRef, //
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
@@ -61,14 +59,13 @@ impl Inner {
 
         // Those that have become light wait no longer.
         for at in (0..self.waiting.len()).rev() {
-            // SAFETY: Flows in the list are valid until the tier forgets them.
-            let cold = unsafe { self.waiting[at].flow.as_ref() };
             let w = &mut self.waiting[at];
+            let flow = w.flow;
 
-            w.rate.sample(cold.hw.bytes.load(Ordering::Relaxed), ms);
-            if w.rate.get() < tier.threshold / 2 && cold.is_live() {
+            w.rate.sample(flow.hw.bytes.load(Ordering::Relaxed), ms);
+            if w.rate.get() < tier.threshold / 2 && flow.is_live() {
                 self.take_waiting(at);
-                cold.hw.leave(now, 0);
+                flow.hw.leave(now, 0);
             }
         }
         if self.waiting.is_empty() {
@@ -108,15 +105,12 @@ impl Inner {
                 .checked_sub(plan.admit)
                 .and_then(|i| self.moves[1].get(i).copied())
             {
-                // SAFETY: Flows in the lists are valid until the tier forgets them.
-                let at = unsafe { out.as_ref() }.hw.index.load(Ordering::Relaxed);
+                let at = out.hw.index.load(Ordering::Relaxed);
                 self.counts.swapped += 1;
                 self.demote(at as usize, Next::Software);
             }
-            // SAFETY: As above.
-            let cold = unsafe { flow.as_ref() };
             moved += 1;
-            if !self.promote(cold, table, ms) {
+            if !self.promote(flow, table, ms) {
                 return false;
             }
             if super::now().wrapping_sub(now) > AT_ONCE {
@@ -157,20 +151,20 @@ impl Inner {
 
     /// Puts a flow that waits into hardware, or takes it off the list if that cannot be. False if
     /// there is no room.
-    fn promote(&mut self, cold: &Cold, table: &TableRef, ms: u32) -> bool {
-        let at = cold.hw.index.load(Ordering::Relaxed) as usize;
-        let outcome = self.install(cold, table, at);
+    fn promote(&mut self, flow: FlowRef, table: &TableRef, ms: u32) -> bool {
+        let at = flow.hw.index.load(Ordering::Relaxed) as usize;
+        let outcome = self.install(flow, table, at);
 
         match outcome {
             Outcome::Full => return false,
             Outcome::Later => (),
             Outcome::Failed => {
                 self.take_waiting(at);
-                self.fail(cold);
+                self.fail(flow);
             }
             Outcome::Refused => {
                 self.take_waiting(at);
-                cold.hw.set_stage(Stage::Refused);
+                flow.hw.set_stage(Stage::Refused);
             }
             Outcome::In(mut resident) => {
                 if let Some(w) = self.take_waiting(at) {
@@ -179,23 +173,23 @@ impl Inner {
                 }
                 let whole = resident.rules.iter().all(Option::is_some);
 
-                cold.hw
+                flow.hw
                     .index
                     .store(self.resident.len() as u32, Ordering::Relaxed);
                 // There is room: reserved before the rules were added.
                 if let Err(e) = self.resident.push(resident, GFP_KERNEL) {
                     kernel::pr_warn_once!("a rule is lost: {e:?}\n");
                 }
-                cold.hw.set_stage(match whole {
+                flow.hw.set_stage(match whole {
                     true => Stage::Hardware,
                     false => Stage::Partial,
                 });
                 if whole {
-                    let ct = cold.ct.get();
+                    let ct = flow.ct.get();
 
                     ct.set_hardware(true);
                     // Whoever kills the flow clears the bit after killing it.
-                    if !cold.is_live() {
+                    if !flow.is_live() {
                         ct.set_hardware(false);
                     }
                 } else {
@@ -207,13 +201,13 @@ impl Inner {
     }
 
     /// Adds the rules of a flow.
-    fn install(&mut self, cold: &Cold, table: &TableRef, at: usize) -> Outcome {
+    fn install(&mut self, flow: FlowRef, table: &TableRef, at: usize) -> Outcome {
         // What the ruleset has not seen is not for hardware.
-        let agreed = cold.agreed(table.generation());
+        let agreed = flow.agreed(table.generation());
         if !agreed.contains(&true) {
             return Outcome::Later;
         }
-        let described = match cold.describe() {
+        let described = match flow.describe() {
             Ok(described) => described,
             Err(Indescribable::Later) => return Outcome::Failed,
             Err(Indescribable::Never(why)) => {
@@ -226,7 +220,7 @@ impl Inner {
         }
 
         // Conntrack must not judge by what the packet path saw before.
-        cold.tcp.lose_sight();
+        flow.tcp.lose_sight();
         let mut rules = [None, None];
         let mut failed = None;
         for dir in 0..2 {
@@ -264,9 +258,9 @@ impl Inner {
         if rules.iter().all(Option::is_none) {
             return Outcome::Refused;
         }
-        let total = cold.hw.bytes.load(Ordering::Relaxed);
+        let total = flow.hw.bytes.load(Ordering::Relaxed);
         Outcome::In(Resident {
-            flow: cold.into(),
+            flow: flow.into(),
             rules,
             agreed,
             ports: described.descs.map(|d| d.ingress.port.ifindex),
@@ -280,8 +274,7 @@ impl Inner {
 
     /// Adds the rule of a direction once more that its engine has lost. False if that cannot be.
     pub(super) fn again(&mut self, resident: &mut Resident, dir: usize) -> bool {
-        // SAFETY: Flows in the list are valid until the tier forgets them.
-        let cold = unsafe { resident.flow.as_ref() };
+        let flow = resident.flow;
         let Some(place) = resident.rules.get_mut(dir) else {
             return false;
         };
@@ -289,7 +282,7 @@ impl Inner {
         if let Some(rule) = place.take() {
             self.delete(rule);
         }
-        let Ok(described) = cold.describe() else {
+        let Ok(described) = flow.describe() else {
             return false;
         };
         let cookie = Cookie(described.cookies[dir]);

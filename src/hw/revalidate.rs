@@ -112,18 +112,17 @@ impl Inner {
         let Some(resident) = self.resident.get(at) else {
             return false;
         };
-        // SAFETY: Flows in the list are valid until the tier forgets them.
-        let cold = unsafe { resident.flow.as_ref() };
+        let flow = resident.flow;
 
-        if !cold.is_live() {
+        if !flow.is_live() {
             // The worker forgets it, soon.
             return false;
         }
-        if cold.ct.get().is_dying() {
-            cold.kill(TeardownReason::CtDying);
+        if flow.ct.get().is_dying() {
+            flow.kill(TeardownReason::CtDying);
             return false;
         }
-        let agreed = cold.agreed(generation);
+        let agreed = flow.agreed(generation);
         let was = resident.agreed;
         if agreed != was {
             self.counts.unsettled += 1;
@@ -133,7 +132,7 @@ impl Inner {
             return false;
         }
         if thorough {
-            let next = match cold.describe() {
+            let next = match flow.describe() {
                 Ok(described) if described.print() == resident.print => return true,
                 Ok(_) => Next::Waiting,
                 Err(_) => Next::Software,
@@ -156,8 +155,8 @@ impl Inner {
         };
         let before = taken.by_hardware;
         let asked = [0, 1].map(|dir| self.ask(&mut taken, dir));
-        // SAFETY: Flows in the list are valid until the tier forgets them.
-        let hw = unsafe { &taken.flow.as_ref().hw };
+        let flow = taken.flow;
+        let hw = &flow.hw;
         let total = hw.bytes.load(Ordering::Relaxed);
 
         taken.rate.sample(total, ms);

@@ -18,8 +18,7 @@ impl Tier {
         let whole = inner
             .resident
             .iter()
-            // SAFETY: Flows in the list are valid until the tier forgets them.
-            .filter(|r| unsafe { r.flow.as_ref() }.hw.stage() == Stage::Hardware)
+            .filter(|r| r.flow.hw.stage() == Stage::Hardware)
             .count();
 
         for device in &inner.devices {
