@@ -14,6 +14,7 @@
 //! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may be
 //! held around all of them, and is taken around none.
 
+mod add;
 mod egress;
 mod flush;
 mod follow;
@@ -34,26 +35,21 @@ use crate::{
         ingress_path::{
             IngressTable,
             Numbers,
-            Reserve,
             Shape, //
         },
-        object::Flow,
         shared::Cold,
         table_ref::TableRef, //
     },
     hw::Tier,
     net::{
         ct::Ct,
-        device_path::Input,
         family::{
             Family,
             V4,
             V6, //
         },
-        forward_path::Half,
         ruleset::Watch, //
-    },
-    stats, //
+    }, //
 };
 use core::{
     mem::offset_of,
@@ -81,12 +77,7 @@ use nft_flow::{
     age::Wheel,
     key::{
         AddrKey,
-        Key,
-        L4Proto, //
-    },
-    reason::{
-        SkipReason,
-        TeardownReason, //
+        Key, //
     },
     table::{
         Cursor,
@@ -98,11 +89,7 @@ use registry::{
     Netns,
     Place, //
 };
-use tables::{
-    guarded_buckets,
-    insert,
-    insert_both, //
-};
+use tables::guarded_buckets;
 use traffic::{
     Totals,
     Traffic, //
@@ -228,15 +215,6 @@ impl Store for V6 {
     fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
         &mut inner.w6
     }
-}
-
-/// Why a flow was not added.
-#[derive(Clone, Copy)]
-enum Rejected {
-    /// It was in no table.
-    Unseen(SkipReason),
-    /// It was in some.
-    Seen(SkipReason),
 }
 
 /// The bit of [`Flowtable::macs`] that stands for an address: its last bytes differ most.
@@ -389,104 +367,6 @@ impl Flowtable {
         f(&mut inner)
     }
 
-    /// Makes a flow of a connection and its way out in both directions. It is in no table yet.
-    pub(crate) fn new_flow<F: Family>(
-        &self,
-        ct: Ct,
-        proto: L4Proto,
-        halves: [Half<'_>; 2],
-    ) -> Result<NonNull<Flow<F>>, SkipReason> {
-        let [orig, reply] = &halves;
-        let a = self.intern(&reply.input)?;
-        let shapes = self
-            .intern(&orig.input)
-            .map(|b| [a, b])
-            .inspect_err(|_| self.release([a, None]))?;
-
-        Flow::new(ct, proto, halves, shapes, self).inspect_err(|_| self.release(shapes))
-    }
-
-    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
-    /// its conntrack entry.
-    ///
-    /// # Errors
-    ///
-    /// There is no place for it; conntrack has its entry back.
-    ///
-    /// # Safety
-    ///
-    /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its conntrack entry.
-    pub(crate) unsafe fn add<F: Store>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
-        // SAFETY: Valid, and not yet shared.
-        let Flow {
-            entries: [orig, reply],
-            cold,
-        } = unsafe { flow.as_ref() };
-
-        let (added, wanted) = self.locked(|inner| {
-            let looked = inner.egress.mark([orig, reply]);
-            let added = if inner.closing {
-                Err(Rejected::Unseen(SkipReason::FlowtableClosing))
-            } else {
-                // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-                unsafe { insert(&mut inner.cts, cold, Cold::is_live) }
-                    .map_err(Rejected::Unseen)
-                    .and_then(|()| {
-                        // SAFETY: As above.
-                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Seen)
-                    })
-            };
-            match added {
-                Ok(()) => {
-                    // SAFETY: The worker removes the link before it frees the flow.
-                    unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
-                }
-                // A packet may have found it already: the worker frees it.
-                Err(Rejected::Seen(_)) => {
-                    cold.kill(TeardownReason::NotAdded);
-                }
-                Err(Rejected::Unseen(_)) => (),
-            }
-            (
-                added,
-                !looked
-                    || F::writer(inner).wants_resize().is_some()
-                    || inner.cts.wants_resize().is_some(),
-            )
-        });
-
-        if wanted {
-            self.kick();
-        }
-        if let Err(Rejected::Unseen(why)) = added {
-            // SAFETY: By the contract of this function, and it is in no table.
-            unsafe { self.discard(flow) };
-            return Err(why);
-        }
-        stats::count(stats::Counter::FlowsAdded);
-        added.map_err(|e| match e {
-            Rejected::Seen(why) | Rejected::Unseen(why) => why,
-        })
-    }
-
-    /// Frees a flow that nobody has seen, and gives its conntrack entry back.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Flowtable::add`].
-    unsafe fn discard<F: Family>(&self, flow: NonNull<Flow<F>>) {
-        // SAFETY: By the contract of this function; the entry outlives the flow.
-        unsafe {
-            let ct = flow.as_ref().cold.ct.get();
-
-            ct.hand_back(&flow.as_ref().hand_back(TeardownReason::NotAdded));
-            self.release(flow.as_ref().cold.shapes);
-            flow.as_ref().release_routes();
-            Flow::destroy(flow);
-            ct.release_claim();
-        }
-    }
-
     /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
     /// to make it.
     pub(crate) fn alert(&self) {
@@ -513,70 +393,9 @@ impl Flowtable {
         self.gated.load(Ordering::Relaxed) != 0
     }
 
-    /// Says to packets and the worker which shapes there are, if that has changed.
-    fn tell_shapes(&self, inner: &Inner) {
-        for (told, now) in [
-            (&self.shaped, inner.shapes.len()),
-            (&self.gated, inner.shapes.gated()),
-        ] {
-            if told.load(Ordering::Relaxed) != now {
-                told.store(now, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// May there be a shape of frames to this address?
     #[inline(always)]
     pub(crate) fn may_be_to(&self, mac: [u8; 6]) -> bool {
         self.macs.load(Ordering::Relaxed) & mac_bit(mac) != 0
-    }
-
-    /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
-    pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
-        if input.layer.tunnel.is_none() && !input.has_frame_shape() {
-            return Ok(None);
-        }
-        let mut reserve = Reserve::new(input)?;
-
-        let shape = self.locked(|inner| {
-            let followed = inner.shapes.followed();
-            let shape = inner.shapes.intern(&self.numbers, input, &mut reserve);
-
-            if inner.shapes.followed() != followed {
-                self.follows.change();
-            }
-            if !self.may_be_to(input.layer.mac) {
-                self.macs
-                    .fetch_or(mac_bit(input.layer.mac), Ordering::Relaxed);
-            }
-            self.tell_shapes(inner);
-            shape
-        })?;
-        // SAFETY: A use of it is ours, if there is one.
-        if shape.is_some_and(|shape| unsafe { !shape.as_ref().is_known() }) {
-            self.kick();
-        }
-        Ok(shape)
-    }
-
-    /// Ends the use of shapes.
-    pub(crate) fn release(&self, shapes: [Option<NonNull<Shape>>; 2]) {
-        self.locked(|inner| self.release_locked(inner, shapes));
-    }
-
-    fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
-        let followed = inner.shapes.followed();
-
-        for shape in shapes.into_iter().flatten() {
-            // SAFETY: Counted by `intern`, and given back once.
-            unsafe { inner.shapes.release(&self.numbers, shape) };
-        }
-        if inner.shapes.followed() != followed {
-            self.follows.change();
-        }
-        if inner.shapes.is_empty() && self.has_shapes() {
-            self.macs.store(0, Ordering::Relaxed);
-        }
-        self.tell_shapes(inner);
     }
 }
