@@ -8,8 +8,8 @@ LANES := tools/lanes
 DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
-.PHONY: all modules modules_install install uninstall demo test test-all check-host check-uml check-stock check-arm64 check-vfio check-debug \
-	vm uml fuzz fmt clippy doctor clean distclean help
+.PHONY: all modules modules_install install uninstall demo test test-all check-quick check-host check-uml check-stock check-arm64 check-vfio check-debug \
+	vm uml fuzz fmt clippy doc rust-analyzer doctor clean distclean help
 
 all: modules
 
@@ -32,6 +32,10 @@ test-all: export KSFT_QUICK :=
 test-all: export TIMEOUT ?= 86400
 test-all:
 	@$(LANES)/check host uml stock debug lockdep
+
+## check-quick        before each commit: formatting, clippy, host tests, three short selftests; under two minutes
+check-quick:
+	@$(LANES)/check-quick
 
 ## check-host         cargo test, loom, clippy, formatting, shellcheck
 ## check-uml          kselftests in User Mode Linux (fast)
@@ -70,6 +74,14 @@ fmt:
 
 clippy:
 	@$(LANES)/clippy
+
+## doc                pages of the module and its crates, private items too, in out/target-doc/doc
+## rust-analyzer      write rust-project.json, from which an editor knows module, crates and kernel
+doc:
+	@$(LANES)/doc
+
+rust-analyzer:
+	@$(LANES)/rust-analyzer
 
 ## modules_install    install the module for KDIR and run depmod; builds it if need be
 modules_install:

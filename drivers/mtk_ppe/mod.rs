@@ -4,7 +4,7 @@
 //!
 //! What the engine is and does is the crate `mtk_foe`. Here is what it needs of the kernel:
 //! registers ([`window`]), memory that it reads and writes, and the devices that it is found as, in
-//! a device tree ([`platform`]) or as a PCI device ([`pci`], for a model of it).
+//! a device tree (`platform`) or as a PCI device (`pci`, for a model of it).
 //!
 //! The engine and the frame engine around it have one owner. On a board whose kernel runs `mtk_eth`
 //! that is the kernel's driver, which takes flow rules: [`super::tc_ft`] serves it, and this one

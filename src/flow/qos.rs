@@ -7,7 +7,7 @@
 //! *looks* that packets of a direction come in with: what packets have that the ruleset let pass. A
 //! packet whose looks are new takes the slow path. Most directions have one answer, which changes
 //! nothing, and all their packets one DSCP and neither mark nor priority: the packet path compares
-//! that with one word of the [`Entry`].
+//! that with one word of the [`Entry`](crate::flow::entry::Entry).
 //!
 //! - The mark is what the ruleset made of a packet that came in with this mark.
 //! - So is the priority, unless it is the one that forwarding gives every IPv4 packet by its type of
