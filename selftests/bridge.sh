@@ -60,9 +60,9 @@ vlan() { at "$rt" bridge vlan "$@" || fail "bridge vlan $*"; }
 # listed DEVS [NAT]: traffic of both stations, from either side
 listed() {
 	rules DEVS="$1" WATCH="p1, p2, wan" NAT="${2:-}" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
-	if [ -n "${2:-}" ]; then FROM=$c2 ways $V4 $V6; else FROM=$sv ways 10.0.1.3 fd00:1::3; fi
+	if [ -n "${2:-}" ]; then FROM=$c2 bypass_all $V4 $V6; else FROM=$sv bypass_all 10.0.1.3 fd00:1::3; fi
 }
 plain() {
 	bridge_up
@@ -266,7 +266,7 @@ roam() {
 	fast_now
 	stop "$SEND" "$SINK"
 	swap
-	FROM=$c2 ways $V4 $V6
+	FROM=$c2 bypass_all $V4 $V6
 	for n in "$cl" "$c2"; do at "$n" nft delete table netdev here; done
 }
 arrives_at() { local a; a=$(port_count "$1"); sleep 0.1; [ $(($(port_count "$1") - a)) -ge 5 ]; }
@@ -288,18 +288,18 @@ roam_back() { # the same connection continues after the move, in both directions
 	at_station "$cl"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	rules DEVS="p1, p2, wan" || return
-	talk x "$cl" udp $V4 5000 --sport 7777 || return
-	say_ok x echo 30
-	hush x
+	conv_open x "$cl" udp $V4 5000 --sport 7777 || return
+	conv_ok x echo 30
+	conv_close x
 	ct_offloaded -p udp || fail "not offloaded"
 	printf '%s\n' "addr flush dev eth0 scope global" "link set eth0 address 02:00:00:00:00:c1" | batch "$cl"
 	at_new
-	talk x "$c2" udp $V4 5000 --sport 7777 --timeout 3 || return
-	say_ok x echo 10
+	conv_open x "$c2" udp $V4 5000 --sport 7777 --timeout 3 || return
+	conv_ok x echo 10
 	busywait $((2000 * SLOW)) echo_fast || fail "slow after the move: of $ARRIVED packets $FORWARDED in the forward chain"
-	hush x
+	conv_close x
 }
-echo_fast() { counters_zero; say x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
+echo_fast() { counters_zero; conv_cmd x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
 tcase -x "a connection continues at the other port"  roam_back
 tcase -x "a connection continues at the other port, VLAN filtering" roam_back vlan_filtering 1
 
@@ -333,10 +333,10 @@ refreshed() { # the station only sends: to the bridge it is alive, though its pa
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	rules DEVS="p1, p2, wan" || return
 	at "$c2" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp sport 5000 counter name here; }; }"
-	talk x "$cl" udp $V4 || return
-	for n in 1 2 3 4; do say_ok x echo 100; sleep 0.8; done
+	conv_open x "$cl" udp $V4 || return
+	for n in 1 2 3 4; do conv_ok x echo 100; sleep 0.8; done
 	want_le "of 400 answers, flooded to port 2" "$(port_count "$c2")" 20
-	hush x
+	conv_close x
 	at "$c2" nft delete table netdev here
 }
 tcase "a station that talks is not forgotten, its answers are not flooded" refreshed
@@ -354,28 +354,28 @@ tunnel_mtu() {
 		"addr add 10.0.3.2/24 dev tun" "addr add $far/32 dev lo" "route add 10.0.1.0/24 via 10.0.3.1 dev tun src $far" |
 		batch "$sv" || { skip "no GRE"; return; }
 	rules DEVS="p1, p2, tun" WATCH="p1, tun" || return
-	talk x "$cl" udp $far 5000 --pmtu probe --timeout 1 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp $far 5000 --pmtu probe --timeout 1 || return
+	conv_ok x echo 50 1000
 	want_ok "narrow path" ipn "$rt" route add 10.0.2.2 dev wan mtu 1300
 	# the router remembers after the first time, and the route that it has then does not change any more
 	for i in first second; do
 		ipn "$cl" route flush cache
-		say x echo 1 1000 >/dev/null # takes a pending error
-		say_ok x drain
+		conv_cmd x echo 1 1000 >/dev/null # takes a pending error
+		conv_ok x drain
 		busywait $((2000 * SLOW)) tunnelled_fast || fail "the $i time: slow"
-		say_ok x send 1 1400
+		conv_ok x send 1 1400
 		busywait $((2000 * SLOW)) tell_of_mtu $far 1276 || fail "the $i time: no ICMP error came back, path MTU is '$(pmtu_at_cl $far)'"
 	done
-	hush x
+	conv_close x
 	ipn "$rt" route del 10.0.2.2 dev wan mtu 1300
 	printf '%s\n' "addr del $far/32 dev lo" "link del tun" | batch "$sv"
 	ipn "$rt" link del tun
 }
 pmtu_at_cl() { ipn "$cl" -j route get "$1" | jq -r '.[0].metrics[0].mtu // empty'; }
-tunnelled_fast() { counters_zero; say x echo 20 1000 >/dev/null; counters; [ "$ARRIVED" -ge 40 ] && [ "$FORWARDED" -le 2 ]; }
+tunnelled_fast() { counters_zero; conv_cmd x echo 20 1000 >/dev/null; counters; [ "$ARRIVED" -ge 40 ] && [ "$FORWARDED" -le 2 ]; }
 tell_of_mtu() {
 	[ "$(pmtu_at_cl "$1")" != "$2" ] || return 0
-	[ "${i:-}" = second ] || say x send 1 1400 >/dev/null # one may get lost
+	[ "${i:-}" = second ] || conv_cmd x send 1 1400 >/dev/null # one may get lost
 	return 1
 }
 tcase -x "too big for a tunnel: the station behind a port is told" tunnel_mtu

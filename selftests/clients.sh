@@ -79,13 +79,13 @@ firewalld() { # NftablesFlowtable=$1
 fire() { # fire [MATCH]
 	# the owner of a table is a process that stays
 	client_rules eval "firewalld 'lan wan' '${1:-}' | grep -v 'flags owner'" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
-	FROM=$sv TO=8080 ways 10.0.2.1
+	FROM=$sv TO=8080 bypass_all 10.0.2.1
 	forget
-	FROM=$sv ways fd00:1::2
+	FROM=$sv bypass_all fd00:1::2
 	# what the zones refuse stays refused
-	talk x "$sv" udp fd00:1::2 5001 --timeout 0.3 && { ! say x echo 1 >/dev/null || fail "refused traffic passes"; hush x; }
+	conv_open x "$sv" udp fd00:1::2 5001 --timeout 0.3 && { ! conv_cmd x echo 1 >/dev/null || fail "refused traffic passes"; conv_close x; }
 }
 tcase "firewalld, NftablesFlowtable=lan wan"    fire
 tcase "firewalld, flow rule first and without state" fire " "
@@ -153,7 +153,7 @@ vyos() { # two tables, one flowtable of the same name in each
 	}
 	END
 }
-vy() { client_rules vyos "$@" && ways $V4 $V6; }
+vy() { client_rules vyos "$@" && bypass_all $V4 $V6; }
 tcase "VyOS, firewall flowtable FT01"           vy "lan, wan"
 tcase "VyOS, with counter"                      vy "lan, wan" "counter;"
 vyos_hw() { # set firewall flowtable FT01 offload hardware
@@ -220,20 +220,20 @@ netavark() {
 PORTS="veth2, veth3, lan, wan" UPPER="podman0, lan, wan"
 out() { # out DEVICES: containers to the world, the world to a published port
 	WATCH=$PORTS client_rules netavark "$1" || return
-	FROM=$c1 ways $V4 $V6
+	FROM=$c1 bypass_all $V4 $V6
 	forget
-	FROM=$sv TO=8080 ways 10.0.2.1 fd00:2::1
+	FROM=$sv TO=8080 bypass_all 10.0.2.1 fd00:2::1
 	forget
-	FROM=$cl TO=8080 ways 10.0.1.1 fd00:1::1
+	FROM=$cl TO=8080 bypass_all 10.0.1.1 fd00:1::1
 }
 tcase "containers: out and published port, ports listed" out "$PORTS"
 tcase -x "containers: out and published port, bridge listed" out "$UPPER"
 
 hairpin() { # hairpin DEVICES: a container reaches another, and itself, by the published port
 	WATCH=$PORTS client_rules netavark "$1" || return
-	FROM=$c2 TO=8080 ways 10.88.0.1 fd00:88::1
+	FROM=$c2 TO=8080 bypass_all 10.88.0.1 fd00:88::1
 	forget
-	FROM=$c1 TO=8080 ways 10.88.0.1 fd00:88::1
+	FROM=$c1 TO=8080 bypass_all 10.88.0.1 fd00:88::1
 }
 tcase "containers: hairpin, ports listed"       hairpin "$PORTS"
 tcase -x "containers: hairpin, bridge listed"   hairpin "$UPPER"
@@ -289,13 +289,13 @@ bridged() { # from container to container: bridged, with the TTL that it had; no
 	}
 	END
 	for a in 10.88.0.2 fd00:88::2; do
-		talk x "$c2" udp $a || return
-		say_ok x echo 50
-		hush x
+		conv_open x "$c2" udp $a || return
+		conv_ok x echo 50
+		conv_close x
 	done
-	talk x "$c2" tcp 10.88.0.2 || return
-	say_ok x echo 1000000
-	hush x
+	conv_open x "$c2" tcp 10.88.0.2 || return
+	conv_ok x echo 1000000
+	conv_close x
 	want_eq "datagrams with the TTL they were sent with" "$(at "$c1" nft list counter inet ttl same | awk '/packets/ { print $2 }')" \
 		"$(at "$c1" nft list counter inet ttl every | awk '/packets/ { print $2 }')"
 	at "$c1" nft delete table inet ttl
@@ -309,8 +309,8 @@ intact() { # such packets are translated while they are bridged and never arrive
 	WATCH=$PORTS client_rules netavark "$1" || return
 	for a in 10.88.0.1 fd00:88::1; do
 		for c in $c1 $c2; do
-			talk x "$c" udp $a 8080 && say_ok x echo 50 && hush x
-			talk x "$c" tcp $a 8080 && say_ok x echo 300000 && hush x
+			conv_open x "$c" udp $a 8080 && conv_ok x echo 50 && conv_close x
+			conv_open x "$c" tcp $a 8080 && conv_ok x echo 300000 && conv_close x
 		done
 	done
 }
@@ -320,14 +320,14 @@ counted() { # conntrack has counted a packet already when the bridge device gets
 	local n=''
 	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
 	WATCH=$PORTS client_rules netavark "$1" || return
-	talk x "$c1" udp $V4 || return
-	say_ok x echo 200 300
+	conv_open x "$c1" udp $V4 || return
+	conv_ok x echo 200 300
 	offloaded_line udp 5000 || fail "not offloaded"
 	for n in $(ct_list -p udp --orig-port-dst 5000 | grep -o 'packets=[0-9]* bytes=[0-9]*' | tr ' ' :); do
 		want_eq "conntrack's counters" "$n" "packets=200:bytes=$((200 * 328))"
 	done
 	[ -n "$n" ] || fail "no counters: $(ct_list -p udp)"
-	hush x
+	conv_close x
 }
 tcase "br_netfilter: conntrack counts each packet once, ports listed" called counted "$PORTS"
 tcase -x "br_netfilter: conntrack counts each packet once, bridge listed" called counted "$UPPER"
@@ -336,19 +336,19 @@ tcase -x "br_netfilter: conntrack counts each packet once, bridge listed" called
 
 several() { # firewalld, VyOS' and containers' flowtables with the same devices, at three priorities
 	WATCH=$PORTS client_rules eval "firewalld 'lan wan' | grep -v 'flags owner'; vyos 'lan, wan' | sed '/vyos_nat/,/^}/d'; netavark '$PORTS' | sed 's/priority filter - 1/priority filter - 20/'" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	# the rule that comes first has them all (those of TCP have ended)
 	[ "$FT" != ours ] || want_eq "flows in the first flowtable" "$(awk '/table fastpath / { for (i = 1; i < NF; i++) if ($i ~ /^flows_/) n += $(i + 1) } END { print n + 0 }' $DEBUGFS/flowtables)" 2
 	# that table goes: the next one takes over
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 20
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 20
 	want_ok "delete the first" nft_rt delete table inet fastpath
-	say_ok x echo 20
+	conv_ok x echo 20
 	busywait $((5000 * SLOW)) echo_fast || fail "slow: of $ARRIVED packets $FORWARDED in the forward chain"
 	offloaded_line udp 5000 || fail "not offloaded"
-	hush x
+	conv_close x
 }
-echo_fast() { counters_zero; say x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
+echo_fast() { counters_zero; conv_cmd x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
 tcase "four flowtables with the same devices, one goes" several
 
 wild() { # two tables, both with all devices whose names begin with veth; devices that are renamed
@@ -364,19 +364,19 @@ wild() { # two tables, both with all devices whose names begin with veth; device
 		at "$rt" python3 "$HERE/links.py" flowtable $t f veth || { skip "the kernel knows no wildcards"; return; }
 	done
 	forget
-	FROM=$c1 ways $V4 $V6
-	talk x "$c1" udp $V6 || return
-	say_ok x echo 20
+	FROM=$c1 bypass_all $V4 $V6
+	conv_open x "$c1" udp $V6 || return
+	conv_ok x echo 20
 	# a name that is not among them any more, and back; nothing is lost
 	rename veth2 other2
-	say_ok x echo 20
+	conv_ok x echo 20
 	rename other2 veth2
-	say_ok x echo 20
+	conv_ok x echo 20
 	busywait $((5000 * SLOW)) echo_fast || fail "slow: of $ARRIVED packets $FORWARDED in the forward chain"
-	hush x
+	conv_close x
 	want_ok "one table goes" nft_rt delete table ip a
 	forget
-	FROM=$c1 ways $V6
+	FROM=$c1 bypass_all $V6
 }
 rename() { ipn "$rt" link set "$1" name "$2" 2>/dev/null || { ipn "$rt" link set "$1" down; ipn "$rt" link set "$1" name "$2" up; }; }
 tcase "wildcard devices in two tables, renamed under traffic" wild

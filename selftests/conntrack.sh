@@ -25,11 +25,11 @@ setup() { lan_wan && serve "$sv" && rules && defaults; }
 # flow ID PROTO ADDRESS [OPTION...]: an offloaded conversation, left open
 flow() {
 	local id=$1 proto=$2 dst=$3; shift 3
-	talk "$id" "$cl" "$proto" "$dst" "$@" || return
-	say_ok "$id" echo 20
+	conv_open "$id" "$cl" "$proto" "$dst" "$@" || return
+	conv_ok "$id" echo 20
 	is_offloaded "$id" "$proto" || fail "flow $id is not [OFFLOAD]: $(ct_list -p "$proto" | head -n3)"
 }
-sport() { local a; a=$(say "$1" port); echo "${a#ok }"; }
+sport() { local a; a=$(conv_cmd "$1" port); echo "${a#ok }"; }
 is_offloaded() { ct_list -p "$2" --orig-port-src "$(sport "$1")" | grep -q '\[OFFLOAD\]'; }
 # slow_by MIN MAX: packets that the forward chain has seen since counters_zero
 slow_by() { counters; want_ge "packets in the forward chain" "$FORWARDED" "$1"; want_le "packets in the forward chain" "$FORWARDED" "$2"; }
@@ -39,7 +39,7 @@ shown() {
 	flow x "$2" "$3" || return
 	ct_list -p "$2" | grep -q 'HW_OFFLOAD' && fail "[HW_OFFLOAD] without hardware"
 	want_ok "in /proc" at "$rt" grep -q OFFLOAD /proc/net/nf_conntrack
-	hush x
+	conv_close x
 }
 for p in tcp udp; do
 	tcase "$p IPv4 is shown as [OFFLOAD]" shown inet $p $V4
@@ -52,16 +52,16 @@ delete_one() { # one of two flows is deleted: its next packet is slow, the other
 	flow x "$p" "$2" || return
 	flow y "$p" "$2" || return
 	counters_zero
-	say_ok x echo 20; say_ok y echo 20
+	conv_ok x echo 20; conv_ok y echo 20
 	slow_by 0 0
 	want_ok "conntrack -D" at "$rt" conntrack -D -p "$p" --orig-port-src "$(sport x)"
 	counters_zero
-	say_ok y echo 20
+	conv_ok y echo 20
 	slow_by 0 0
-	say_ok x echo 1
+	conv_ok x echo 1
 	slow_by 1 8
-	say_ok x echo 20
-	hush x; hush y
+	conv_ok x echo 20
+	conv_close x; conv_close y
 }
 delete_all() {
 	local p=$1
@@ -70,9 +70,9 @@ delete_all() {
 	flow y "$p" "$2" || return
 	counters_zero
 	want_ok "conntrack -F" at "$rt" conntrack -F
-	say_ok x echo 1; say_ok y echo 1
+	conv_ok x echo 1; conv_ok y echo 1
 	slow_by 2 16
-	hush x; hush y
+	conv_close x; conv_close y
 }
 for p in tcp udp; do
 	tcase "$p IPv4: conntrack -D stops the flow at the next packet" delete_one $p $V4
@@ -95,9 +95,9 @@ idle() {
 	want_ge "timeout after hand-back" "$t" "$min"
 	want_le "timeout after hand-back" "$t" "$max"
 	[ "$p" != tcp ] || ct_list -p tcp | grep -q ESTABLISHED || fail "not ESTABLISHED: $(ct_list -p tcp)"
-	say_ok x echo 20
+	conv_ok x echo 20
 	is_offloaded x "$p" || fail "not offloaded again after hand-back"
-	hush x
+	conv_close x
 	defaults
 }
 STREAM=0
@@ -128,7 +128,7 @@ tcase "idle udp without answer keeps the short timeout" idle_oneway
 
 go_on() { # go_on ID SECONDS: some datagrams ten times a second
 	local end=$(($(now_ms) + $2 * 1000))
-	while [ "$(now_ms)" -lt $end ]; do say_ok "$1" echo 3 || return; sleep 0.1; done
+	while [ "$(now_ms)" -lt $end ]; do conv_ok "$1" echo 3 || return; sleep 0.1; done
 }
 assured() { ct_list -p udp -u ASSURED | grep -q "dport=5000 "; }
 updates() { grep -c "UPDATE.*dport=5000 " "$TMP/events"; }
@@ -140,11 +140,11 @@ becomes_assured() { # as a stream on the slow path: not before two seconds, and 
 	pid=$!
 	sleep 0.3
 	t0=$(now_ms)
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 20
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 20
 	[ "$FT" = none ] || is_offloaded x udp || fail "not [OFFLOAD]: $(ct_list -p udp)"
 	sleep 0.3
-	say_ok x echo 20
+	conv_ok x echo 20
 	n=$(updates)
 	if [ $(($(now_ms) - t0)) -lt 1800 ]; then
 		! assured || fail "assured after $(($(now_ms) - t0)) ms"
@@ -153,7 +153,7 @@ becomes_assured() { # as a stream on the slow path: not before two seconds, and 
 	busywait 3000 assured || fail "not assured after $(($(now_ms) - t0)) ms: $(ct_list -p udp)"
 	busywait 3000 test "$(updates)" -gt "$n" || fail "no event: $(cat "$TMP/events")"
 	stop "$pid"
-	hush x
+	conv_close x
 }
 tcase -x "udp IPv4: a stream becomes assured" becomes_assured $V4
 tcase -x "udp IPv6: a stream becomes assured" becomes_assured $V6
@@ -171,7 +171,7 @@ full_table() { # a stream keeps its entry when a port scan fills the table
 	local id max buckets
 	defaults
 	rules NAT="$MASQ" || return
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	go_on x 4
 	[ "$FT" = none ] || is_offloaded x udp || fail "not [OFFLOAD]: $(ct_list -p udp)"
 	sleep 1.2
@@ -183,8 +183,8 @@ full_table() { # a stream keeps its entry when a port scan fills the table
 	sysctl -qw net.netfilter.nf_conntrack_max="$max" net.netfilter.nf_conntrack_buckets="$buckets"
 	want_ge "entries dropped early" "$(at "$rt" conntrack -S | grep -o 'early_drop=[0-9]*' | awk -F= '{ n += $2 } END { print n }')" 1000
 	want_eq "conntrack entry" "$(ct_list -p udp -o id --orig-port-dst 5000 | grep -o 'id=[0-9]*$')" "${id##* }"
-	say_ok x echo 20
-	hush x
+	conv_ok x echo 20
+	conv_close x
 	forget
 }
 tcase -x "udp: a stream keeps its entry when the table is full" full_table
@@ -194,15 +194,15 @@ repeated() { # offloaded and handed back again and again, windows are checked by
 	defaults
 	ct_set nf_flowtable_tcp_timeout=1 nf_conntrack_tcp_loose=0
 	rules FWD="ct state invalid drop;" NAT="$MASQ" || return
-	talk x "$cl" tcp "$1" || return
+	conv_open x "$cl" tcp "$1" || return
 	for i in 1 2 3; do
-		say_ok x echo 400000
+		conv_ok x echo 400000
 		is_offloaded x tcp || fail "round $i: not offloaded"
 		busywait $((8000 * SLOW)) ct_back -p tcp || fail "round $i: not handed back: $(ct_list -p tcp)"
 	done
-	say_ok x echo 400000
-	say_ok x fin
-	hush x
+	conv_ok x echo 400000
+	conv_ok x fin
+	conv_close x
 	defaults
 }
 tcase "tcp IPv4 goes on after each of three hand-backs, invalid is dropped" repeated $V4
@@ -235,11 +235,11 @@ kept() { # short conntrack timeouts do not end an offloaded flow that has traffi
 	rules || return
 	flow x "$1" $V4 || return
 	a=$(ct_list -p "$1" -o id)
-	for i in 1 2 3 4 5 6 7 8; do say_ok x echo 5; sleep 0.7; done
+	for i in 1 2 3 4 5 6 7 8; do conv_ok x echo 5; sleep 0.7; done
 	b=$(ct_list -p "$1" -o id)
 	want_eq "conntrack entry" "${b##* id=}" "${a##* id=}"
 	is_offloaded x "$1" || fail "not offloaded any more"
-	hush x
+	conv_close x
 	defaults
 }
 tcase "udp entry outlives a conntrack timeout of 2 s while offloaded" kept udp
@@ -251,9 +251,9 @@ fin() { # closed by both: the entry does not linger
 	ct_set nf_flowtable_tcp_timeout=2
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
-	say_ok x echo 100000
-	say_ok x fin
-	hush x
+	conv_ok x echo 100000
+	conv_ok x fin
+	conv_close x
 	busywait $((6000 * SLOW)) closing || fail "after FIN: $(ct_list -p tcp)"
 	defaults
 }
@@ -272,8 +272,8 @@ fin_states() { # every state is gone through
 	local pid=$!
 	sleep 0.5
 	flow x tcp $V4 || return
-	say_ok x fin
-	hush x
+	conv_ok x fin
+	conv_close x
 	busywait $((3000 * SLOW)) grep -q TIME_WAIT "$TMP/events"
 	stop "$pid"
 	for s in FIN_WAIT LAST_ACK TIME_WAIT; do
@@ -287,8 +287,8 @@ half_close() { # one side has finished, the other sends a lot more
 	ct_set nf_flowtable_tcp_timeout=2
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
-	say_ok x tail 2000000
-	hush x
+	conv_ok x tail 2000000
+	conv_close x
 	busywait $((6000 * SLOW)) closing || fail "afterwards: $(ct_list -p tcp)"
 	defaults
 }
@@ -299,8 +299,8 @@ rst() { # rst ADDRESS [TIMEOUT]: with the default timeout the entry is closed at
 	ct_set nf_flowtable_tcp_timeout="${2:-30}"
 	rules NAT="$MASQ" || return
 	flow x tcp "$1" || return
-	say_ok x rst
-	hush x
+	conv_ok x rst
+	conv_close x
 	busywait $((6000 * SLOW)) closed || fail "after RST: $(ct_list -p tcp)"
 	defaults
 }
@@ -320,9 +320,9 @@ reuse() { # the same ports again, at once
 	rules NAT="$MASQ" || return
 	for i in 1 2 3; do
 		flow x tcp $V4 --sport 6001 || return
-		say_ok x echo 50000
-		say_ok x "$1"
-		hush x
+		conv_ok x echo 50000
+		conv_ok x "$1"
+		conv_close x
 		[ "$1" = rst ] || sleep 1.2
 	done
 }
@@ -333,12 +333,12 @@ restarted() { # the client died without a word and connects again from the same 
 	rules NAT="$MASQ" || return
 	flow x tcp $V4 --sport 6002 || return
 	at "$cl" nft 'table inet mute { chain out { type filter hook output priority 0; tcp sport 6002 drop; }; }'
-	say_ok x rst
-	hush x
+	conv_ok x rst
+	conv_close x
 	at "$cl" nft delete table inet mute
 	flow y tcp $V4 --sport 6002 || return
-	say_ok y echo 50000
-	hush y
+	conv_ok y echo 50000
+	conv_close y
 }
 tcase "SYN on a live flow: client restarted on the same port" restarted
 
@@ -354,7 +354,7 @@ policy() { # policy PROTO POLICY MIN MAX
 	t=$(ct_timeout -p "$1")
 	want_ge "timeout after hand-back" "$t" "$3"
 	want_le "timeout after hand-back" "$t" "$4"
-	hush x
+	conv_close x
 	defaults
 }
 tcase -x "ct timeout policy is honoured after hand-back, udp" policy udp "unreplied : 50, replied : 60" 45 60
@@ -384,14 +384,14 @@ exact() { # exact PROTO ADDRESS FLAGS
 	ct_set nf_conntrack_acct=1
 	rules FLAGS="counter;" NAT="$MASQ" || return
 	end_counters
-	talk x "$cl" "$1" "$2" || return
-	if [ "$1" = tcp ]; then say_ok x echo 3000000; else say_ok x echo 300 700; fi
+	conv_open x "$cl" "$1" "$2" || return
+	if [ "$1" = tcp ]; then conv_ok x echo 3000000; else conv_ok x echo 300 700; fi
 	is_offloaded x "$1" || fail "not offloaded"
 	# our totals may lag by a second
 	busywait $((3000 * SLOW)) totals_agree "$1" || fail "conntrack says $(ct_totals "$1"), the far end $(end_totals)"
 	counters
 	want_ge "packets" "$(ct_totals "$1" | cut -d' ' -f1)" $((FORWARDED * 2))
-	hush x
+	conv_close x
 }
 for p in tcp udp; do
 	tcase "counter: totals of $p IPv4 are exact" exact $p $V4
@@ -404,13 +404,13 @@ exact_back() { # still exact when the flow has left the table and come again
 	rules FLAGS="counter;" || return
 	end_counters
 	flow x udp $V4 || return
-	say_ok x echo 200 300
+	conv_ok x echo 200 300
 	busywait $((9000 * SLOW)) ct_back -p udp || fail "not handed back"
 	busywait 3000 totals_agree udp || fail "after hand-back: conntrack says $(ct_totals udp), the far end $(end_totals)"
-	say_ok x echo 200 300
+	conv_ok x echo 200 300
 	is_offloaded x udp || fail "not offloaded again"
 	busywait 3000 totals_agree udp || fail "offloaded again: conntrack says $(ct_totals udp), the far end $(end_totals)"
-	hush x
+	conv_close x
 	defaults
 }
 tcase "counter: totals are exact across hand-back" exact_back
@@ -435,12 +435,12 @@ uncounted() { # without the flag only the slow path counts
 	ct_set nf_conntrack_acct=1
 	rules || return
 	flow x udp $V4 || return
-	say_ok x echo 300 500
+	conv_ok x echo 300 500
 	sleep 1.2
 	t=$(ct_totals udp)
 	want_le "packets counted without the flag" "${t%% *}" 20
 	want_ge "packets counted without the flag" "${t%% *}" 1
-	hush x
+	conv_close x
 	defaults
 }
 tcase "no counter: only the slow path is counted" uncounted

@@ -31,15 +31,15 @@ setup() {
 }
 # offloaded ADDRESS: a UDP conversation x that is fast already
 offloaded() {
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 5
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 5
 	busywait 2000 offloaded_line udp 5000 || { fail "not [OFFLOAD]: $(ct_list -p udp)"; return 1; }
-	say_ok x echo 3
+	conv_ok x echo 3
 	sleep 0.2
 	counters_zero
 }
 fast_echo() {
-	say_ok x echo $N $SIZE
+	conv_ok x echo $N $SIZE
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
 }
@@ -72,7 +72,7 @@ ip_mibs() { # ip_mibs ADDRESS HEADER PREFIX NAME PREFIX NAME...: packets, then o
 		busywait 4000 mib_is "${!i}" "${!j}" "${before[(i - 1) / 2]}" $due
 		SLACK=$((due / 10 + 20)) near "${!i}${!j}" $(($(mib "${!i}" "${!j}") - before[(i - 1) / 2])) $due
 	done
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: InReceives, ForwDatagrams, OutTransmits, octets" ip_mibs $V4 20 Ip InReceives Ip ForwDatagrams \
 	Ip OutTransmits IpExt InOctets IpExt OutOctets
@@ -93,7 +93,7 @@ device() {
 	SLACK=600 near "$d: received bytes" $(($(dev_stat "$d" 2) - before[0])) $((N * (len + $3)))
 	near "$d: sent packets" $(($(dev_stat "$d" 11) - before[3])) $N
 	SLACK=600 near "$d: sent bytes" $(($(dev_stat "$d" 10) - before[2])) $((N * (len + $4)))
-	hush x
+	conv_close x
 }
 plain() { rules || return; device "$@"; }
 tcase    "IPv4: the listed devices themselves, LAN" plain lan $V4 14 14
@@ -147,7 +147,7 @@ udp_events() { # however many packets: a handful of events, one end
 	busywait 3000 grep -q DESTROY "$TMP/events"
 	sleep 0.3
 	want_eq "DESTROY" "$(count DESTROY)" 1
-	hush x
+	conv_close x
 	stop $EVENTS
 }
 tcase "udp: NEW, a few UPDATEs, one DESTROY" udp_events
@@ -157,12 +157,12 @@ tcp_events() { # through hand-back and another offload to the end
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=1
 	at "$rt" conntrack -F 2>/dev/null
 	events -p tcp
-	talk x "$cl" tcp $V4 || return
-	say_ok x echo 300000
+	conv_open x "$cl" tcp $V4 || return
+	conv_ok x echo 300000
 	busywait $((9000 * SLOW)) ct_back -p tcp || fail "not handed back: $(ct_list -p tcp)"
-	say_ok x echo 300000
-	say_ok x fin
-	hush x
+	conv_ok x echo 300000
+	conv_ok x fin
+	conv_close x
 	busywait $((6000 * SLOW)) grep -q TIME_WAIT "$TMP/events" || fail "no TIME_WAIT: $(ct_list -p tcp)"
 	want_eq "DESTROY before the end" "$(count DESTROY)" 0
 	want_ok "conntrack -D" at "$rt" conntrack -D -p tcp --orig-port-dst 5000

@@ -69,9 +69,9 @@ i=0 OPEN=()
 conversation() {
 	local a id=d$((++i)) cmd="echo 4194304" got
 	[ "$3" = udp ] && cmd="echo 2000 1200"
-	talk "$id" "$2" "$3" "$4" "$5" || return
+	conv_open "$id" "$2" "$3" "$4" "$5" || return
 	OPEN+=("$id")
-	a=$(say "$id" $cmd); got=$?
+	a=$(conv_cmd "$id" $cmd); got=$?
 	[ $got = 0 ] && printf '  ok   %-44s payload identical\n' "$1" || fail "$1: $a"
 }
 conversation "IPv4 TCP  lan -> wan, masqueraded"       "$cl" tcp 10.0.2.2 5000
@@ -101,7 +101,7 @@ MIN_ARRIVED=8000 MAX_SLOW=$((ARRIVED / 50)) bypass_numbers "$ARRIVED" "$FORWARDE
 [ "$FORWARDED_BYTES" -le $((ARRIVED_BYTES / 20)) ] || fail "the forward chain saw $FORWARDED_BYTES of $ARRIVED_BYTES bytes"
 
 title "6. Why the others did not take the fast path (skip: flow not added, miss: packet left to the stack)"
-for id in "${OPEN[@]}"; do hush "$id"; done
+for id in "${OPEN[@]}"; do conv_close "$id"; done
 stats_diff start | grep -E '^(skip|miss|teardown)\.' | awk '{ printf "  %-28s %d\n", $1, $2 }'
 ft_check
 

@@ -38,7 +38,7 @@ not_streaming() { ! streaming; }
 
 listed() { # listed DEVS [NAT]
 	rules DEVS="$1" WATCH="p1, wan, wan2" NAT="${2:-}" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase "ports only"                              listed "p1, wan"
 tcase -x "devices = { br-lan, wan.7 }"          listed "br-lan, wan.7"
@@ -50,12 +50,12 @@ tcase "devices that do not take part"           listed "lo, p1, wan, wan2"
 
 half() { # half DEVS: one side is missing: slow, but nothing is lost
 	rules DEVS="$1" WATCH="p1, wan" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 50
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 50
 	counters
 	want_ge "packets in the forward chain" "$FORWARDED" 100
 	want_eq "conntrack entries offloaded" "$(ct_list -p udp | grep -c '\[OFFLOAD\]')" 0
-	hush x
+	conv_close x
 }
 tcase "only the LAN is listed: slow, but it passes" half "p1, br-lan"
 tcase "only the WAN is listed: slow, but it passes" half "wan, wan.7"
@@ -65,16 +65,16 @@ tcase "only the WAN is listed: slow, but it passes" half "wan, wan.7"
 flowtable() { nft_rt "$1" flowtable inet t f "{ hook ingress priority 0; devices = { $2 }; }"; }
 added() { # added DEVS LATER: the missing device is added; the flow becomes fast by itself
 	rules DEVS="$1" WATCH="p1, wan" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 30
 	! ct_offloaded -p udp || fail "offloaded without $2"
 	want_ok "add $2" flowtable add "$2"
-	say_ok x echo 300
+	conv_ok x echo 300
 	offloaded_line udp 5000 || fail "not offloaded after $2 was added"
 	busywait 2000 echo_fast || fail "slow: of $ARRIVED packets $FORWARDED in the forward chain"
-	hush x
+	conv_close x
 }
-echo_fast() { counters_zero; say x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
+echo_fast() { counters_zero; conv_cmd x echo 30 >/dev/null; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
 tcase "a port is added to a live flowtable"     added "p1" wan
 tcase -x "an upper device is added to a live flowtable" added "br-lan" wan.7
 
@@ -96,22 +96,22 @@ transaction() { # devices are exchanged in one transaction: from below to above 
 	local i
 	rules DEVS="p1, wan" WATCH="p1, wan" || return
 	stream_start $V4 || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 100000
 	for i in 1 2 3 4 5; do
 		nft_rt -f - <<-END || fail "transaction $i"
 		add flowtable inet t f { hook ingress priority 0; devices = { br-lan, wan.7 }; };
 		delete flowtable inet t f { hook ingress priority 0; devices = { p1, wan }; };
 		END
-		say_ok x echo 50000
+		conv_ok x echo 50000
 		nft_rt -f - <<-END || fail "transaction $i, back"
 		add flowtable inet t f { hook ingress priority 0; devices = { p1, wan }; };
 		delete flowtable inet t f { hook ingress priority 0; devices = { br-lan, wan.7 }; };
 		END
-		say_ok x echo 50000
+		conv_ok x echo 50000
 	done
 	fast_now
-	hush x
+	conv_close x
 	stream_end 800 0
 }
 tcase "lower devices exchanged for upper ones under traffic, nothing lost" transaction
@@ -175,7 +175,7 @@ wildcard() { # devices whose names begin with "wan": those that are there, and t
 	rules DEVS="p1" WATCH="p1, wan" || return
 	# not every nft can say that
 	at "$rt" python3 "$HERE/links.py" flowtable inet t f wan || { skip "the kernel knows no wildcards"; return; }
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	ns_add s3
 	ip link add wan7 netns "$rt" type veth peer name eth0 netns "$s3"
 	addr_lines wan7 10.0.5.1/24 fd00:5::1/64 | batch "$rt"
@@ -183,10 +183,10 @@ wildcard() { # devices whose names begin with "wan": those that are there, and t
 	serve "$s3"
 	rules_watch wan7
 	forget # or the idle flows of before are counted, until they are found to be out of date
-	ways 10.0.5.2 fd00:5::2
+	bypass_all 10.0.5.2 fd00:5::2
 	ipn "$rt" link del wan7
 	forget
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 # rules_watch DEVICE: count what arrives there, too
 rules_watch() { want_ok "watch $1" nft_rt "add chain netdev watch in2 { type filter hook ingress device $1 priority -10; }; add rule netdev watch in2 meta l4proto { tcp, udp } counter name arrived"; }
@@ -205,9 +205,9 @@ several() { # LAN to wan by one, LAN to wan2 by the other, at different prioriti
 	END
 	CNT0=()
 	forget
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
-	ways $W4 $W6
+	bypass_all $W4 $W6
 }
 tcase "three tables (ip, ip6, inet), three priorities" several
 
@@ -215,19 +215,19 @@ deleted_one() { # one of two flowtables goes: its flows only
 	local n
 	several || return
 	forget
-	talk x "$cl" udp $V4 || return
-	talk y "$cl" udp $W4 || return
-	say_ok x echo 30; say_ok y echo 30
+	conv_open x "$cl" udp $V4 || return
+	conv_open y "$cl" udp $W4 || return
+	conv_ok x echo 30; conv_ok y echo 30
 	want_ok "delete table ip a" nft_rt delete table ip a
 	counters_zero
-	say_ok y echo 50
+	conv_ok y echo 50
 	counters
 	want_le "of 100 packets of the other flowtable, seen by the forward chain" "$FORWARDED" 4
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_ge "of 100 packets of the deleted flowtable, seen by the forward chain" "$FORWARDED" 90
 	want_eq "entries that are offloaded" "$(ct_list -p udp | grep -c '\[OFFLOAD\]')" 1
-	hush x; hush y
+	conv_close x; conv_close y
 }
 tcase "one of several flowtables is deleted"    deleted_one
 
@@ -241,7 +241,7 @@ same_device() { # one flow, two flowtables that both want it: one wins, nothing 
 	END
 	CNT0=()
 	forget
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase "two flowtables with the same devices and priority" same_device
 
@@ -259,40 +259,40 @@ namespaces() { # the same addresses, ports and device names in another namespace
 	serve "$sv2"
 	rules DEVS="p1, wan" || return
 	# a flow here, with a known port; there the same, without a flowtable
-	talk x "$cl" udp $V4 5000 --sport 7777 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp $V4 5000 --sport 7777 || return
+	conv_ok x echo 30
 	offloaded_line udp 5000 || fail "not offloaded"
 	at "$rt2" nft "table inet t { chain f { type filter hook forward priority 0; ct state established accept; }; }"
-	talk y "$cl2" udp $V4 5000 --sport 7777 || return
+	conv_open y "$cl2" udp $V4 5000 --sport 7777 || return
 	counters_zero
-	say_ok y echo 50
+	conv_ok y echo 50
 	want_eq "offloaded in the other namespace" "$(at "$rt2" conntrack -L 2>/dev/null | grep -c '\[OFFLOAD\]')" 0
 	[ "$FT" != ours ] || want_eq "fast packets" "$(fast)" 0
 	# a flowtable there as well: two flows of the same key
 	at "$rt2" nft "table inet t2 { flowtable f { hook ingress priority 0; devices = { p1, wan }; }; chain f { type filter hook forward priority 5; meta l4proto udp flow add @f; }; }"
-	say_ok y echo 50
+	conv_ok y echo 50
 	at "$rt2" conntrack -L 2>/dev/null | grep -q '\[OFFLOAD\]' || fail "not offloaded in the other namespace"
-	say_ok x echo 50
+	conv_ok x echo 50
 	# a device of the same name goes down there, here the flow goes on
 	ipn "$rt2" link set wan down
 	counters_zero
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
 	at "$rt2" nft flush ruleset
 	counters_zero
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
-	hush x; hush y
+	conv_close x; conv_close y
 	for a in "$cl2" "$sv2" "$rt2"; do ip netns del "$a"; done
 }
 tcase "another namespace with the same names and addresses" namespaces
 
 moved_ns() { # a listed device goes to another namespace and comes back
 	rules DEVS="br-lan, p1, wan2" WATCH="p1" || return
-	talk x "$cl" udp $W4 5000 --timeout 3 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp $W4 5000 --timeout 3 || return
+	conv_ok x echo 30
 	offloaded_line udp 5000 || fail "not offloaded"
 	ip netns add "${rt}m" && NS+=("${rt}m") NS_MADE+=("${rt}m")
 	want_ok "move" ipn "$rt" link set wan2 netns "${rt}m"
@@ -300,9 +300,9 @@ moved_ns() { # a listed device goes to another namespace and comes back
 	want_ok "move back" ipn "${rt}m" link set wan2 netns "$rt"
 	addr_lines wan2 10.0.4.1/24 fd00:4::1/64 | batch "$rt"
 	busywait $((3000 * SLOW)) at "$cl" ping -c1 -W1 -q $W4 || fail "no connectivity"
-	say_ok x echo 100
+	conv_ok x echo 100
 	offloaded_line udp 5000 || fail "not offloaded again; $(nft_rt list flowtable inet t f | grep devices)"
-	hush x
+	conv_close x
 }
 not_offloaded() { ! ct_offloaded -p udp; }
 tcase "a listed device moves to another namespace and back" moved_ns

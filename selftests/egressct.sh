@@ -60,8 +60,8 @@ carried() { [ "$FT" != ours ] || want_ge "packets that carried their connection"
 free() { [ "$FT" != ours ] || want_eq "packets that carried their connection" $(($(with_ct) - CT0)) 0; }
 ct_zero() { CT0=$(with_ct); }
 # carrying, not_carrying: at this moment
-carrying() { local a; a=$(with_ct); say_ok x echo 10; [ $(($(with_ct) - a)) -ge 10 ]; }
-not_carrying() { local a; a=$(with_ct); say_ok x echo 10; [ "$(with_ct)" = "$a" ]; }
+carrying() { local a; a=$(with_ct); conv_ok x echo 10; [ $(($(with_ct) - a)) -ge 10 ]; }
+not_carrying() { local a; a=$(with_ct); conv_ok x echo 10; [ "$(with_ct)" = "$a" ]; }
 # settled [seen]: the worker has looked at the devices since now; where somebody asks, as far as it has seen that
 settled() {
 	[ "$FT" = ours ] || return 0
@@ -152,8 +152,8 @@ tcase -x "cake nat at the port of WAN's bridge"                 bridged half $V4
 EF='iifname lan ct mark set 0xb9000000;'
 # talking ADDRESS [seen]: a conversation x that is fast; what leaves with EF is counted at sv
 talking() {
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 5
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 5
 	busywait $((2000 * SLOW)) offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp | head -n1)"
 	settled "${2:-}"
 	at "$sv" nft -f - <<-END
@@ -173,7 +173,7 @@ talking() {
 }
 ef() { at "$sv" nft list counter inet ef ef | awk '$1 == "packets" { print $2 }'; }
 fast_echo() {
-	say_ok x echo $N 300
+	conv_ok x echo $N 300
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
 }
@@ -183,7 +183,7 @@ marked() { # marked ADDRESS: every datagram leaves with the DSCP in its connecti
 	fast_echo
 	want_ge "of $N datagrams, with EF" "$(ef)" $N
 	carried $N
-	hush x
+	conv_close x
 	no_tc wan wan.5
 }
 at_clsact() { # at_clsact ADDRESS DEV
@@ -227,7 +227,7 @@ cpmark() {
 	fast_echo
 	want_ge "of $N datagrams, with the mark" "$(at "$rt" tc -s filter show dev wan egress prio 2 | awk '$1 == "Sent" { print $4; exit }')" $N
 	carried $N
-	hush x
+	conv_close x
 	no_tc wan
 }
 tcase -x "ctinfo cpmark at clsact"                              cpmark
@@ -249,7 +249,7 @@ bridge_chain() { # what is routed to a bridge has its connection in the chains o
 	fast_echo
 	want_ge "of $N datagrams, seen in postrouting of the bridge" "$(nft_rt list counter bridge b seen | awk '$1 == "packets" { print $2 }')" $N
 	carried $N
-	hush x
+	conv_close x
 	nft_rt delete table bridge b
 }
 tcase -x "a chain of the bridge sees connections" bridged bridge_chain
@@ -280,7 +280,7 @@ comes_and_goes() {
 	no_tc wan
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -o "noticed within two seconds, coming and going" comes_and_goes
 for_all() { # flows that are there and flows that come, of both directions
@@ -289,10 +289,10 @@ for_all() { # flows that are there and flows that come, of both directions
 	bg "$cl" python3 "$HERE/traffic.py" crowd $V4 "10.0.1.2#3#6001" "10.0.1.3#4#6002" --rate 20
 	busywait $((4000 * SLOW)) crowded || fail "not all [OFFLOAD]"
 	talking $V4 seen || return
-	say_ok x echo $N 300
+	conv_ok x echo $N 300
 	want_ge "packets that carried their connection" $(($(with_ct) - CT0)) $N
 	want_le "packets that carried their connection" $(($(with_ct) - CT0)) $((N + 5))
-	hush x
+	conv_close x
 	no_tc lan
 }
 tcase -o "only the direction that leaves there carries it" for_all
@@ -306,13 +306,13 @@ nobody() { # nobody QDISC...: no packet carries its connection
 		talking $V4 || return
 		fast_echo
 		free
-		hush x
+		conv_close x
 	done
 	tc_rt qdisc add dev wan clsact # without filters
 	talking $V4 || return
 	fast_echo
 	free
-	hush x
+	conv_close x
 	no_tc wan
 }
 tcase -o "nobody asks: no discipline, pfifo, fq_codel, fq, prio, HTB, clsact without filters" \

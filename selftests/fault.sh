@@ -124,7 +124,7 @@ after_replaced() { # by one that has the priority 5
 	else
 		nft_rt -f "$TMP/old" || return
 	fi
-	busywait 20000 lines_are "$LINES_OLD" && say_ok x echo 3
+	busywait 20000 lines_are "$LINES_OLD" && conv_ok x echo 3
 }
 rulesets() { # rulesets FLAGS
 	local f
@@ -140,10 +140,10 @@ rulesets() { # rulesets FLAGS
 	sed 's/hook ingress priority 0; devices = { lan, wan }/hook ingress priority 5; devices = { lan, wan }/' "$TMP/old" >"$TMP/new"
 	want_ok "the older ruleset" nft_rt -f "$TMP/old"
 	LINES_OLD=$(lines)
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 20
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 20
 	in_turn "a ruleset that replaces another" after_replaced nsenter "--net=/run/netns/$rt" -- nft -f "$TMP/new"
-	hush x
+	conv_close x
 	clean
 }
 tcase "rulesets" rulesets ""
@@ -156,15 +156,15 @@ others() {
 	ipn "$rt" link add d1 type dummy
 	LEAST=0 in_turn "a device more" listing nsenter "--net=/run/netns/$rt" -- nft add flowtable inet t f "{ hook ingress priority 0; devices = { d1 }; }"
 	ipn "$rt" link del d1
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 20
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 20
 	LEAST=1 in_turn "flushing flows" after_any nsenter "--net=/run/netns/$rt" -- python3 "$HERE/genl.py" flush table=t
 	for f in stats flowtables hardware; do
 		LEAST=0 in_turn "reading $f" after_any cat "$DEBUGFS/$f"
 	done
 	LEAST=0 in_turn "listing" after_any nsenter "--net=/run/netns/$rt" -- nft list ruleset
-	say_ok x echo 20
-	hush x
+	conv_ok x echo 20
+	conv_close x
 	clean
 }
 tcase "devices, flushing, reading" others
@@ -232,17 +232,17 @@ changes() {
 	ready; only_module
 	rules FLAGS="counter;" || return
 	ipn "$cl" route replace default via 10.0.1.1
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	for k in 1 2 3; do
-		say_ok x echo 20
+		conv_ok x echo 20
 		under $k events
 		ipn "$cl" route replace default via 10.0.1.1
 		behind
 		busywait 10000 at "$cl" ping -c1 -W1 -q $V4 || fail "no way after changes"
-		say_ok x echo 20
+		conv_ok x echo 20
 		note "every ${k}th request: $HIT failed while devices changed"
 	done
-	hush x
+	conv_close x
 	settled
 	clean
 }
@@ -260,13 +260,13 @@ hardware() {
 	for k in 1 2 3 5; do
 		hw_rules || return
 		ct_set nf_conntrack_tcp_timeout_established=500
-		talk x "$cl" udp $V4 || return
+		conv_open x "$cl" udp $V4 || return
 		under $k busy x
 		n=$HIT
 		busywait 20000 heavier x udp || fail "every ${k}th: not in hardware when nothing fails any more: $(grep -E '^decline' "$HW" | tr '\n' ' ')"
 		under $k busy x
 		note "every ${k}th request: $((n + HIT)) failed around hardware"
-		hush x
+		conv_close x
 		under $k at "$rt" conntrack -F >/dev/null 2>&1
 		busywait $((10000 * SLOW)) rules_is 0 || fail "rules: $(cat $MOCK/rules)"
 		under $k nft_rt flush ruleset
@@ -276,7 +276,7 @@ hardware() {
 	done
 	want_ok "rmmod mock_hw" no_mock
 }
-busy() { local i; for i in 1 2 3 4 5 6; do say_ok "$1" echo 20 1000; done; }
+busy() { local i; for i in 1 2 3 4 5 6; do conv_ok "$1" echo 20 1000; done; }
 after_hardware() { after_new "$1" && want_eq "ports bound" "$(mock_get ports)" 0; }
 tcase "hardware" hardware
 

@@ -44,20 +44,20 @@ talks() {
 	local i
 	for i in "$@"; do
 		case $i in
-		a) talk a "$cl" "${PROTO:-udp}" $V4 ;;
-		b) talk b "$cl" "${PROTO:-udp}" $V6 ;;
-		c) talk c "$c2" "${PROTO:-udp}" $V4 ;;
+		a) conv_open a "$cl" "${PROTO:-udp}" $V4 ;;
+		b) conv_open b "$cl" "${PROTO:-udp}" $V6 ;;
+		c) conv_open c "$c2" "${PROTO:-udp}" $V4 ;;
 		esac || return
 	done
 	again "$@"
 }
 # again ID...: the payload comes back, and the conversations are offloaded (again)
-again() { local i; for i in "$@"; do say_ok "$i" echo 50 200; done; on "$@"; }
+again() { local i; for i in "$@"; do conv_ok "$i" echo 50 200; done; on "$@"; }
 on() { local i; for i in "$@"; do is_on "$i" || fail "$i is not offloaded: $(ct_list | grep "$(addr_of "$i")" | tr -s ' ')"; done; }
 off() { local i; for i in "$@"; do ! is_on "$i" || fail "$i is still offloaded"; done; }
 addr_of() { case $1 in a) echo "src=10.0.1.2 dst=$V4 " ;; b) echo "src=fd00:1::2 dst=$V6 " ;; c) echo "src=10.0.3.2 dst=$V4 " ;; esac; }
 is_on() { ct_list | tr -s ' ' | grep "$(addr_of "$1")" | grep -q '\[OFFLOAD\]'; }
-hushed() { local i; for i in "$@"; do hush "$i"; done; }
+hushed() { local i; for i in "$@"; do conv_close "$i"; done; }
 
 DEVS="lan, lan2, wan"
 
@@ -228,7 +228,7 @@ malformed() {
 	done
 	want_ge "kinds" $n 15
 	on a
-	hush a
+	conv_close a
 }
 tcase -o "malformed requests are refused, with a reason" malformed
 
@@ -237,17 +237,17 @@ namespaces() { # only those of the socket's own namespace
 	talks a || return
 	want_eq "from another namespace" "$(at "$cl" python3 "$HERE/genl.py" flush 2>&1)" "flows 0"
 	on a
-	command -v setpriv >/dev/null || { hush a; skip "needs setpriv"; return; }
+	command -v setpriv >/dev/null || { conv_close a; skip "needs setpriv"; return; }
 	want_err "by nobody" "EPERM" at "$rt" setpriv --reuid=65534 --clear-groups python3 "$HERE/genl.py" flush
 	if ! setpriv --reuid=65534 --clear-groups unshare -Urn true 2>/dev/null; then
-		hush a; skip "no user namespaces for nobody"; return
+		conv_close a; skip "no user namespaces for nobody"; return
 	fi
 	want_err "by the root of a user namespace that does not own it" "EPERM" \
 		at "$rt" setpriv --reuid=65534 --clear-groups unshare -Ur python3 "$HERE/genl.py" flush
 	want_eq "by the root of a user namespace, in its own" \
 		"$(setpriv --reuid=65534 --clear-groups unshare -Urn python3 "$HERE/genl.py" flush 2>&1)" "flows 0"
 	on a
-	hush a
+	conv_close a
 }
 tcase -o "each network namespace by its own administrator" namespaces
 
@@ -267,7 +267,7 @@ unload() {
 	rules "DEVS=$DEVS" || return
 	talks a || return
 	flush 1
-	hush a
+	conv_close a
 }
 tcase -o "the module can be unloaded while requests arrive" unload
 

@@ -166,11 +166,11 @@ reload() { AGAIN=1 fw4 "${1-$UPPER}" >"$TMP/fw4"; want_ok "reload" nft_rt -f "$T
 
 lists() { # lists DEVICES [FLAGS]: from the LAN, from the WAN
 	FLAGS=${2:-} client_rules fw4 "$1" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
-	FROM=$sv TO=8080 ways 10.0.2.1
+	FROM=$sv TO=8080 bypass_all 10.0.2.1
 	forget
-	FROM=$sv ways fd00:1::2
+	FROM=$sv bypass_all fd00:1::2
 }
 tcase -x "devices = { br-lan, pppoe-wan }, as without hardware" lists "$UPPER"
 tcase -x "devices = { br-lan, pppoe-wan }, counter" lists "$UPPER" "counter;"
@@ -180,7 +180,7 @@ tcase "everything listed"                       lists "$UPPER, $LOWER" "counter;
 
 reflection() { # the LAN reaches its server by the router's outer address: in and out by one bridge
 	FLAGS="counter;" client_rules fw4 "$1" || return
-	TO=8080 ways 10.0.2.1
+	TO=8080 bypass_all 10.0.2.1
 	ct_list -p udp | grep -q "src=10.0.1.3 dst=10.0.1.1 sport=5000" || fail "not reflected: $(ct_list -p udp | head -n1)"
 }
 tcase -x "NAT reflection, upper devices"        reflection "$UPPER"
@@ -189,14 +189,14 @@ tcase "NAT reflection, lower devices"           reflection "$LOWER"
 counted() { # with `counter`, conntrack has counted every packet
 	local n
 	FLAGS="counter;" client_rules fw4 "$1" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 200 300
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 200 300
 	for n in $(ct_list -p udp --orig-port-dst 5000 | grep -o 'packets=[0-9]* bytes=[0-9]*' | tr ' ' :); do
 		want_eq "conntrack's counters" "$n" "packets=200:bytes=$((200 * 328))"
 	done
 	[ -n "${n:-}" ] || fail "no counters: $(ct_list -p udp)"
 	offloaded_line udp 5000 || fail "not offloaded"
-	hush x
+	conv_close x
 }
 tcase -x "conntrack counts what is offloaded, upper devices" counted "$UPPER"
 tcase "conntrack counts what is offloaded, lower devices" counted "$LOWER"
@@ -230,15 +230,15 @@ reloads() { # reloads DEVICES [WHOLE]: in use, again and again: nothing is lost,
 	local i n
 	FLAGS="counter;" client_rules fw4 "$1" || return
 	stream_start $V4 || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 300000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 300000
 	for i in 1 2 3 4 5 6; do
 		FLAGS="counter;" WHOLE=$2 reload "$1" || break
-		say_ok x echo 100000
+		conv_ok x echo 100000
 	done
 	fast_now
 	counters_zero
-	say_ok x echo 1000000
+	conv_ok x echo 1000000
 	counters
 	want_le "bytes of 2 MB, seen by the forward chain" "$FORWARDED_BYTES" 250000
 	want_eq "flowtables" "$(nft_rt list flowtables | grep -c 'flowtable ft')" 1
@@ -246,7 +246,7 @@ reloads() { # reloads DEVICES [WHOLE]: in use, again and again: nothing is lost,
 		busywait $((3000 * SLOW)) flowtables_are 1 || fail "flowtables: $(cat $DEBUGFS/flowtables)"
 		busywait $((3000 * SLOW)) flows_are 2 || fail "flows: $(stat_get flows)"
 	fi
-	hush x
+	conv_close x
 	# a silence in which nothing is lost is the machine's
 	stream_end 3000 0
 }

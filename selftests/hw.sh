@@ -18,10 +18,10 @@
 forwards() { # forwards PROFILE PROTO ADDRESS NAT
 	mock ports=lan,wan profile="$1" || return
 	NAT=$4 hw_rules || return
-	heavy x "$2" "$3" 5000 || { hush x; return 1; }
+	heavy x "$2" "$3" 5000 || { conv_close x; return 1; }
 	want_eq "rules" "$(mock_rules)" 2
 	by_hardware x 100
-	hush x
+	conv_close x
 	clean
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 	want_eq "duplicate rules" "$(mock_get duplicates)" 0
@@ -36,14 +36,14 @@ tcase "a driver that nobody knows: IPv4 udp masquerade" forwards any udp $V4 "$(
 tcp() { # the payload is compared by the talkers; FIN and RST come to software
 	mock ports=lan,wan || return
 	NAT="$(masq)" hw_rules || return
-	talk x "$cl" tcp "$1" || return
-	say_ok x echo 300000
+	conv_open x "$cl" tcp "$1" || return
+	conv_ok x echo 300000
 	busywait 5000 in_hw -p tcp || fail "not in hardware: $(ct_list -p tcp | head -n1)"
 	local before
 	before=$(mock_get forwarded)
-	say_ok x echo 1000000
+	conv_ok x echo 1000000
 	want_ge "packets that hardware forwarded" $(($(mock_get forwarded) - before)) 800
-	hush x
+	conv_close x
 	busywait 8000 rules_is 0 || fail "rules after the connection has ended: $(cat $MOCK/rules)"
 	clean
 }
@@ -65,13 +65,13 @@ frames_of() { # frames_of WHAT SRC DST: through a flow that exists
 same_frames() { # same_frames PROFILE SRC DST NAT
 	mock ports=lan,wan profile="$1" || return
 	rules NAT="$4" || return
-	talk x "$cl" udp "$3" 5000 --sport 7000 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$3" 5000 --sport 7000 || return
+	conv_ok x echo 50 1000
 	frames_of software "$2" "$3"
-	hush x
+	conv_close x
 	want_eq "rules in hardware" "$(mock_rules)" 0
 	NAT=$4 hw_rules || return
-	heavy x udp "$3" 5000 --sport 7000 || { hush x; return 1; }
+	heavy x udp "$3" 5000 --sport 7000 || { conv_close x; return 1; }
 	local before
 	before=$(mock_get forwarded)
 	frames_of hardware "$2" "$3"
@@ -79,7 +79,7 @@ same_frames() { # same_frames PROFILE SRC DST NAT
 	want_ge "frames that software let through" "$(wc -l <"$TMP/frames.software")" 19
 	cmp -s "$TMP/frames.software" "$TMP/frames.hardware" ||
 		fail "frames differ: $(diff "$TMP/frames.software" "$TMP/frames.hardware" | head -n 6)"
-	hush x
+	conv_close x
 	clean
 }
 tcase "mlx5: frames as software makes them, IPv4 routed"     same_frames mlx5 10.0.1.2 $V4 ""
@@ -141,9 +141,9 @@ reload() { # a ruleset that replaces itself, on hardware that serves one flowtab
 	want_eq "ports bound" "$(mock_get ports)" 2
 	hw_rules || return
 	busywait 8000 ports_is 2 || fail "ports bound after a reload: $(mock_get ports)"
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 }
 tcase "a ruleset replaces itself, the driver serves one at a time" reload
@@ -151,16 +151,16 @@ tcase "a ruleset replaces itself, the driver serves one at a time" reload
 half() { # one device without hardware: one direction goes in, and that is not [HW_OFFLOAD]
 	mock ports=lan || return
 	hw_rules || return
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	busywait 8000 partly x || fail "not partly in hardware: $(cat "$HW")"
 	want_eq "rules" "$(mock_rules)" 1
 	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
 	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
-	say_ok x echo 50 1000
-	hush x
+	conv_ok x echo 50 1000
+	conv_close x
 	clean
 }
-partly() { say "$1" echo 20 1000 >/dev/null; hw_is flows_partial 1; }
+partly() { conv_cmd "$1" echo 20 1000 >/dev/null; hw_is flows_partial 1; }
 tcase "one device without hardware" half
 
 # ---- books and age
@@ -169,13 +169,13 @@ acct() { # conntrack counts every packet once, whoever forwarded it
 	mock ports=lan,wan || return
 	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
 	NAT="$(masq)" hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
-	say_ok x echo 200 1000
+	heavy x udp $V4 || { conv_close x; return 1; }
+	conv_ok x echo 200 1000
 	local sent
 	# the far end has counted what came and what went
 	busywait 6000 totals_are || { sent=$(far); fail "conntrack says $(ct_total), the far end $sent"; }
 	in_hw -p udp || fail "not in hardware any more"
-	hush x
+	conv_close x
 	clean
 }
 ct_total() { ct_list -p udp --orig-port-dst 5000 | tr ' ' '\n' | awk -F= '/^packets=/ { p = p " " $2 } END { print p }'; }
@@ -197,13 +197,13 @@ keeps() { # software sees nothing of the flow, and it goes on
 	mock ports=lan,wan "$@" || return
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=3
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	local before i
 	before=$(stat_get teardown.idle)
-	for i in 1 2 3 4 5 6; do say_ok x echo 5 1000; sleep 1; done
+	for i in 1 2 3 4 5 6; do conv_ok x echo 5 1000; sleep 1; done
 	want_eq "flows that were taken for idle" "$(stat_get teardown.idle)" "$before"
 	in_hw -p udp || fail "not in hardware any more"
-	hush x
+	conv_close x
 	busywait 10000 rules_is 0 || fail "idle, and still in hardware"
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=300
 	clean
@@ -247,10 +247,10 @@ tcase "a slow driver does not keep others waiting" slow
 ct_delete() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	at "$rt" conntrack -D -p udp >/dev/null 2>&1
 	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
-	hush x
+	conv_close x
 	clean
 }
 tcase "conntrack -D" ct_delete
@@ -258,7 +258,7 @@ tcase "conntrack -D" ct_delete
 ruleset_change() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	local adds
 	adds=$(mock_get adds)
 	nft_rt add table inet other
@@ -267,8 +267,8 @@ ruleset_change() {
 	want_ge "rules added" "$(mock_get adds)" $((adds + 2))
 	nft_rt insert rule inet t forward udp dport 5000 drop
 	busywait 3000 rules_is 0 || fail "dropped, and still in hardware"
-	say x echo 3 100 >/dev/null && fail "packets still pass"
-	hush x
+	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+	conv_close x
 	clean
 }
 tcase "the ruleset changes" ruleset_change
@@ -277,13 +277,13 @@ own_mind() { # a rule says something else without a commit: flows in hardware ar
 	mock ports=lan,wan || return
 	FWD="icmp type echo-request add @bad { ip saddr }; ip saddr @bad meta l4proto udp drop;" \
 		NAT="set bad { type ipv4_addr; size 9; flags dynamic; }" hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	busywait 9000 hw_ge unsettled 1 || fail "not asked"
 	busywait 15000 heavier x udp || fail "does not come back: $(cat "$HW")"
 	at "$cl" ping -c1 -W1 -q $V4 >/dev/null
 	busywait 9000 rules_is 0 || fail "dropped by now, and still in hardware"
-	say x echo 3 100 >/dev/null && fail "packets still pass"
-	hush x
+	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+	conv_close x
 	clean
 }
 tcase "the ruleset says something else by itself" own_mind
@@ -291,13 +291,13 @@ tcase "the ruleset says something else by itself" own_mind
 neighbour() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	grep -q "in lan.*set(1+0=02424242/00000000)" $MOCK/rules && fail "early"
 	ipn "$sv" link set eth0 address 02:42:42:42:42:42
 	ipn "$rt" neigh replace 10.0.2.2 lladdr 02:42:42:42:42:42 dev wan nud reachable
 	busywait 5000 to_new || fail "rules: $(cat $MOCK/rules)"
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 }
 to_new() { grep -q "in lan.*set(1+0=42424242/00000000)\|in lan.*set(1+0=02424242" $MOCK/rules; }
@@ -306,12 +306,12 @@ tcase "a neighbour has another address" neighbour
 route() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	ipn "$rt" route add blackhole 10.0.2.2/32
 	busywait 4000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
 	ipn "$rt" route del blackhole 10.0.2.2/32
 	busywait 15000 heavier x udp || fail "does not come back"
-	hush x
+	conv_close x
 	clean
 }
 tcase "a route changes" route
@@ -319,20 +319,20 @@ tcase "a route changes" route
 gone_device() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	ipn "$rt" link set wan down
 	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
-	hush x
+	conv_close x
 	ipn "$rt" link set wan up
 	addr_again
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	ipn "$rt" link add tmp0 type dummy
 	nft_rt "add flowtable inet t f { hook ingress priority 0; devices = { tmp0 }; }" 2>/dev/null
 	ipn "$rt" link del tmp0
 	nft_rt "delete flowtable inet t f { hook ingress priority 0; devices = { wan }; }" 2>"$TMP/out" || fail "nft: $(cat "$TMP/out")"
 	busywait 3000 rules_is 0 || fail "a device has left the flowtable, rules: $(cat $MOCK/rules)"
 	want_eq "ports bound" "$(mock_get ports)" 1
-	hush x
+	conv_close x
 	clean
 }
 addr_again() {
@@ -357,13 +357,13 @@ tcase "the flowtable is deleted under load" deleted
 driver_gone() {
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	want_ok "rmmod" no_mock
-	say_ok x echo 50 1000
+	conv_ok x echo 50 1000
 	busywait 3000 not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without a driver"
 	want_ok "insmod" insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan
 	busywait 20000 heavier x udp || fail "the driver is back, and the flow not in hardware: $(cat "$HW")"
-	hush x
+	conv_close x
 	clean
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 }
@@ -388,62 +388,62 @@ tcase "the table is full" full
 heavier_wins() { # two flows fit: the light ones leave when heavy ones come
 	mock ports=lan,wan capacity=2 || return
 	hw_rules || return
-	heavy a udp $V4 5000 --sport 7001 || { hush a; return 1; }
-	talk b "$cl" udp $V4 5000 --sport 7002 || return
+	heavy a udp $V4 5000 --sport 7001 || { conv_close a; return 1; }
+	conv_open b "$cl" udp $V4 5000 --sport 7002 || return
 	busywait 20000 heavy_b || fail "the heavy one waits: $(ct_list -p udp)"
 	want_ge "swapped" "$(hw_get swapped)" 1
 	want_eq "rules" "$(mock_rules)" 2
-	hush a; hush b
+	conv_close a; conv_close b
 	clean
 }
-heavy_b() { say b echo 40 1400 >/dev/null; in_hw -p udp --orig-port-src 7002; }
+heavy_b() { conv_cmd b echo 40 1400 >/dev/null; in_hw -p udp --orig-port-src 7002; }
 tcase "a heavier flow takes the place of a lighter one" heavier_wins
 
 refused() { # asked once for each direction, never again
 	mock ports=lan,wan || return
 	mock_set fail_add 95; mock_set fail_count -1
 	hw_rules || return
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	busywait 8000 refuses x || fail "was not asked"
 	local n
 	n=$(mock_get refused)
-	say_ok x echo 200 1000
+	conv_ok x echo 200 1000
 	sleep 2
-	say_ok x echo 200 1000
+	conv_ok x echo 200 1000
 	want_eq "times asked" "$(mock_get refused)" "$n"
 	want_le "times asked" "$n" 3
 	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
 	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
-	hush x
+	conv_close x
 	mock_set fail_count 0
 	clean
 }
-refuses() { say "$1" echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
+refuses() { conv_cmd "$1" echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
 tcase "a refused flow is not asked for again" refused
 
 nat66() { # the driver for the PPE knows no IPv6 NAT: not even asked
 	mock ports=lan,wan profile=mtk || return
 	NAT="$(masq)" hw_rules || return
-	talk x "$cl" udp $V6 || return
+	conv_open x "$cl" udp $V6 || return
 	busywait 8000 declines x decline.unsupported.nat || fail "$(cat "$HW")"
-	say_ok x echo 50 1000
+	conv_ok x echo 50 1000
 	want_eq "times asked" "$(mock_get refused)" 0
-	hush x
+	conv_close x
 	clean
 }
-declines() { say "$1" echo 20 1000 >/dev/null; hw_ge "$2" 1; }
+declines() { conv_cmd "$1" echo 20 1000 >/dev/null; hw_ge "$2" 1; }
 tcase "mtk: IPv6 NAT stays with software" nat66
 
 by_dscp() { # one rule cannot give packets different marks: where they depend on the DSCP the flow stays with software
 	mock ports=lan,wan || return
 	FWD="iifname lan ip dscp ef meta mark set 7;" hw_rules || return
-	talk x "$cl" udp $V4 || return
-	say_ok x turns 20 100 0 184
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x turns 20 100 0 184
 	busywait 8000 declines x decline.unsupported.mark || fail "$(cat "$HW")"
 	want_eq "times asked" "$(mock_get refused)" 0
 	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
 	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
-	hush x
+	conv_close x
 	clean
 }
 tcase "marks by DSCP stay with software" by_dscp
@@ -452,9 +452,9 @@ failing() { # failing WHAT ERRNO COUNT: comes in when it works again; nothing is
 	mock ports=lan,wan || return
 	mock_set "fail_$1" "$2"; mock_set fail_count "$3"
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
-	say_ok x echo 50 1000
-	hush x
+	heavy x udp $V4 || { conv_close x; return 1; }
+	conv_ok x echo 50 1000
+	conv_close x
 	at "$rt" conntrack -D -p udp >/dev/null 2>&1
 	busywait 3000 rules_is 0 || fail "rules: $(cat $MOCK/rules)"
 	mock_set fail_count 0
@@ -470,17 +470,17 @@ tcase "statistics fail"               failing stats 5 -1
 reset() { # the table is lost: software takes over, then the rules are there again
 	mock ports=lan,wan || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	echo 1 >$MOCK/reset
 	want_eq "rules after the reset" "$(mock_rules)" 0
-	say_ok x echo 50 1000
+	conv_ok x echo 50 1000
 	busywait 20000 back x || fail "not back: $(cat "$HW")"
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 }
-back() { say "$1" echo 20 1000 >/dev/null; rules_is 2 && in_hw -p udp; }
+back() { conv_cmd "$1" echo 20 1000 >/dev/null; rules_is 2 && in_hw -p udp; }
 tcase "the engine is reset" reset
 
 # ---- what hardware would get wrong
@@ -489,14 +489,14 @@ small_way_out() { # larger packets come in than fit the way out: that direction 
 	mock ports=lan,wan profile=any || return
 	ipn "$rt" link set wan mtu 1400; ipn "$sv" link set eth0 mtu 1400
 	hw_rules || return
-	talk x "$cl" udp $V4 5000 --pmtu dont || return
+	conv_open x "$cl" udp $V4 5000 --pmtu dont || return
 	busywait 8000 declines x decline.unsupported.mtu || fail "$(cat "$HW")"
 	busywait 5000 partly x || fail "not partly in hardware: $(cat "$HW")"
 	grep -q "^in wan" $MOCK/rules || fail "rules: $(cat $MOCK/rules)"
 	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
 	# Cut by software.
-	say_ok x echo 5 1440
-	hush x
+	conv_ok x echo 5 1440
+	conv_close x
 	at "$cl" ping -q -c1 -W2 -M "do" -s 1440 $V4 >"$TMP/out" 2>&1 && fail "a packet that does not fit came through"
 	ipn "$rt" link set wan mtu 1500; ipn "$sv" link set eth0 mtu 1500
 	addr_again
@@ -509,13 +509,13 @@ vlan_priority() { # vlan_priority PROFILE: the ruleset sets a priority, the VLAN
 	tagged 802.1Q.7
 	ipn "$rt" link set r7 type vlan egress-qos-map 3:5
 	NAT="chain prio { type filter hook postrouting priority 0; oifname r7 meta priority set 0x3; }" hw_rules || return
-	talk x "$cl" udp 10.0.7.2 || return
+	conv_open x "$cl" udp 10.0.7.2 || return
 	case $1 in
 	mtk)	busywait 8000 declines x decline.unsupported.pcp || fail "$(cat "$HW")" ;;
 	*)	busywait 15000 heavier x udp || fail "not in hardware: $(cat "$HW")"
 		grep -q "vlan_push(8100 7 prio 5)" $MOCK/rules || fail "rules: $(cat $MOCK/rules)" ;;
 	esac
-	hush x
+	conv_close x
 	clean
 	ipn "$sv" route del 10.0.1.0/24
 	ipn "$rt" link del r7; ipn "$sv" link del e7
@@ -544,16 +544,16 @@ rules_as_intree() { # rules_as_intree PROFILE PROTO ADDRESS NAT
 	local nat=${4#vlan}
 	mock ports=lan,wan profile="$1" || return
 	NAT=$nat hw_rules || return
-	talk x "$cl" "$2" "$3" 5000 --sport 7000 || return
+	conv_open x "$cl" "$2" "$3" 5000 --sport 7000 || return
 	busywait 15000 heavier_or_tcp x "$2" || fail "ours is not in hardware"
 	dump_rules "$TMP/rules.ours"
-	hush x; clean
+	conv_close x; clean
 	nft_rt flush ruleset; unload_ours; load_intree 2>/dev/null || fail "in-tree modules do not load"
 	FT=intree NAT=$nat hw_rules && {
-		talk x "$cl" "$2" "$3" 5000 --sport 7000 &&
+		conv_open x "$cl" "$2" "$3" 5000 --sport 7000 &&
 			busywait 15000 heavier_or_tcp x "$2" || fail "the in-tree one is not in hardware: $(ct_list -p "$2")"
 		dump_rules "$TMP/rules.intree"
-		hush x
+		conv_close x
 	}
 	nft_rt flush ruleset; at "$rt" conntrack -F >/dev/null 2>&1
 	busywait 8000 unload_intree; load_ours
@@ -567,7 +567,7 @@ rules_as_intree() { # rules_as_intree PROFILE PROTO ADDRESS NAT
 	cmp -s "$TMP/canon.ours" "$TMP/canon.intree" ||
 		{ sed 's/^/# ours /' "$TMP/canon.ours"; sed 's/^/# tree /' "$TMP/canon.intree"; fail "rules differ"; }
 }
-heavier_or_tcp() { if [ "$2" = tcp ]; then say "$1" echo 60000 >/dev/null; else say "$1" echo 20 1000 >/dev/null; fi; in_hw -p "$2"; }
+heavier_or_tcp() { if [ "$2" = tcp ]; then conv_cmd "$1" echo 60000 >/dev/null; else conv_cmd "$1" echo 20 1000 >/dev/null; fi; in_hw -p "$2"; }
 tcase -o "rules as the in-tree flowtable gives them: udp IPv4 masquerade" rules_as_intree mlx5 udp $V4 "$(masq)"
 tcase -o "rules as the in-tree flowtable gives them: tcp IPv4 routed"     rules_as_intree mlx5 tcp $V4 ""
 tcase -o "rules as the in-tree flowtable gives them: udp IPv6 masquerade" rules_as_intree mlx5 udp $V6 "$(masq)"

@@ -15,7 +15,7 @@
 flaps() { # the driver leaves and comes back all the time while flowtables come, go and are replaced
 	mock ports=lan,wan latency_us=300 || return
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	cp "$TMP/rules" "$TMP/rules.flaps"
 	touch "$TMP/flapping"
 	while [ -e "$TMP/flapping" ]; do echo 10 >$MOCK/flap; sleep 0.02; done & local pid=$! made=0 refused=0 lost=0
@@ -24,7 +24,7 @@ flaps() { # the driver leaves and comes back all the time while flowtables come,
 		if nft_rt -f "$TMP/rules.flaps" 2>"$TMP/out"; then made=$((made + 1))
 		elif grep -q "Operation not supported" "$TMP/out"; then refused=$((refused + 1))
 		else fail "$(cat "$TMP/out")"; fi
-		say x echo 3 500 >/dev/null || lost=$((lost + 1))
+		conv_cmd x echo 3 500 >/dev/null || lost=$((lost + 1))
 		[ $(((made + refused) % 3)) != 0 ] || nft_rt flush ruleset
 	done
 	rm "$TMP/flapping"
@@ -34,7 +34,7 @@ flaps() { # the driver leaves and comes back all the time while flowtables come,
 	want_eq "echoes lost" $lost 0
 	hw_rules || return
 	busywait 20000 heavier x udp || fail "does not come back into hardware: $(cat "$HW")"
-	hush x
+	conv_close x
 	clean
 	want_eq "rules left behind" "$(mock_get unknown)" 0
 	want_eq "ports bound" "$(mock_get ports)" 0
@@ -69,7 +69,7 @@ keeps_hold() { # a driver of the device itself refuses to let go: nothing waits 
 	mark=$(dmesg_mark)
 	refs=$(cat /sys/module/nft_offload/refcnt)
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	by_hardware x 20
 	mock_set fail_unbind 16; mock_set fail_count 1
 	clean
@@ -79,7 +79,7 @@ keeps_hold() { # a driver of the device itself refuses to let go: nothing waits 
 	hw_rules || return
 	busywait 20000 heavier x udp || fail "not in hardware again: $(cat "$HW")"
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 }
 refs_are() { [ "$(cat /sys/module/nft_offload/refcnt)" = "$1" ]; }
@@ -96,16 +96,16 @@ fault() {
 		want_eq "$1, errno $2: ports after a failed bind" "$(mock_get ports)" 0
 		nft_rt -f "$TMP/rules.fault" || { fail "$1, errno $2: no flowtable afterwards"; return; }
 	}
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	# Software forwards whatever hardware does.
-	busywait 6000 fault_seen x || say_ok x echo 50 1000
-	say_ok x echo 20 1000
+	busywait 6000 fault_seen x || conv_ok x echo 50 1000
+	conv_ok x echo 20 1000
 	at "$rt" conntrack -D -p udp >/dev/null 2>&1
 	busywait 5000 rules_is 0 || fail "$1, errno $2: rules: $(cat $MOCK/rules)"
-	say_ok x echo 20 1000
+	conv_ok x echo 20 1000
 	nft_rt flush ruleset
 	busywait 5000 rules_is 0 || fail "$1, errno $2: rules at the end: $(cat $MOCK/rules)"
-	hush x
+	conv_close x
 	want_eq "$1, errno $2: commands for unknown rules" "$(mock_get unknown)" 0
 	FAILED=$((FAILED + $(mock_get failed)))
 	# One that did not unbind is gone with its driver.
@@ -113,7 +113,7 @@ fault() {
 	at "$rt" conntrack -F >/dev/null 2>&1
 }
 # what can be in hardware is, and statistics were asked for; or it is refused for good
-fault_seen() { say "$1" echo 20 1000 >/dev/null; hw_ge decline.unsupported.driver 1 || [ "$(mock_get stats)" -ge 2 ]; }
+fault_seen() { conv_cmd "$1" echo 20 1000 >/dev/null; hw_ge decline.unsupported.driver 1 || [ "$(mock_get stats)" -ge 2 ]; }
 faults() { # faults "OPERATION..." ERRNO...: each of these operations, with each errno
 	local n e FAILED=0 tried=0
 	for n in $1; do

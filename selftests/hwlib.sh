@@ -42,17 +42,17 @@ setup() {
 # heavy ID PROTO ADDRESS [PORT] [OPTION...]: a conversation that is in hardware with both directions
 heavy() {
 	local id=$1 proto=$2
-	talk "$id" "$cl" "${@:2}" || return
+	conv_open "$id" "$cl" "${@:2}" || return
 	busywait 15000 heavier "$id" "$proto" || { fail "not in hardware: $(ct_list -p "$proto" | head -n1) $(grep -E "^(flows|decline|driver)" "$HW" | tr '\n' ' ')"; return 1; }
 }
-heavier() { say "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
+heavier() { conv_cmd "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
 
 # by_hardware ID N: of the packets of N more answers nearly none comes to software
 by_hardware() {
 	local before n
 	before=$(mock_get forwarded)
 	counters_zero
-	say_ok "$1" echo "$2" 1000
+	conv_ok "$1" echo "$2" 1000
 	n=$(($(mock_get forwarded) - before))
 	counters
 	want_ge "packets that hardware forwarded" "$n" $((2 * $2))

@@ -33,10 +33,10 @@ frames() { # frames TAG...: the driver takes the rules, and what it sends is wha
 	mock ports=lan,wan profile=mlx5 || return
 	tagged "$@"
 	rules || return
-	talk x "$cl" udp $TAGGED 5000 --sport 7000 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp $TAGGED 5000 --sport 7000 || return
+	conv_ok x echo 50 1000
 	arrive >"$TMP/software"
-	hush x
+	conv_close x
 	hw_rules || return
 	heavy x udp $TAGGED 5000 --sport 7000 || return
 	n=$(mock_get forwarded)
@@ -44,7 +44,7 @@ frames() { # frames TAG...: the driver takes the rules, and what it sends is wha
 	want_ge "of 20 frames, forwarded by hardware" $(($(mock_get forwarded) - n)) 19
 	want_ge "frames that software let through" "$(wc -l <"$TMP/software")" 19
 	cmp -s "$TMP/software" "$TMP/hardware" || fail "frames differ: $(diff "$TMP/software" "$TMP/hardware" | head -n 6)"
-	hush x
+	conv_close x
 	clean
 	ipn "$sv" route del 10.0.1.0/24
 	ipn "$rt" link del "r${1##*.}"; ipn "$sv" link del "e${1##*.}"
@@ -58,16 +58,16 @@ refused() { # a driver that does not want the flow is not asked every second
 	mock ports=lan,wan || return
 	mock_set fail_add 95; mock_set fail_count -1
 	hw_rules || return
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	busywait 8000 refuses || fail "was not asked"
 	n=$(mock_get refused)
-	say_ok x echo 100 1000; sleep 2; say_ok x echo 100 1000; sleep 2; say_ok x echo 100 1000
+	conv_ok x echo 100 1000; sleep 2; conv_ok x echo 100 1000; sleep 2; conv_ok x echo 100 1000
 	want_le "times asked in 4 s" $(($(mock_get refused) - n)) 1
-	hush x
+	conv_close x
 	mock_set fail_count 0
 	clean
 }
-refuses() { say x echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
+refuses() { conv_cmd x echo 20 1000 >/dev/null; [ "$(mock_get refused)" -ge 1 ]; }
 tcase -x "a flow that the driver refuses is not offered again" refused
 
 unload_mock() { want_ok "rmmod mock_hw" no_mock; }

@@ -135,7 +135,7 @@ reach() { # reach FROM PORT ADDRESS4 ADDRESS6 [ENDPOINT...]
 	service $from "$port" "$a6"
 }
 # of each connection the first packets are slow
-service() { MAX_SLOW=$((4 * AFTER + 60)) FROM=${!1} TO=$2 COUNT=150 BYTES=8000000 ways "$3"; }
+service() { MAX_SLOW=$((4 * AFTER + 60)) FROM=${!1} TO=$2 COUNT=150 BYTES=8000000 bypass_all "$3"; }
 tcase "pod to pod"                              reach p1 5000 10.244.0.3 fd00:f::3
 tcase "pod to service"                          reach p1 80 $VIP4 $VIP6 2
 tcase "pod to service, two endpoints"           reach p1 80 $VIP4 $VIP6 2 3
@@ -147,16 +147,16 @@ tcase "pod to outside"                          reach p2 5000 10.0.2.2 fd00:2::2
 
 threshold() { # not offloaded before, offloaded after
 	client_rules kube "$DEVS" 2 || return
-	talk x "$p1" udp "$1" 80 || return
-	say_ok x echo $AFTER
+	conv_open x "$p1" udp "$1" 80 || return
+	conv_ok x echo $AFTER
 	! ct_list -p udp | grep -q '\[OFFLOAD\]' || fail "offloaded before $AFTER packets: $(ct_list -p udp)"
-	say_ok x echo 5
+	conv_ok x echo 5
 	offloaded_line udp 80 || fail "not offloaded after $((AFTER + 5)) packets: $(ct_list -p udp)"
 	counters_zero
-	say_ok x echo 100
+	conv_ok x echo 100
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
-	hush x
+	conv_close x
 }
 tcase "offloaded after 20 packets, IPv4"        threshold $VIP4
 tcase "offloaded after 20 packets, IPv6"        threshold $VIP6
@@ -179,8 +179,8 @@ comes() { # a pod comes: its device is added to the flowtable, an endpoint to th
 	local i n
 	n=$(ipn "$rt" link | grep -c ': ')
 	client_rules kube "$DEVS" 2 || return
-	talk x "$p1" udp $VIP4 80 || return
-	say_ok x echo 40
+	conv_open x "$p1" udp $VIP4 80 || return
+	conv_ok x echo 40
 	offloaded_line udp 80 || fail "not offloaded"
 	for i in 1 2 3; do
 		pod p4 4 || return
@@ -193,12 +193,12 @@ comes() { # a pod comes: its device is added to the flowtable, an endpoint to th
 		add rule ip kube-proxy service-web numgen random mod 1 vmap { 0 : goto endpoint-4 }
 		END
 		# the connection that there was stays where it is, and fast
-		say_ok x echo 10
-		counters_zero; say_ok x echo 30; counters
+		conv_ok x echo 10
+		counters_zero; conv_ok x echo 30; counters
 		want_le "of 60 packets, seen by the forward chain" "$FORWARDED" 4
 		# new ones go to the new pod, whose address was another one's before
-		talk y "$p3" udp $VIP4 80 || return
-		say_ok y echo 60
+		conv_open y "$p3" udp $VIP4 80 || return
+		conv_ok y echo 60
 		ct_list -p udp --orig-src 10.244.0.3 | grep 'src=10.244.0.4 ' | grep -q '\[OFFLOAD\]' || fail "round $i: $(ct_list -p udp --orig-src 10.244.0.3)"
 		# the endpoint goes first, then the device, then the pod; or the pod at once
 		want_ok "no endpoint" nft_rt -f - <<-END
@@ -208,13 +208,13 @@ comes() { # a pod comes: its device is added to the flowtable, an endpoint to th
 		END
 		[ $i = 2 ] || want_ok "delete veth4" flowtable delete veth4
 		gone_pod p4
-		hush y
+		conv_close y
 		[ $i != 3 ] || at "$rt" conntrack -D --orig-src 10.244.0.3 >/dev/null 2>&1
 		busywait $((5000 * SLOW)) devices_are "$n" || fail "veth4 is still there"
 		busywait $((5000 * SLOW)) not_shown 10.244.0.3 || fail "still [OFFLOAD]: $(ct_list -p udp --orig-src 10.244.0.3)"
-		say_ok x echo 30
+		conv_ok x echo 30
 	done
-	hush x
+	conv_close x
 }
 devices_are() { [ "$(ipn "$rt" link | grep -c ': ')" = "$1" ]; }
 not_shown() { ! ct_list -p udp --orig-src "$1" | grep -q '\[OFFLOAD\]'; }
@@ -227,16 +227,16 @@ killed() { # a pod is deleted under traffic: its flows end, the others go on
 	cl=$p4
 	flowtable add veth4 || fail "add veth4"
 	RATE=500 stream_start 10.244.0.2 || return
-	talk x "$p1" udp $VIP4 80 || return
-	say_ok x echo 60
+	conv_open x "$p1" udp $VIP4 80 || return
+	conv_ok x echo 60
 	[ "$FT" != ours ] || want_eq "flows" "$(stat_get flows)" 2
 	gone_pod p4
 	counters_zero
-	say_ok x echo 100
+	conv_ok x echo 100
 	counters
 	want_le "of 200 packets, seen by the forward chain" "$FORWARDED" 4
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) flows_are 1 || fail "flows: $(stat_get flows)"
-	hush x
+	conv_close x
 	stream_end 9000 "" 2>/dev/null
 	# the receiver goes, while the sender goes on
 	pod p4 4 || return
@@ -260,9 +260,9 @@ tcase "pods deleted under traffic"              killed
 churned() { # kube-proxy's own transactions, a dozen a second: what is offloaded stays so
 	local i
 	client_rules kube "$DEVS" 2 3 || return
-	talk x "$p1" tcp $VIP4 80 || return
-	talk y "$p1" udp $VIP6 80 || return
-	say_ok x echo 2000000; say_ok y echo 50
+	conv_open x "$p1" tcp $VIP4 80 || return
+	conv_open y "$p1" udp $VIP6 80 || return
+	conv_ok x echo 2000000; conv_ok y echo 50
 	counters_zero
 	for i in $(seq 30); do
 		nft_rt -f - <<-END || fail "transaction $i"
@@ -270,13 +270,13 @@ churned() { # kube-proxy's own transactions, a dozen a second: what is offloaded
 		add element ip6 kube-proxy service-ips { fd00:96::1:$i . tcp . 80 : goto service-web }
 		add element ip kube-proxy cluster-ips { 10.96.1.$i }
 		END
-		say_ok x echo 300000; say_ok y echo 10
+		conv_ok x echo 300000; conv_ok y echo 10
 	done
 	counters
 	# of each connection one packet per direction and transaction
 	want_le "of $ARRIVED packets, seen by the forward chain" "$FORWARDED" $((30 * 8 + 60))
 	want_ge "packets that arrived" "$ARRIVED" 900
-	hush x; hush y
+	conv_close x; conv_close y
 }
 tcase "30 transactions under traffic"           churned
 
@@ -284,15 +284,15 @@ replaced() { # the whole table in one transaction, as when kube-proxy starts: no
 	local i f cl=$p1 sv=$p2
 	client_rules kube "$DEVS" 2 || return
 	stream_start 10.244.0.2 || return
-	talk x "$p3" tcp $VIP4 80 || return
-	say_ok x echo 1000000
+	conv_open x "$p3" tcp $VIP4 80 || return
+	conv_ok x echo 1000000
 	for i in 1 2 3 4; do
 		{ for f in ip ip6; do printf 'add table %s kube-proxy\ndelete table %s kube-proxy\n' $f $f; done; kube "$DEVS" 2; } >"$TMP/kube"
 		want_ok "restart" nft_rt -f "$TMP/kube"
-		say_ok x echo 100000
+		conv_ok x echo 100000
 	done
 	fast_now
-	hush x
+	conv_close x
 	stream_end 3000 0
 }
 tcase "kube-proxy starts again: nothing is lost" replaced
@@ -301,14 +301,14 @@ paced() { # how fast a pod's socket wants to be sent from is nothing to the node
 	local t
 	client_rules kube "$DEVS" 2 || return
 	at "$rt" tc qdisc replace dev ext root fq || { skip "no fq"; return; }
-	talk x "$p2" udp 10.0.2.2 || return
-	say_ok x echo 60
+	conv_open x "$p2" udp 10.0.2.2 || return
+	conv_ok x echo 60
 	offloaded_line udp 5000 || fail "no [OFFLOAD]: $(ct_list -p udp)"
-	say_ok x pace 20000
+	conv_ok x pace 20000
 	t=$(now_ms)
-	say_ok x echo 80 1000
+	conv_ok x echo 80 1000
 	want_le "ms for 80 datagrams" $(($(now_ms) - t)) $((1500 * SLOW))
-	hush x
+	conv_close x
 	at "$rt" tc qdisc del dev ext root
 }
 tcase -x "a pod's socket does not pace the node" paced

@@ -477,66 +477,66 @@ serve() { # serve NS [PORT [OPTION...]]: echo server for TCP and UDP, both famil
 	bg "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1" "${@:3}"
 	busywait $((10000 * SLOW)) test -e "$TMP/serve.$1" || fail "traffic.py serve does not start"
 }
-# talk ID NS tcp|udp|sctp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
-# say ID COMMAND... gives one command and prints the answer. hush ID ends it.
-talk() {
+# conv_open ID NS tcp|udp|sctp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
+# conv_cmd ID COMMAND... gives it one command and prints the answer; conv_close ID ends it.
+conv_open() {
 	local id=$1 ns=$2 fd; shift 2
 	rm -f "$TMP/$id.in" "$TMP/$id.out"
 	mkfifo "$TMP/$id.in" "$TMP/$id.out"
 	# Opened for both, so that neither side waits for the other.
-	exec {fd}<>"$TMP/$id.in"; printf -v "TALKIN_$id" %s "$fd"
-	exec {fd}<>"$TMP/$id.out"; printf -v "TALKOUT_$id" %s "$fd"
+	exec {fd}<>"$TMP/$id.in"; printf -v "CONV_IN_$id" %s "$fd"
+	exec {fd}<>"$TMP/$id.out"; printf -v "CONV_OUT_$id" %s "$fd"
 	nsenter --net="/run/netns/$ns" -- python3 "$HERE/traffic.py" talk "$@" <"$TMP/$id.in" >"$TMP/$id.out" 2>"$TMP/$id.err" &
 	PIDS+=($!); disown $!
-	printf -v "TALK_$id" %s $!
+	printf -v "CONV_PID_$id" %s $!
 	local a
 	read -r -t $((15 * SLOW)) a <&"$fd"
 	[ "$a" = ok ] || { fail "connect $*: ${a:-no answer} $(tail -n1 "$TMP/$id.err")"; return 1; }
 }
-say() {
-	local i=TALKIN_$1 o=TALKOUT_$1 a=; shift
+conv_cmd() {
+	local i=CONV_IN_$1 o=CONV_OUT_$1 a=; shift
 	echo "$*" >&"${!i}" || return 1
 	read -r -t $((40 * SLOW)) a <&"${!o}"
 	echo "${a:-no answer}"
 	[ "${a%% *}" = ok ]
 }
-say_ok() { local a; a=$(say "$@") || fail "$*: $a"; }
-hush() {
-	local i=TALKIN_$1 o=TALKOUT_$1 p=TALK_$1 fd
+conv_ok() { local a; a=$(conv_cmd "$@") || fail "$*: $a"; }
+conv_close() {
+	local i=CONV_IN_$1 o=CONV_OUT_$1 p=CONV_PID_$1 fd
 	echo quit >&"${!i}"
 	busywait 3000 gone "${!p}" || stop "${!p}"
 	fd=${!i}; exec {fd}>&-
 	fd=${!o}; exec {fd}<&-
 }
 
-# bypass PROTO ADDRESS [PORT] [-- TALK-OPTION...]: a conversation with payload
+# bypass PROTO ADDRESS [PORT] [-- CONV-OPTION...]: a conversation with payload
 # compared byte for byte, and the proofs that the forward chain did not see it.
 # BYTES, COUNT, SIZE and FROM (a namespace) change the defaults.
 bypass() {
 	local proto=$1 dst=$2 port=${3:-$PORT} from=${FROM:-$cl}
 	shift $(($# > 2 ? 3 : 2)); [ "${1:-}" != -- ] || shift
 	counters_zero
-	talk x "$from" "$proto" "$dst" "$port" "$@" || return
+	conv_open x "$from" "$proto" "$dst" "$port" "$@" || return
 	if [ "$proto" != udp ]; then
-		say_ok x echo "${BYTES:-1048576}"
+		conv_ok x echo "${BYTES:-1048576}"
 	else
-		say_ok x echo "${COUNT:-300}" "${SIZE:-1000}"
+		conv_ok x echo "${COUNT:-300}" "${SIZE:-1000}"
 	fi
 	offloaded_line "$proto" "$port" || fail "no [OFFLOAD] in: $(ct_list -p "$proto" | head -n2)"
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
-	hush x
+	conv_close x
 	[ "$proto" != tcp ] || want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" $((${BYTES:-1048576} / 4))
 }
-# ways ADDRESS...: the same for TCP and UDP to each address, all at once.
-ways() {
+# bypass_all ADDRESS...: the same for TCP and UDP to each address, all at once.
+bypass_all() {
 	local out n from=${FROM:-$cl} bytes=${BYTES:-262144} count=${COUNT:-60}
 	counters_zero
 	out=$(at "$from" python3 "$HERE/traffic.py" mix "$@" --port "${TO:-$PORT}" --bytes "$bytes" --count "$count" --timeout $((10 * SLOW)) \
-		--at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/ways 2>/dev/null")
+		--at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/bypass_all 2>/dev/null")
 	[ "${out%% *}" = ok ] || { fail "$out"; return 1; }
-	n=$(grep "dport=${TO:-$PORT} " "$TMP/ways" | grep -c '\[OFFLOAD\]')
-	[ "$n" = $(($# * 2)) ] || fail "not [OFFLOAD]: $(grep "dport=${TO:-$PORT} " "$TMP/ways" | grep -v '\[OFFLOAD\]' | tr -s ' ' | head -n2)"
+	n=$(grep "dport=${TO:-$PORT} " "$TMP/bypass_all" | grep -c '\[OFFLOAD\]')
+	[ "$n" = $(($# * 2)) ] || fail "not [OFFLOAD]: $(grep "dport=${TO:-$PORT} " "$TMP/bypass_all" | grep -v '\[OFFLOAD\]' | tr -s ' ' | head -n2)"
 	counters
 	MIN_ARRIVED=$((count * 2 * $# + 10 * $#)) bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" $((bytes * $# / 4))

@@ -47,7 +47,7 @@ unlink() {
 # carried: traffic over the link, with the link listed
 carried() {
 	rules DEVS="lan, tun" WATCH="lan, tun" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
 	stream_start $V4 || return
 	ipn "$rt" link set tun down
@@ -63,9 +63,9 @@ below() {
 	local s
 	rules DEVS="lan, wan" WATCH="lan, tun" || return
 	s=$(stat_get skip.device_not_listed)
-	talk x "$cl" udp $V4 5000 || return
-	say_ok x echo 50
-	hush x
+	conv_open x "$cl" udp $V4 5000 || return
+	conv_ok x echo 50
+	conv_close x
 	counters
 	want_ge "packets in the forward chain" "$FORWARDED" 90
 	[ "$FT" != ours ] || want_ge "skip.device_not_listed" "$(stat_get skip.device_not_listed)" $((s + 1))
@@ -96,14 +96,14 @@ summed() { # the stack sums up what a tunnel brings: the hop limit is part of th
 	offloads "$rt" wan gro off; offloads "$rt" tun gro off
 	ends || return
 	rules DEVS="lan, tun" WATCH="lan, tun" || return
-	talk x "$cl" udp $V6 5000 --timeout 5 || return
-	say_ok x echo 5 400
+	conv_open x "$cl" udp $V6 5000 --timeout 5 || return
+	conv_ok x echo 5 400
 	busywait 2000 offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp)"
 	counters_zero
-	say_ok x echo 50 400
+	conv_ok x echo 50 400
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 	offloads "$sv" eth0 tx on gso on
 	unlink
 }
@@ -169,7 +169,7 @@ bond() { # bond LISTED: an active-backup bond on the LAN loses its active leg, a
 	printf '%s\n' "route replace 10.0.1.0/24 via 10.0.2.1 src $V4" "route replace fd00:1::/64 via fd00:2::1 src $V6" | batch "$sv"
 	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
 	rules DEVS="$1" WATCH="bond9, wan" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	forget
 	stream_start $V4 || return
 	for d in lan lan2; do

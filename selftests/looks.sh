@@ -87,14 +87,14 @@ counted() {
 	[ $RET = 0 ] || { nft_rt list table netdev "$dev" | grep -A1 'counter.*{' | grep -v '^--' | paste - - | tr -s '\t ' ' ' | sed 's/^/# /'; }
 }
 # as TOS: N datagrams and their answers
-as() { say_ok x tos "$1"; say_ok x echo $N 300; }
-by_turns() { say_ok x turns $((2 * N)) 300 0 $EF; }
+as() { conv_ok x tos "$1"; conv_ok x echo $N 300; }
+by_turns() { conv_ok x turns $((2 * N)) 300 0 $EF; }
 # udp ADDRESS: a conversation x that is fast already
 udp() {
-	talk x "$cl" udp "$1" 5000 || return
-	say_ok x echo 5
+	conv_open x "$cl" udp "$1" 5000 || return
+	conv_ok x echo 5
 	busywait 2000 offloaded_line udp 5000 || { fail "not [OFFLOAD]: $(ct_list -p udp)"; return 1; }
-	say_ok x echo 3
+	conv_ok x echo 3
 	counters_zero
 }
 # two ADDRESS PLAIN EF: N datagrams with DSCP 0 count as PLAIN, N with EF as EF, one after the other and by turns
@@ -105,7 +105,7 @@ two() {
 	counted wan "$2=$N" "$3=$N" every=$((2 * N)) -- by_turns
 	counters
 	want_le "of $((8 * N)) packets, seen by the forward chain" "$FORWARDED" 8
-	hush x
+	conv_close x
 }
 ef4() { echo "$1; ip dscp ef $2;"; }
 ef6() { echo "$1; ip6 dscp ef $2;"; }
@@ -130,38 +130,38 @@ answers() { # the server's answers have EF where they are long
 	classes FWD="iifname wan meta mark set 0x22; iifname wan udp length 308 $2 dscp ef meta mark set 0x11;" || return
 	want_ok "EF" at "$sv" nft "table inet ef { chain out { type filter hook output priority 0; udp sport 5000 udp length 308 $2 dscp set ef; }; }"
 	udp "$1" || return
-	counted lan m22=$N m11=0 -- say_ok x echo $N 200
-	counted lan m11=$N m22=0 -- say_ok x echo $N 300
-	counted lan m22=$N m11=0 -- say_ok x echo $N 200
+	counted lan m22=$N m11=0 -- conv_ok x echo $N 200
+	counted lan m11=$N m22=0 -- conv_ok x echo $N 300
+	counted lan m22=$N m11=0 -- conv_ok x echo $N 200
 	counters
 	want_le "of $((6 * N)) packets, seen by the forward chain" "$FORWARDED" 6
 	at "$sv" nft delete table inet ef
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: marks by DSCP for answers" answers $V4 ip
 tcase -x "IPv6: marks by DSCP for answers" answers $V6 ip6
 
 tcp() { # a connection whose DSCP changes
 	classes FWD="$(ef4 'meta mark set 0x22' 'meta mark set 0x11')" || return
-	talk x "$cl" tcp $V4 5000 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp $V4 5000 || return
+	conv_ok x echo 100000
 	busywait 2000 offloaded_line tcp 5000 || { fail "not [OFFLOAD]"; return 1; }
 	counters_zero
-	counted wan m11=0 -- say_ok x echo 300000
-	say_ok x tos $EF
-	say_ok x echo 1 # what is still on its way
-	counted wan m22=0 -- say_ok x echo 300000
+	counted wan m11=0 -- conv_ok x echo 300000
+	conv_ok x tos $EF
+	conv_ok x echo 1 # what is still on its way
+	counted wan m22=0 -- conv_ok x echo 300000
 	counters
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 400000
-	hush x
+	conv_close x
 }
 tcase -x "TCP: marks by DSCP in the forward chain" tcp
 
 dropped() { # packets with one DSCP
 	classes FWD="ip dscp ef drop; ip dscp cs1 accept;" || return
 	udp $V4 || return
-	say_ok x tos $EF
-	counted wan every=0 -- say_ok x send 50 300
+	conv_ok x tos $EF
+	counted wan every=0 -- conv_ok x send 50 300
 	counted wan every=$N -- as 0
 	counters
 	want_le "of $((2 * N + 50)) packets, seen by the forward chain" "$FORWARDED" 60
@@ -174,7 +174,7 @@ dropped() { # packets with one DSCP
 	counted wan every=$N -- as 0
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 6
-	hush x
+	conv_close x
 }
 tcase -x "one DSCP is dropped, another accepted before the rule" dropped
 
@@ -182,14 +182,14 @@ many() { # more answers than there is room for: some are slow, all are right
 	local i n=0
 	classes FWD="meta mark set ip dscp map { 0 : 1, cs1 : 2, cs2 : 3, cs3 : 4, cs4 : 0x11, cs5 : 0x22 };" || return
 	udp $V4 || return
-	for i in 0 32 64 96; do say_ok x tos $i; say_ok x echo 10; done
-	counted wan m11=$N m22=$N -- say_ok x turns $((2 * N)) 300 128 160
+	for i in 0 32 64 96; do conv_ok x tos $i; conv_ok x echo 10; done
+	counted wan m11=$N m22=$N -- conv_ok x turns $((2 * N)) 300 128 160
 	want_ge "reason for that, times" "$(stat_get miss.many_looks)" 1
 	counters_zero
 	counted wan every=$N -- as 64
 	counters
 	want_le "of $((2 * N)) packets with one of the first answers, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -o "six answers by DSCP" many
 shared() { # all 64 DSCPs have the same answer: each is asked about once
@@ -197,12 +197,12 @@ shared() { # all 64 DSCPs have the same answer: each is asked about once
 	for ((i = 0; i < 256; i += 4)); do all+=("$i"); done
 	classes FWD="iifname lan meta mark set 0x11;" || return
 	udp $V4 || return
-	say_ok x turns 64 100 "${all[@]}"
+	conv_ok x turns 64 100 "${all[@]}"
 	counters_zero
-	counted wan m11=128 -- say_ok x turns 128 100 "${all[@]}"
+	counted wan m11=128 -- conv_ok x turns 128 100 "${all[@]}"
 	counters
 	want_le "of 256 packets, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -x "all DSCPs, one answer" shared
 
@@ -231,25 +231,25 @@ batches() { # datagrams of two kinds in one batch, while the ruleset changes
 	bg "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	talk x "$cl" udp $V4 6000 || return
-	say_ok x send 10
+	conv_open x "$cl" udp $V4 6000 || return
+	conv_ok x send 10
 	busywait 2000 streaming || fail "not [OFFLOAD]"
 	for i in 1 2 3 4 5 6 7 8 9 10; do
 		want_ok "unrelated change" nft_rt add table inet "other$i"
-		say_ok x volley 40 100 $EF $AF41
+		conv_ok x volley 40 100 $EF $AF41
 	done
 	busywait $((2000 * SLOW)) arrived_all 410
 	want_eq "datagrams with EF" "$(ds ef)" 200
 	want_eq "datagrams with AF41" "$(ds af41)" 200
 	counters_zero
-	say_ok x volley 100 100 $EF $AF41
+	conv_ok x volley 100 100 $EF $AF41
 	busywait $((2000 * SLOW)) arrived_all 510
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 16
 	at "$sv" nft delete table inet ds
 	offloads "$rt" lan gro off
 	at "$cl" tc qdisc del dev eth0 root
-	hush x
+	conv_close x
 	stop "$SINK"
 	[ "$FT" != ours ] || echo keep >$DSCP
 }
@@ -265,7 +265,7 @@ came_with() { # came_with ADDRESS NAME ARG...: all packets leave with NAME
 	counted wan "$2=$N" every=$N -- as 0
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: forwarding replaces a priority from ingress"        came_with $V4 p0 ING="meta priority set 0x10001;"
 tcase    "IPv6: forwarding leaves a priority from ingress"          came_with $V6 p11 ING="meta priority set 0x10001;"
@@ -287,14 +287,14 @@ pcp() {
 	ipn "$sv" link set eth0.5 type vlan egress-qos-map 3:3
 	want_ok "priority" at "$sv" nft "table inet pcp { chain out { type filter hook output priority 0; udp sport 5000 udp length 308 meta priority set 3; }; }"
 	udp "$1" || return
-	counted lan "$2=$N" every=$N -- say_ok x echo $N 300
-	counted lan "$3=$N" every=$N -- say_ok x echo $N 200
-	counted lan "$2=$N" every=$N -- say_ok x echo $N 300
+	counted lan "$2=$N" every=$N -- conv_ok x echo $N 300
+	counted lan "$3=$N" every=$N -- conv_ok x echo $N 200
+	counted lan "$2=$N" every=$N -- conv_ok x echo $N 300
 	counters
 	want_le "of $((6 * N)) packets, seen by the forward chain" "$FORWARDED" 8
 	at "$sv" nft delete table inet pcp
 	ipn "$sv" link set eth0.5 type vlan egress-qos-map 3:0
-	hush x
+	conv_close x
 	answers_back
 }
 MARKS="vlan pcp 3 meta mark set 0x11; vlan pcp 0 meta mark set 0x22;"
@@ -315,7 +315,7 @@ tcase -x "IPv6: ingress-qos-map, the port is listed"                qos_map $VLA
 all_have() { # all_have DEV NAME: whatever is sent now leaves so
 	local a b
 	a=$(left "$1" "$2") b=$(left "$1" every)
-	say_ok x echo 5
+	conv_ok x echo 5
 	[ $(($(left "$1" "$2") - a)) = 5 ] && [ $(($(left "$1" every) - b)) = 5 ]
 }
 remarked() { # remarked DEV ADDRESS
@@ -328,7 +328,7 @@ remarked() { # remarked DEV ADDRESS
 	counted "$1" m11=$N -- as 0
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: the connection gets another mark"              remarked wan $V4 ipv4
 tcase -x "IPv6: the connection gets another mark"              remarked wan $V6 ipv6
@@ -340,7 +340,7 @@ still() { # and if nothing changes nothing is asked
 	counted wan m22=$N -- as 0
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" 2
-	hush x
+	conv_close x
 }
 tcase -x "a connection mark that stays as it is" still
 remarked_drop() { # the new mark is one that is dropped
@@ -348,8 +348,8 @@ remarked_drop() { # the new mark is one that is dropped
 	udp $V4 || return
 	want_ok "new mark" at "$rt" conntrack -U -p udp --orig-port-dst 5000 --mark 0x11
 	sleep 2
-	counted wan every=0 -- say_ok x send $N
-	hush x
+	counted wan every=0 -- conv_ok x send $N
+	conv_close x
 }
 tcase -x "a connection mark that is dropped" remarked_drop
 labels() {
@@ -361,7 +361,7 @@ labels() {
 	counted wan m0=$N -- as 0
 	want_ok "new label" at "$rt" "${label[@]}" conntrack -U -p udp --orig-port-dst 5000 --label-add other
 	busywait 2500 all_have wan m11 || fail "the new label is not seen"
-	hush x
+	conv_close x
 }
 tcase -x "the connection gets another label" labels
 

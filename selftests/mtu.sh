@@ -59,10 +59,10 @@ tcp_no_pmtud() { # segments of 1960 without DF: fragmented by the router
 	pmtud 1
 	start "$1" || return
 	frags=$(frag_count)
-	talk x "$cl" tcp $V4 || return
-	say_ok x echo 200000
+	conv_open x "$cl" tcp $V4 || return
+	conv_ok x echo 200000
 	offloaded_line tcp 5000 || fail "no [OFFLOAD]"
-	hush x
+	conv_close x
 	pmtud 0
 	want_ge "datagrams fragmented by the router" $(($(frag_count) - frags)) 20
 }
@@ -74,19 +74,19 @@ too_big() { # an offloaded flow, then datagrams that do not fit
 	local dst=$1 hdr=28 miss
 	[ "$dst" = $V4 ] || hdr=48
 	start "$2" || return
-	talk x "$cl" udp "$dst" 5000 --pmtu probe --timeout 1 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$dst" 5000 --pmtu probe --timeout 1 || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
 	want_eq "path MTU before" "$(pmtu "$cl" "$dst")" ""
 	miss=$(stat_sum miss.)
-	say_ok x send 1 $((1501 - hdr))
+	conv_ok x send 1 $((1501 - hdr))
 	busywait 2000 learned "$cl" "$dst" 1500 || fail "no ICMP error came back, path MTU is '$(pmtu "$cl" "$dst")'"
-	say x echo 1 1000 >/dev/null # takes the pending error
-	say_ok x drain
-	say_ok x echo 50 $((1500 - hdr))
+	conv_cmd x echo 1 1000 >/dev/null # takes the pending error
+	conv_ok x drain
+	conv_ok x echo 50 $((1500 - hdr))
 	offloaded_line udp 5000 || fail "no [OFFLOAD] any more"
 	[ "$FT" != ours ] || want_ge "counted misses" $(($(stat_sum miss.) - miss)) 1
-	hush x
+	conv_close x
 }
 tcase "UDP IPv4 too big: fragmentation needed comes back"              too_big $V4 ""
 tcase "UDP IPv6 too big: packet too big comes back"                    too_big $V6 ""
@@ -96,31 +96,31 @@ tcase "UDP IPv6 too big: packet too big comes back, masquerade"        too_big $
 no_df() { # without DF the same datagram is fragmented, and arrives
 	local f0
 	start "$NAT" || return
-	talk x "$cl" udp $V4 5000 --pmtu dont || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp $V4 5000 --pmtu dont || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
 	f0=$(forwarded)
-	say_ok x echo 10 1473
-	say_ok x echo 10 8000
+	conv_ok x echo 10 1473
+	conv_ok x echo 10 8000
 	want_ge "packets seen by the forward chain" $(($(forwarded) - f0)) 20
 	f0=$(forwarded)
-	say_ok x echo 50 1472
+	conv_ok x echo 50 1472
 	want_le "packets seen by the forward chain once they fit" $(($(forwarded) - f0)) 4
-	hush x
+	conv_close x
 }
 tcase "UDP IPv4 without DF is fragmented and arrives" no_df
 
 reverse_too_big() { # the reply direction: 9000 towards the client, 2000 at the server
 	start "$NAT" || return
-	talk x "$cl" udp "$1" 5000 --pmtu dont || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$1" 5000 --pmtu dont || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
-	say_ok x send 2 1900 # IPv6 learns from these
+	conv_ok x send 2 1900 # IPv6 learns from these
 	sleep 0.2
-	say_ok x drain
-	say_ok x echo 10 1900
-	say_ok x echo 20 1000
-	hush x
+	conv_ok x drain
+	conv_ok x echo 10 1900
+	conv_ok x echo 20 1000
+	conv_close x
 }
 tcase "UDP IPv4, replies of 1900 bytes over 1500" reverse_too_big $V4
 tcase "UDP IPv6, replies of 1900 bytes over 1500" reverse_too_big $V6
@@ -128,25 +128,25 @@ tcase "UDP IPv6, replies of 1900 bytes over 1500" reverse_too_big $V6
 gso() { # one send of ten segments: it is the segment that must fit
 	local f0 seg=$2
 	start "$NAT" || return
-	talk x "$cl" udp "$1" 5000 --pmtu want || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$1" 5000 --pmtu want || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
 	f0=$(forwarded)
-	say_ok x gso_echo $((seg * 10)) "$seg"
+	conv_ok x gso_echo $((seg * 10)) "$seg"
 	want_le "packets seen by the forward chain" $(($(forwarded) - f0)) 2
-	hush x
+	conv_close x
 }
 tcase "UDP GSO IPv4, segments that fit, stay fast" gso $V4 1472
 tcase "UDP GSO IPv6, segments that fit, stay fast" gso $V6 1452
 
 gso_too_big() {
 	start "" || return
-	talk x "$cl" udp "$1" 5000 --pmtu probe --timeout 1 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$1" 5000 --pmtu probe --timeout 1 || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
-	say_ok x gso 17000 1700
+	conv_ok x gso 17000 1700
 	busywait 2000 learned "$cl" "$1" 1500 || fail "no ICMP error came back, path MTU is '$(pmtu "$cl" "$1")'"
-	hush x
+	conv_close x
 }
 tcase "UDP GSO IPv4, segments too big: error comes back" gso_too_big $V4
 tcase "UDP GSO IPv6, segments too big: error comes back" gso_too_big $V6
@@ -154,39 +154,39 @@ tcase "UDP GSO IPv6, segments too big: error comes back" gso_too_big $V6
 lowered() { # the link's MTU is lowered while the flow runs, and raised again
 	local dst=$1 f0
 	start "$NAT" || return
-	talk x "$cl" udp "$dst" 5000 --pmtu probe --timeout 1 || return
-	say_ok x echo 50 1400
+	conv_open x "$cl" udp "$dst" 5000 --pmtu probe --timeout 1 || return
+	conv_ok x echo 50 1400
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
 	ipn "$rt" link set wan mtu 1300
-	say x send 2 1400 >/dev/null # the second gets the error of the first
+	conv_cmd x send 2 1400 >/dev/null # the second gets the error of the first
 	busywait 2000 learned "$cl" "$dst" 1300 || fail "after 1300: path MTU is '$(pmtu "$cl" "$dst")'"
 	ipn "$rt" link set wan mtu 1500
 	ipn "$cl" route flush cache; ipn "$cl" -6 route flush cache
-	say x echo 1 100 >/dev/null
-	say_ok x drain
+	conv_cmd x echo 1 100 >/dev/null
+	conv_ok x drain
 	# the routes may be renewed a moment later; then all must be fast again
-	busywait 5000 say x echo 4 1400 || fail "1400 bytes do not pass again"
-	say_ok x echo 4 1400
+	busywait 5000 conv_cmd x echo 4 1400 || fail "1400 bytes do not pass again"
+	conv_ok x echo 4 1400
 	f0=$(forwarded)
-	say_ok x echo 50 1400
+	conv_ok x echo 50 1400
 	want_le "packets seen by the forward chain afterwards" $(($(forwarded) - f0)) 6
-	hush x
+	conv_close x
 }
 tcase "IPv4, MTU lowered and raised under a running flow" lowered $V4
 tcase -x "IPv6, MTU lowered and raised under a running flow" lowered $V6
 
 tcp_lowered() { # the same with TCP, nothing may be lost for good
 	start "$NAT" || return
-	talk x "$cl" tcp "$1" || return
-	say_ok x echo 300000
+	conv_open x "$cl" tcp "$1" || return
+	conv_ok x echo 300000
 	offloaded_line tcp 5000 || fail "no [OFFLOAD]"
 	# both ends: veth drops what is larger than the receiver's MTU, and nobody is told
 	ipn "$rt" link set wan mtu 1300; ipn "$r2" link set eth0 mtu 1300
-	say_ok x echo 300000
+	conv_ok x echo 300000
 	want_eq "path MTU" "$(pmtu "$cl" "$1")" 1300
 	ipn "$rt" link set wan mtu 1500; ipn "$r2" link set eth0 mtu 1500
-	say_ok x echo 300000
-	hush x
+	conv_ok x echo 300000
+	conv_close x
 }
 tcase "TCP IPv4 goes on when the MTU is lowered" tcp_lowered $V4
 tcase -x "TCP IPv6 goes on when the MTU is lowered" tcp_lowered $V6
@@ -195,12 +195,12 @@ route_mtu() { # an MTU set at the route instead of the device
 	start "" || return
 	ipn "$rt" route replace default via 10.0.3.2 mtu lock 1400
 	ipn "$rt" -6 route replace default via fd00:3::2 mtu lock 1400
-	talk x "$cl" udp "$1" 5000 --pmtu probe --timeout 1 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$1" 5000 --pmtu probe --timeout 1 || return
+	conv_ok x echo 50 1000
 	offloaded_line udp 5000 || fail "no [OFFLOAD]"
-	say x send 2 1390 >/dev/null
+	conv_cmd x send 2 1390 >/dev/null
 	busywait 2000 learned "$cl" "$1" 1400 || fail "path MTU is '$(pmtu "$cl" "$1")'"
-	hush x
+	conv_close x
 	ipn "$rt" route replace default via 10.0.3.2
 	ipn "$rt" -6 route replace default via fd00:3::2
 	ipn "$rt" route show default | grep -q mtu && ipn "$rt" route del default mtu lock 1400

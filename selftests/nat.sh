@@ -130,12 +130,12 @@ tcase "UDP of the largest and smallest size" large_udp
 
 fragmented_udp() { # larger than the MTU: fragments, always the slow path, always intact
 	rules NAT="$MASQ" || return
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 20 100
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 20 100
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
-	say_ok x echo 20 "$2"
-	say_ok x echo 20 100
-	hush x
+	conv_ok x echo 20 "$2"
+	conv_ok x echo 20 100
+	conv_close x
 }
 tcase "UDP in fragments on an offloaded flow, IPv4" fragmented_udp $V4 20000
 tcase "UDP in fragments on an offloaded flow, IPv6" fragmented_udp $V6 20000

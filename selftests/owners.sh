@@ -112,9 +112,9 @@ under_traffic() {
 	for i in 1 2 3; do
 		lan_wan && serve "$sv" || return
 		rules "FLAGS=counter;" || return
-		talk a "$cl" udp $V4 && talk b "$cl" udp $V6 || return
-		say_ok a echo 50 200
-		say_ok b echo 50 200
+		conv_open a "$cl" udp $V4 && conv_open b "$cl" udp $V6 || return
+		conv_ok a echo 50 200
+		conv_ok b echo 50 200
 		ct_offloaded || fail "not offloaded"
 		cleanup_all
 		[ "$FT" != ours ] || busywait $((10000 * SLOW)) flows_are "${FLOWS_BEFORE:-0}" || fail "$(stat_get flows) flows are left"

@@ -26,17 +26,17 @@ inside() {
 	local src=172.16.1.1
 	[[ $2 != *:* ]] || src=fd00:a::1
 	busywait $((3000 * SLOW)) at "$cl" ping -c1 -W1 -q -I $src "$2" || { fail "no connectivity in the tunnel"; return 1; }
-	talk x "$cl" tcp "$2" 5000 --bind $src || return
-	talk y "$cl" udp "$2" 5000 --bind $src || return
-	say_ok y echo 5
+	conv_open x "$cl" tcp "$2" 5000 --bind $src || return
+	conv_open y "$cl" udp "$2" 5000 --bind $src || return
+	conv_ok y echo 5
 	counters_zero
-	say_ok x echo "${BYTES:-1048576}"
-	say_ok y echo 100 1000
+	conv_ok x echo "${BYTES:-1048576}"
+	conv_ok y echo 100 1000
 	ct_of_offloaded "$1" || fail "no [OFFLOAD] in: $(ct_of "$1")"
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
 	[ -z "${3:-}" ] || ct_left "$1" "$3" "$4"
-	hush x; hush y
+	conv_close x; conv_close y
 }
 no_tunnel() {
 	local n
@@ -102,20 +102,20 @@ gre_slow() { # packets that are too large go the slow way; the flow stays
 	tunnel gre $C4 $V4 $C4 || return
 	rules L4=gre || return
 	busywait $((3000 * SLOW)) at "$cl" ping -c1 -W1 -q $IN4
-	talk y "$cl" udp $IN4 5000 --bind 172.16.1.1 --pmtu dont || return
-	say_ok y echo 20
+	conv_open y "$cl" udp $IN4 5000 --bind 172.16.1.1 --pmtu dont || return
+	conv_ok y echo 20
 	ct_of_offloaded 47 || fail "not offloaded: $(ct_of 47)"
 	id=$(ct_list -o id | awk '$2 == 47' | grep -o ' id=[0-9]*$')
 	for n in "$cl" "$sv"; do ipn "$n" link set tun mtu 1476; done
 	ipn "$cl" link set tun type gre nopmtudisc ignore-df 2>/dev/null
 	ipn "$rt" link set wan mtu 1300; ipn "$sv" link set eth0 mtu 1300
-	for i in 1 2 3; do say y echo 5 1400 >/dev/null; sleep 0.5; say_ok y drain; done
+	for i in 1 2 3; do conv_cmd y echo 5 1400 >/dev/null; sleep 0.5; conv_ok y drain; done
 	ipn "$rt" link set wan mtu 1500; ipn "$sv" link set eth0 mtu 1500
-	say_ok y echo 20
+	conv_ok y echo 20
 	sleep 1.5
 	want_eq "conntrack entry" "$(ct_list -o id | awk '$2 == 47' | grep -o ' id=[0-9]*$')" "$id"
-	say_ok y echo 20
-	hush y
+	conv_ok y echo 20
+	conv_close y
 	log_clean
 	no_tunnel
 }

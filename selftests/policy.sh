@@ -58,48 +58,48 @@ tcase "IPv6: unrelated changes lose nothing" kept $V6
 
 revalidated() { # by one packet per direction, not by many
 	rules || return
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 100 200
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 100 200
 	offloaded_line udp "$PORT" || fail "not offloaded"
 	stats_save before
 	want_ok "unrelated change" nft_rt add table inet other
 	sleep 0.2
-	say_ok x echo 300 200
+	conv_ok x echo 300 200
 	local n
 	n=$(stats_diff before | awk '$1 == "miss.ruleset" { print $2 }')
 	want_ge "packets that the new ruleset has seen" "${n:-0}" 2
 	want_le "of 600 packets, seen by the new ruleset" "${n:-0}" 8
 	counters_zero
-	say_ok x echo 300 200
+	conv_ok x echo 300 200
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
-	hush x
+	conv_close x
 }
 tcase -o "IPv4: revalidated by a packet or two per direction" revalidated $V4
 tcase -o "IPv6: revalidated by a packet or two per direction" revalidated $V6
 
 one_way_rule() { # the rule that adds the flow matches one direction only
 	rules "MATCH=oifname wan meta l4proto { tcp, udp }" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 100 200
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 100 200
 	want_ok "unrelated change" nft_rt add table inet other
 	sleep 0.2
-	say_ok x echo 100 200
+	conv_ok x echo 100 200
 	counters_zero
-	say_ok x echo 300 200
+	conv_ok x echo 300 200
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
-	hush x
+	conv_close x
 }
 tcase "a rule for one direction keeps both" one_way_rule
 
 answers_dropped() { # only the answers
 	rules || return
-	talk x "$cl" udp $V4 "$PORT" --timeout 1 || return
-	say_ok x echo 100 200
+	conv_open x "$cl" udp $V4 "$PORT" --timeout 1 || return
+	conv_ok x echo 100 200
 	insert iifname wan udp sport "$PORT" drop
-	say x echo 1 200 >"$TMP/answer" && fail "an answer came: $(cat "$TMP/answer")"
-	hush x
+	conv_cmd x echo 1 200 >"$TMP/answer" && fail "an answer came: $(cat "$TMP/answer")"
+	conv_close x
 }
 tcase -x "a rule that drops the answers only" answers_dropped
 
@@ -152,41 +152,41 @@ queued() {
 	nsenter --net="/run/netns/$rt" -- python3 "$HERE/links.py" hold --queue 7 --ready "$TMP/held" <"$TMP/hold" &
 	PIDS+=($!); disown $!
 	sleep 0.3
-	talk x "$cl" udp $V4 || return
-	sport=$(say x port)
-	say_ok x echo 1
-	say_ok x send 1 500
+	conv_open x "$cl" udp $V4 || return
+	sport=$(conv_cmd x port)
+	conv_ok x echo 1
+	conv_ok x send 1 500
 	busywait $((3000 * SLOW)) test -e "$TMP/held" || { fail "no packet in the queue"; return; }
 	insert iifname lan udp dport "$PORT" drop
-	say_ok x send 1
+	conv_ok x send 1
 	want_ok "an answer" at "$sv" python3 -c "from scapy.all import *; send(IP(src='$V4', dst='10.0.1.2')/UDP(sport=$PORT, dport=${sport#ok })/'answer', verbose=0)"
 	counters_zero
 	echo >&"$hold"
 	sleep 0.2
-	say_ok x send 50
+	conv_ok x send 50
 	sleep 0.1
 	counters
 	want_ge "packets that came to the new rules" "$FORWARDED" 50
 	# the packet that was held is answered
 	want_le "packets that went around them" "$(fast)" 1
 	exec {hold}>&-
-	hush x
+	conv_close x
 }
 tcase -x "a packet that waits in a queue over a change has not met the new rules" queued
 
 tcp_kept() {
 	rules || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 200000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 200000
 	want_ok "unrelated change" nft_rt add table inet other
 	sleep 0.2
-	say_ok x echo 500000
+	conv_ok x echo 500000
 	counters_zero
-	say_ok x echo 1000000
+	conv_ok x echo 1000000
 	counters
 	want_ge "packets that arrived" "$ARRIVED" 30
 	want_le "of $ARRIVED packets, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase "TCP goes on over a change" tcp_kept
 

@@ -43,19 +43,19 @@ setup() {
 # port is in SPORT, what the table has in $TMP/bind
 heavy() {
 	local id=$1
-	talk "$id" "$cl" udp "$2" 5000 "${@:3}" || return
-	SPORT=$(say "$id" port); SPORT=${SPORT#ok }
+	conv_open "$id" "$cl" udp "$2" 5000 "${@:3}" || return
+	SPORT=$(conv_cmd "$id" port); SPORT=${SPORT#ok }
 	busywait $((15000 * SLOW)) heavier "$id" "$SPORT" ||
-		{ fail "not in the table: $(ct_list -p udp | head -n1) $(grep -E '^(device|flows|decline|lost)' "$HW" | tr '\n' ' ')"; hush "$id"; return 1; }
+		{ fail "not in the table: $(ct_list -p udp | head -n1) $(grep -E '^(device|flows|decline|lost)' "$HW" | tr '\n' ' ')"; conv_close "$id"; return 1; }
 }
-heavier() { say "$1" echo 20 1000 >/dev/null; cat $PPE/bind >"$TMP/bind"; in_hw -p udp --orig-port-src "$2"; }
+heavier() { conv_cmd "$1" echo 20 1000 >/dev/null; cat $PPE/bind >"$TMP/bind"; in_hw -p udp --orig-port-src "$2"; }
 # entry WHAT PATTERN: a line of $TMP/bind
 entry() { grep -qE -- "$2" "$TMP/bind" || fail "$1: no '$2' in $(cat "$TMP/bind")"; }
 # over ID: the connection's end takes all of its entries with it
 over() {
 	at "$rt" conntrack -D -p udp >/dev/null 2>&1
 	busywait $((5000 * SLOW)) bound_is 0 || fail "left: $(cat $PPE/bind)"
-	hush "$1"
+	conv_close "$1"
 }
 
 probed() {
@@ -170,23 +170,23 @@ collision() { # two flows of a bucket with two places are in; the third one stay
 	[ -n "$c" ] || { fail "no three ports of one bucket"; return; }
 	hw_rules || return
 	heavy a $V4 --sport "$a" || return
-	heavy b $V4 --sport "$b" || { hush a; return; }
+	heavy b $V4 --sport "$b" || { conv_close a; return; }
 	# Both keep their places as long as they are silent.
-	talk c "$cl" udp $V4 5000 --sport "$c" || return
+	conv_open c "$cl" udp $V4 5000 --sport "$c" || return
 	busywait $((20000 * SLOW)) crowded || fail "no collision: $(cat "$HW") $(cat $PPE/bind)"
 	cat $PPE/bind >"$TMP/bind"
 	not_in_hw -p udp --orig-port-src "$c" || fail "the third one is in as well: $(cat "$TMP/bind")"
 	entry "first place" "^$slot BND IPv4 5T orig=10.0.1.2:$a->"
 	entry "second place" "^$(printf %05x $((0x$slot + 1))) BND IPv4 5T orig=10.0.1.2:$b->"
 	! grep -q "orig=10.0.1.2:$c->" "$TMP/bind" || fail "half of the third one is in: $(cat "$TMP/bind")"
-	say_ok c echo 50 1000
+	conv_ok c echo 50 1000
 	at "$rt" conntrack -D -p udp --orig-port-src "$a" >/dev/null 2>&1
 	busywait $((30000 * SLOW)) heavier c "$c" || fail "there is room, and the third one stays out: $(cat "$HW")"
 	entry "the place that became free" "^$slot BND IPv4 5T orig=10.0.1.2:$c->"
-	hush b; hush c
+	conv_close b; conv_close c
 	over a
 }
-crowded() { say c echo 20 1000 >/dev/null; hw_ge decline.collision 1; }
+crowded() { conv_cmd c echo 20 1000 >/dev/null; hw_ge decline.collision 1; }
 tcase -o "three flows for two places: the third one stays with software" collision
 
 device_goes() { # the device goes under a flow: software goes on, the engine is off; it comes back, and so does the flow
@@ -194,7 +194,7 @@ device_goes() { # the device goes under a flow: software goes on, the engine is 
 	heavy x $V4 || return
 	want_ok "unbind" sh -c "echo $NODE >$DRIVER/unbind"
 	[ ! -e $PPE ] || fail "debugfs is still there"
-	say_ok x echo 50 1000
+	conv_ok x echo 50 1000
 	busywait $((5000 * SLOW)) not_in_hw -p udp || fail "still shown as in hardware"
 	# What starting has written, and what stopping has taken back.
 	want_eq "IP_PROTO_CHK" "$(reg 0x208)" ffffffff

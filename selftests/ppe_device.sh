@@ -95,17 +95,17 @@ tcase "the driver binds and starts the engine" bound_driver
 # heavy ID PROTO ADDRESS [PORT] [OPTION...]: a conversation that is in hardware with both directions
 heavy() {
 	local id=$1 proto=$2
-	talk "$id" "$cl" "${@:2}" || return
+	conv_open "$id" "$cl" "${@:2}" || return
 	busywait $((15000 * SLOW)) heavier "$id" "$proto" || { fail "not in hardware: $(ct_list -p "$proto" | head -n1) $(grep -E "^(flows|decline|device)" "$HW" | tr '\n' ' ')"; return 1; }
 }
-heavier() { say "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
+heavier() { conv_cmd "$1" echo 20 1000 >/dev/null; in_hw -p "$2"; }
 
 # by_hardware ID N: N more answers, all forwarded outside; the router's cards stand still
 by_hardware() {
 	local before n c
 	before=$(ask_get forwarded) c=$(cards)
 	counters_zero
-	say_ok "$1" echo "$2" 1000
+	conv_ok "$1" echo "$2" 1000
 	c=$(($(cards) - c))
 	n=$(($(ask_get forwarded) - before))
 	counters
@@ -119,11 +119,11 @@ by_hardware() {
 
 forwards() { # forwards PROTO ADDRESS NAT
 	NAT=$3 hw_rules || return
-	heavy x "$1" "$2" 5000 || { hush x; return 1; }
+	heavy x "$1" "$2" 5000 || { conv_close x; return 1; }
 	want_eq "entries in force" "$(bound)" 2
 	want_eq "entries in force, as the engine has them" "$(ask used)" 2
 	by_hardware x 200
-	hush x
+	conv_close x
 	clean
 }
 tcase "IPv4 udp routed"     forwards udp $V4 ""
@@ -153,7 +153,7 @@ spoofed() { # the engine is for who owns the machine's cards
 	no_spoof "by the root of a user namespace, while it is in use" "${by[@]}" unshare -Urn
 	heavy x udp $V4 || return
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 }
 tcase "somebody's own device with a card's address and index is not hardware" spoofed
@@ -168,22 +168,22 @@ done
 tcp() { # the payload is compared by the talkers; FIN comes to software
 	local before
 	NAT=$2 hw_rules || return
-	talk x "$cl" tcp "$1" || return
+	conv_open x "$cl" tcp "$1" || return
 	busywait $((10000 * SLOW)) heavier_tcp x || fail "not in hardware: $(ct_list -p tcp | head -n1)"
 	before=$(ask_get forwarded)
 	counters_zero
-	say_ok x echo 1000000
+	conv_ok x echo 1000000
 	want_ge "packets that the engine forwarded" $(($(ask_get forwarded) - before)) 1000
 	want_le "packets that came to our hook" "$(arrived)" 0
 	before=$(ask_get cpu.10)
-	say_ok x fin
+	conv_ok x fin
 	want_ge "times that the engine saw the end" "$(ask_get cpu.10)" $((${before:-0} + 1))
 	busywait $((8000 * SLOW)) bound_is 0 || fail "entries after the connection has ended: $(bound)"
 	! ct_list -p tcp | grep -q ESTABLISHED || fail "conntrack has not seen the end: $(ct_list -p tcp)"
-	hush x
+	conv_close x
 	clean
 }
-heavier_tcp() { say "$1" echo 60000 >/dev/null; in_hw -p tcp; }
+heavier_tcp() { conv_cmd "$1" echo 60000 >/dev/null; in_hw -p tcp; }
 tcase "TCP IPv4 masquerade, to its end" tcp $V4 "$(masq)"
 tcase "TCP IPv6, to its end"            tcp $V6 ""
 
@@ -220,13 +220,13 @@ frames_of() { # frames_of WHAT SRC DST: through a flow that exists
 }
 same_frames() { # same_frames SRC DST NAT
 	rules NAT="$3" || return
-	talk x "$cl" udp "$2" 5000 --sport 7000 || return
-	say_ok x echo 50 1000
+	conv_open x "$cl" udp "$2" 5000 --sport 7000 || return
+	conv_ok x echo 50 1000
 	frames_of software "$1" "$2"
-	hush x
+	conv_close x
 	want_eq "entries" "$(bound)" 0
 	NAT=$3 hw_rules || return
-	heavy x udp "$2" 5000 --sport 7000 || { hush x; return 1; }
+	heavy x udp "$2" 5000 --sport 7000 || { conv_close x; return 1; }
 	local before dropped
 	before=$(ask_get forwarded) dropped=$(ask_get dropped)
 	frames_of hardware "$1" "$2"
@@ -239,7 +239,7 @@ same_frames() { # same_frames SRC DST NAT
 	fi
 	cmp -s "$TMP/frames.software" "$TMP/frames.hardware" ||
 		fail "frames differ: $(diff "$TMP/frames.software" "$TMP/frames.hardware" | head -n 6)"
-	hush x
+	conv_close x
 	clean
 }
 tcase "frames as software makes them, IPv4 routed"     same_frames 10.0.1.2 $V4 ""
@@ -275,12 +275,12 @@ acct() { # conntrack counts every packet once, whoever forwarded it
 	}
 	END
 	NAT=$(masq) hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
-	say_ok x echo 300 1000
+	heavy x udp $V4 || { conv_close x; return 1; }
+	conv_ok x echo 300 1000
 	busywait $((6000 * SLOW)) totals_are || { sent=$(far); fail "conntrack says $(ct_total), the far end $sent"; }
 	in_hw -p udp || fail "not in hardware any more"
 	want_ge "packets in the tier's books" "$(hw_get packets)" 600
-	hush x
+	conv_close x
 	at "$sv" nft delete table inet far
 	clean
 }
@@ -292,7 +292,7 @@ for s in mt7986 mt7988; do tcase "$s: conntrack counts every packet once" with $
 
 ageing() { # the engine lets go of what is idle; software knows, and the flow comes back
 	hw_rules && ask clock stop >/dev/null || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	want_ok "clock" ask clock 8
 	want_eq "entries after 8 s" "$(ask used)" 2
 	by_hardware x 20
@@ -302,7 +302,7 @@ ageing() { # the engine lets go of what is idle; software knows, and the flow co
 	hw_ge aged 1 || fail "nobody knows: $(cat "$HW")"
 	busywait $((20000 * SLOW)) heavier x udp || fail "does not come back: $(cat "$HW")"
 	by_hardware x 20
-	hush x
+	conv_close x
 	ask clock go >/dev/null
 	clean
 }
@@ -310,12 +310,12 @@ tcase "an idle flow ages out of the engine, and comes back" ageing
 
 one_way() { # answers have stopped: their entry ages out, and is made again while the others flow
 	hw_rules && ask clock stop >/dev/null || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	local before n
 	before=$(hw_get deleted)
 	at "$sv" nft "add table inet mute; add chain inet mute out { type filter hook output priority 0; }; add rule inet mute out udp sport 5000 drop"
 	for n in 1 2 3 4 5 6 7 8 9 10 11 12 13; do
-		say_ok x send 10 1000
+		conv_ok x send 10 1000
 		want_ok "clock" ask clock 1
 	done
 	busywait $((5000 * SLOW)) lost_one x || fail "nothing was lost: $(cat "$HW")"
@@ -324,23 +324,23 @@ one_way() { # answers have stopped: their entry ages out, and is made again whil
 	want_le "rules deleted" "$(hw_get deleted)" $((before + 2))
 	at "$sv" nft delete table inet mute
 	by_hardware x 20
-	hush x
+	conv_close x
 	ask clock go >/dev/null
 	clean
 }
-lost_one() { say "$1" send 30 1000 >/dev/null; hw_ge lost 1; }
+lost_one() { conv_cmd "$1" send 30 1000 >/dev/null; hw_ge lost 1; }
 tcase "answers have stopped, and the flow stays" one_way
 
 keeps() { # software sees nothing of the flow, and it goes on
 	local before i
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=3
 	before=$(stat_get teardown.idle)
-	for i in 1 2 3 4 5 6; do say_ok x echo 5 1000; sleep 1; done
+	for i in 1 2 3 4 5 6; do conv_ok x echo 5 1000; sleep 1; done
 	want_eq "flows that were taken for idle" "$(stat_get teardown.idle)" "$before"
 	in_hw -p udp || fail "not in hardware any more"
-	hush x
+	conv_close x
 	busywait $((10000 * SLOW)) bound_is 0 || fail "idle, and still in hardware"
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=300
 	clean
@@ -351,10 +351,10 @@ tcase "the engine keeps a flow alive, and software lets it go" keeps
 
 ct_delete() {
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	at "$rt" conntrack -D -p udp >/dev/null 2>&1
 	busywait $((3000 * SLOW)) bound_is 0 || fail "entries: $(cat $PPE/bind)"
-	hush x
+	conv_close x
 	clean
 }
 tcase "conntrack -D" ct_delete
@@ -375,11 +375,11 @@ tcase "the flowtable is deleted under traffic" table_delete
 
 ruleset_change() {
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	nft_rt insert rule inet t forward udp dport 5000 drop
 	busywait $((3000 * SLOW)) bound_is 0 || fail "dropped, and still in hardware"
-	say x echo 3 100 >/dev/null && fail "packets still pass"
-	hush x
+	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+	conv_close x
 	clean
 }
 tcase "the ruleset changes" ruleset_change
@@ -390,7 +390,7 @@ tcase "the ruleset changes" ruleset_change
 crowd() {
 	python3 -c '
 import socket, struct, sys
-ways = 2 if sys.argv[2] == "mt7622" else 4
+bypass_all = 2 if sys.argv[2] == "mt7622" else 4
 src, dst = (struct.unpack("!I", socket.inet_aton(a))[0] for a in ("10.0.1.2", "10.0.2.2"))
 seen = {}
 def bucket(s, d, sp, dp):
@@ -412,45 +412,45 @@ collision() { # one more than there are ways: that one is left to software, unti
 	local ports id n=0 ways=2
 	[ $SOC = mt7622 ] || ways=4
 	hw_rules && ask clock stop >/dev/null || return
-	read -r -a ports <<<"$(crowd $((ways + 1)))"
-	want_eq "ports found" "${#ports[@]}" $((ways + 1))
+	read -r -a ports <<<"$(crowd $((bypass_all + 1)))"
+	want_eq "ports found" "${#ports[@]}" $((bypass_all + 1))
 	for id in "${ports[@]:0:ways}"; do
 		heavy "c$n" udp $V4 5000 --sport "$id" || return
 		n=$((n + 1))
 	done
-	talk last "$cl" udp $V4 5000 --sport "${ports[ways]}" || return
+	conv_open last "$cl" udp $V4 5000 --sport "${ports[ways]}" || return
 	busywait $((10000 * SLOW)) declined last collision || fail "no collision: $(cat "$HW")"
 	not_in_hw -p udp --orig-port-src "${ports[ways]}" || fail "shown as [HW_OFFLOAD]"
-	say_ok last echo 100 1000
-	for id in $(seq 0 $((ways - 1))); do say_ok "c$id" echo 20 1000; done
+	conv_ok last echo 100 1000
+	for id in $(seq 0 $((bypass_all - 1))); do conv_ok "c$id" echo 20 1000; done
 	want_ge "entries in force" "$(ask used)" $((2 * ways))
 	at "$rt" conntrack -D -p udp --orig-port-src "${ports[0]}" >/dev/null 2>&1
-	hush c0
+	conv_close c0
 	busywait $((30000 * SLOW)) heavier_from last "${ports[ways]}" || fail "does not come in when there is room: $(cat "$HW")"
 	by_hardware last 50
-	for id in $(seq 1 $((ways - 1))); do hush "c$id"; done
-	hush last
+	for id in $(seq 1 $((bypass_all - 1))); do conv_close "c$id"; done
+	conv_close last
 	ask clock go >/dev/null
 	clean
 }
-declined() { say "$1" echo 20 1000 >/dev/null; hw_ge "decline.$2" 1; }
-heavier_from() { say "$1" echo 20 1000 >/dev/null; in_hw -p udp --orig-port-src "$2"; }
+declined() { conv_cmd "$1" echo 20 1000 >/dev/null; hw_ge "decline.$2" 1; }
+heavier_from() { conv_cmd "$1" echo 20 1000 >/dev/null; in_hw -p udp --orig-port-src "$2"; }
 tcase "more flows in a bucket than it has ways" collision
 tcase "mt7988: more flows in a bucket than it has ways" with mt7988 collision
 
 full() { # somebody else's entries are everywhere
 	hw_rules && ask clock stop >/dev/null || return
 	want_ok "fill" ask fill
-	talk x "$cl" udp $V4 || return
+	conv_open x "$cl" udp $V4 || return
 	busywait $((10000 * SLOW)) declined x collision || fail "there is room: $(cat "$HW")"
 	not_in_hw -p udp || fail "shown as [HW_OFFLOAD]"
-	say_ok x echo 200 1000
+	conv_ok x echo 200 1000
 	want_le "times that the engine was asked in vain" "$(hw_get decline.collision)" 12
 	want_eq "entries of somebody else" "$(ask used)" 16384
 	want_ok "empty" ask empty
 	busywait $((60000 * SLOW)) heavier x udp || fail "does not come in when there is room: $(cat "$HW")"
 	by_hardware x 20
-	hush x
+	conv_close x
 	ask clock go >/dev/null
 	clean
 }
@@ -475,15 +475,15 @@ tcase "the engine is reset under traffic" reset
 
 driver_gone() { # and comes back
 	hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	want_ok "unbind" sh -c "echo $DEVICE >$DRIVER/unbind"
 	want_eq "entries" "$(ask used)" 0
-	say_ok x echo 50 1000
+	conv_ok x echo 50 1000
 	busywait $((5000 * SLOW)) not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without a driver"
 	want_ok "bind" sh -c "echo $DEVICE >$DRIVER/bind"
 	busywait $((20000 * SLOW)) heavier x udp || fail "the driver is back, and the flow not in hardware: $(cat "$HW")"
 	by_hardware x 20
-	hush x
+	conv_close x
 	clean
 }
 tcase "the driver goes and comes back" driver_gone
@@ -492,17 +492,17 @@ tcase "the driver goes and comes back" driver_gone
 killed() { # its process is killed: registers read as all ones, and the guest goes on in software
 	local before
 	NAT=$(masq) hw_rules || return
-	heavy x udp $V4 || { hush x; return 1; }
+	heavy x udp $V4 || { conv_close x; return 1; }
 	RATE=100 stream_start $V4 || return
 	want_ok "kill" ask die
 	busywait $((5000 * SLOW)) not_in_hw -p udp || fail "shown as [HW_OFFLOAD] without an engine"
-	say_ok x echo 100 1000
+	conv_ok x echo 100 1000
 	counters
 	want_ge "packets that came to our hook" "$ARRIVED" 150
 	ct_offloaded -p udp || fail "not shown as [OFFLOAD]"
 	dmesg_says "does not answer any more" || fail "the kernel log does not tell"
 	stream_end 1500 0
-	hush x
+	conv_close x
 	want_ok "flush ruleset" nft_rt flush ruleset
 	# While there was one for it, the engine could have come back.
 	busywait $((5000 * SLOW)) refused || fail "a new flowtable is accepted"

@@ -65,9 +65,9 @@ next_session() {
 over() { # over RT-DEV SV-DEV DEVS [WATCH [NAT]]
 	session "$1" "$2" $((RANDOM % 60000 + 1)) || return
 	rules DEVS="$3" WATCH="${4:-}" NAT="${5:-}" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	# from the other side as well
-	[ -n "${5:-}" ] || { forget; FROM=$sv ways 10.0.1.2 fd00:1::2; }
+	[ -n "${5:-}" ] || { forget; FROM=$sv bypass_all 10.0.1.2 fd00:1::2; }
 	hangup
 }
 tcase "PPPoE"                                   over wan eth0 "lan, wan"
@@ -88,15 +88,15 @@ tcase -x "PPPoE over VLAN with PCP 5"           pcp
 full_size() { # the largest packet that fits, one that does not, an odd one
 	session wan eth0 77 || return
 	rules || return
-	talk x "$cl" udp $V4 5000 --pmtu dont || return
-	say_ok x echo 20 1464
-	say_ok x echo 20 7
-	say_ok x echo 20 0
+	conv_open x "$cl" udp $V4 5000 --pmtu dont || return
+	conv_ok x echo 20 1464
+	conv_ok x echo 20 7
+	conv_ok x echo 20 0
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
-	say_ok x echo 10 1465
-	say_ok x echo 10 1472
-	say_ok x echo 20 1464
-	hush x
+	conv_ok x echo 10 1465
+	conv_ok x echo 10 1472
+	conv_ok x echo 20 1464
+	conv_close x
 	BYTES=1000000 bypass tcp $V6
 	hangup
 }
@@ -107,17 +107,17 @@ counted() { # counted RT-DEV SV-DEV DEVS: the PPP device knows of packets that w
 	local n p b
 	session "$1" "$2" 78 || return
 	rules DEVS="$3" WATCH="lan, wan" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 20 1000
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 20 1000
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
 	for n in rx tx; do
 		p=$(ppp0 $n.packets) b=$(ppp0 $n.bytes)
-		say_ok x echo 200 1000
+		conv_ok x echo 200 1000
 		p=$(($(ppp0 $n.packets) - p)) b=$(($(ppp0 $n.bytes) - b))
 		want_ge "$n: packets" $p 200; want_le "$n: packets" $p 210
 		want_ge "$n: bytes" $b $((200 * 1028)); want_le "$n: bytes" $b $((200 * 1028 + 2000))
 	done
-	hush x
+	conv_close x
 	hangup
 }
 tcase -x "the PPP device counts what is fast"          counted wan eth0 "lan, wan"
@@ -129,17 +129,17 @@ sqm() { # what shapes the line: a discipline on the PPP device, though the flowt
 	session "$1" "$2" 88 || return
 	at "$rt" tc qdisc add dev ppp0 root "${@:3}" 2>"$TMP/out" || { hangup; skip "no qdisc $3: $(tail -n1 "$TMP/out")"; return; }
 	rules NAT="$MASQ" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 5
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 5
 	busywait 2000 offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp)"
-	say_ok x echo 3
+	conv_ok x echo 3
 	counters_zero
 	a=$(in_qdisc)
-	say_ok x echo 100 300
+	conv_ok x echo 100 300
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" 4
 	want_ge "of 100 packets, seen by $3 on ppp0" $(($(in_qdisc) - a)) 100
-	hush x
+	conv_close x
 	hangup
 }
 in_qdisc() { at "$rt" tc -s qdisc show dev ppp0 | awk '$1 == "Sent" { print $4; exit }'; }
@@ -181,8 +181,8 @@ strangers() { # strangers ADDRESS: frames that the session's other end has not s
 	session wan eth0 555 || return
 	rules || return
 	at "$cl" nft "table inet made { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
-	talk x "$cl" udp "$a" || return
-	say_ok x echo 20
+	conv_open x "$cl" udp "$a" || return
+	conv_ok x echo 20
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
 	PORT_CL=$(ct_list -p udp --orig-port-dst 5000 | sed -n 's/.*sport=\([0-9]*\) dport=5000 .*/\1/p' | head -n1)
 	f=$(stat_get packets_fast)
@@ -201,7 +201,7 @@ strangers() { # strangers ADDRESS: frames that the session's other end has not s
 		want_eq "of 20 frames with $l bytes behind the packet, arrived" "$(PATIENCE=3000 made_up "$a" "$c" --pad $l)" 20
 		want_eq "of 20 frames with $l bytes behind the packet, as they say, arrived" "$(PATIENCE=3000 made_up "$a" "$c" --pad $l --more $l)" 20
 	done
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet made
 	hangup
 }
@@ -222,22 +222,22 @@ filtered() { # filtered pass|active: a session with a filter: packets pass it, o
 	[ "$a" = ok ] || { hangup; skip "no filters of PPP: $a"; return; }
 	rules || return
 	n=$(stat_get skip.ppp_filter)
-	talk x "$cl" udp $V4 5000 --timeout 1 || return
-	say_ok x echo 20 400
-	[ "$1" = active ] || ! say x echo 1 1000 >/dev/null || fail "a packet passes that the filter does not let pass"
-	say_ok x drain
-	say_ok x echo 20 400
+	conv_open x "$cl" udp $V4 5000 --timeout 1 || return
+	conv_ok x echo 20 400
+	[ "$1" = active ] || ! conv_cmd x echo 1 1000 >/dev/null || fail "a packet passes that the filter does not let pass"
+	conv_ok x drain
+	conv_ok x echo 20 400
 	[ "$FT" != ours ] || want_ge "skip.ppp_filter" "$(stat_get skip.ppp_filter)" $((n + 1))
 	ppp_filter "$1" 0 >/dev/null
-	say_ok x echo 20 400
+	conv_ok x echo 20 400
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) echo_fast || fail "not fast without a filter"
 	# set while it is
 	ppp_filter "$1" 500 >/dev/null
 	busywait $((3000 * SLOW)) echo_slow || fail "still fast with a filter"
-	hush x
+	conv_close x
 	hangup
 }
-echo_slow() { counters_zero; say x echo 20 400; counters; [ "$FORWARDED" -ge 20 ]; }
+echo_slow() { counters_zero; conv_cmd x echo 20 400; counters; [ "$FORWARDED" -ge 20 ]; }
 tcase -x "a session with a pass-filter"         filtered pass
 tcase -x "a session with an active-filter"      filtered active
 
@@ -247,20 +247,20 @@ moved() { # moved ADDRESS [NAT]: another session, same device
 	session wan eth0 200 || return
 	rules NAT="${2:-}" || return
 	stream_start "$1" || return
-	talk x "$cl" udp "$1" $PORT --timeout 3 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp "$1" $PORT --timeout 3 || return
+	conv_ok x echo 30
 	next_session
-	busywait $((1000 * SLOW)) flowing || { fail "traffic does not come back in the new session"; hush x; stream_end 5000; hangup; return; }
+	busywait $((1000 * SLOW)) flowing || { fail "traffic does not come back in the new session"; conv_close x; stream_end 5000; hangup; return; }
 	# both ways, and the fast way again
 	sleep 0.2
-	say_ok x drain
-	say_ok x echo 10
+	conv_ok x drain
+	conv_ok x echo 10
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) echo_fast || fail "answers stay slow: of $ARRIVED packets $FORWARDED in the forward chain"
-	hush x
+	conv_close x
 	stream_end 2500
 	hangup
 }
-echo_fast() { counters_zero; say x echo 30; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
+echo_fast() { counters_zero; conv_cmd x echo 30; counters; [ "$ARRIVED" -ge 60 ] && [ "$FORWARDED" -le 4 ]; }
 tcase -x "IPv4, the session changes, the device stays" moved $V4
 tcase -x "IPv4 masquerade, the session changes, the device stays" moved $V4 "$MASQ"
 tcase -x "IPv6, the session changes, the device stays" moved $V6

@@ -50,13 +50,13 @@ done
 sctp_end() { # sctp_end shut|rst ADDRESS SOURCE: conntrack sees the end, the flow leaves
 	have_sctp || return
 	rules L4=sctp NAT="$MASQ" || return
-	talk x "$cl" sctp "$2" 5000 --bind "$3" || return
-	say_ok x echo 50000
+	conv_open x "$cl" sctp "$2" 5000 --bind "$3" || return
+	conv_ok x echo 50000
 	ct_of_offloaded 132 || fail "not offloaded: $(ct_of 132)"
-	say_ok x "$1"
+	conv_ok x "$1"
 	busywait $((5000 * SLOW)) sctp_closed || fail "after the end: $(ct_of 132)"
 	want_le "timeout of the closed entry" "$(ct_of 132 | awk '{ n = $3; exit } END { print n + 0 }')" 10
-	hush x
+	conv_close x
 }
 sctp_closed() { ! ct_of_offloaded 132 && { ! ct_of 132 | grep -q . || ct_of 132 | grep -qE ' (CLOSED|SHUTDOWN_[A-Z_]*) '; }; }
 tcase -x "SCTP IPv4, SHUTDOWN is seen by conntrack" sctp_end close $V4 $C4
@@ -66,25 +66,25 @@ tcase -x "SCTP IPv4, ABORT is seen by conntrack"    sctp_end rst $V4 $C4
 sctp_idle() { # the timeout of an established association; then it goes on
 	have_sctp || return
 	rules L4=sctp NAT="$MASQ" || return
-	talk x "$cl" sctp $V4 5000 --bind $C4 || return
-	say_ok x echo 50000
+	conv_open x "$cl" sctp $V4 5000 --bind $C4 || return
+	conv_ok x echo 50000
 	ct_of_offloaded 132 || fail "not offloaded: $(ct_of 132)"
 	ct_left 132 185 210
 	ct_of 132 | grep -q ESTABLISHED || fail "not ESTABLISHED: $(ct_of 132)"
-	say_ok x echo 50000
+	conv_ok x echo 50000
 	ct_of_offloaded 132 || fail "not offloaded again: $(ct_of 132)"
-	hush x
+	conv_close x
 }
 tcase -x "SCTP, idle: keeps the timeout of an association" sctp_idle
 
 sctp_policy() { # established
 	have_sctp || return
 	rules FAM=ip L4=sctp && timeout_policy 132 4=70 || return
-	talk x "$cl" sctp $V4 5000 --bind $C4 || return
-	say_ok x echo 50000
+	conv_open x "$cl" sctp $V4 5000 --bind $C4 || return
+	conv_ok x echo 50000
 	ct_of_offloaded 132 || fail "not offloaded: $(ct_of 132)"
 	ct_left 132 50 70
-	hush x
+	conv_close x
 }
 tcase -x "SCTP, idle: keeps the timeout of a policy" sctp_policy
 
@@ -103,23 +103,23 @@ sctp_multihomed() {
 	rules L4=sctp || return
 	serve "$sv" 5001 --sctp 0.0.0.0 || return
 	pid=$!
-	talk x "$cl" sctp $V4 5001 --bind 0.0.0.0 || return
-	say_ok x echo 100000
+	conv_open x "$cl" sctp $V4 5001 --bind 0.0.0.0 || return
+	conv_ok x echo 100000
 	ct_of_offloaded 132 || fail "not offloaded: $(ct_of 132)"
 	before=$(stat_get miss.sctp_chunk)
 	busywait $((5000 * SLOW)) heartbeats || fail "no second path: $(ct_of 132)"
 	nft_rt add table netdev cut
 	nft_rt add chain netdev cut in '{ type filter hook ingress devices = { lan, wan } priority -500; }'
 	nft_rt add rule netdev cut in 'ip daddr { 10.0.2.2, 10.0.1.2 }' drop
-	say_ok x echo 400000
+	conv_ok x echo 400000
 	counters_zero
-	say_ok x echo 1000000
+	conv_ok x echo 1000000
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
 	ct_of 132 | grep 'dst=10.0.2.3' | grep -q '\[OFFLOAD\]' || fail "second path is not offloaded: $(ct_of 132)"
 	[ "$FT" != ours ] || want_ge "packets with heartbeats, left to conntrack" $(($(stat_get miss.sctp_chunk) - before)) 1
 	nft_rt delete table netdev cut
-	hush x
+	conv_close x
 	stop "$pid"
 	printf '%s\n' "addr del 10.9.1.3/32 dev eth0" "route del 10.0.2.3" | batch "$cl" 2>/dev/null
 	printf '%s\n' "addr del 10.0.2.3/24 dev eth0" "route del 10.9.1.3" | batch "$sv" 2>/dev/null
@@ -174,10 +174,10 @@ echo_only() { # other messages of the protocol never go the fast way
 	local before
 	rules L4="icmp, ipv6-icmp, udp" || return
 	# errors belong to the flow that they are about
-	talk x "$cl" udp $V4 5999 --recverr || return
-	say x echo 1 >/dev/null
-	say x echo 1 >/dev/null
-	hush x
+	conv_open x "$cl" udp $V4 5999 --recverr || return
+	conv_cmd x echo 1 >/dev/null
+	conv_cmd x echo 1 >/dev/null
+	conv_close x
 	want_eq "ICMP flows" "$(ct_of 1 | grep -c OFFLOAD)" 0
 	before=$(stat_get miss.icmp_type)
 	at "$cl" python3 - <<-END || fail "no answer"
@@ -202,21 +202,21 @@ tcase "ICMP errors and timestamps are left to conntrack" echo_only
 
 options() { # options PROTO: before the transport header of every packet that cl sends
 	rules NAT="${2:-}" || return
-	talk x "$cl" "$1" $V6 || return
-	say_ok x dstopts 1
-	say_ok x echo 20
+	conv_open x "$cl" "$1" $V6 || return
+	conv_ok x dstopts 1
+	conv_ok x echo 20
 	counters_zero
-	if [ "$1" = tcp ]; then say_ok x echo 500000; else say_ok x echo 200 1000; fi
+	if [ "$1" = tcp ]; then conv_ok x echo 500000; else conv_ok x echo 200 1000; fi
 	offloaded_line "$1" 5000 || fail "no [OFFLOAD] in: $(ct_list -p "$1")"
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
 	# and without them again
-	say_ok x dstopts 0
+	conv_ok x dstopts 0
 	counters_zero
-	say_ok x echo 20
+	conv_ok x echo 20
 	counters
 	want_le "packets ct_of $ARRIVED without options, seen by the forward chain" "$FORWARDED" 4
-	hush x
+	conv_close x
 }
 tcase -x "destination options before UDP"               options udp
 tcase -x "destination options before TCP"               options tcp
@@ -225,31 +225,31 @@ tcase -x "destination options before TCP, masquerade"   options tcp "$MASQ"
 
 forbidden() { # a rule that drops them goes on doing so when the flow is fast
 	rules FWD="exthdr dst exists drop;" || return
-	talk x "$cl" udp $V6 5000 --timeout 2 || return
-	say_ok x echo 20
+	conv_open x "$cl" udp $V6 5000 --timeout 2 || return
+	conv_ok x echo 20
 	offloaded_line udp 5000 || fail "not offloaded"
-	say_ok x dstopts 1
-	! say x echo 1 >/dev/null || fail "a packet with options came through"
-	say_ok x dstopts 0
-	say_ok x drain
-	say_ok x echo 20
+	conv_ok x dstopts 1
+	! conv_cmd x echo 1 >/dev/null || fail "a packet with options came through"
+	conv_ok x dstopts 0
+	conv_ok x drain
+	conv_ok x echo 20
 	# allowed by a new ruleset, and forbidden again
 	want_ok "new rules" nft_rt flush chain inet t forward
 	want_ok "new rules" nft_rt add rule inet t forward 'meta l4proto { tcp, udp } flow add @f'
-	say_ok x dstopts 1
-	say_ok x echo 20
+	conv_ok x dstopts 1
+	conv_ok x echo 20
 	counters_zero
-	say_ok x echo 20
+	conv_ok x echo 20
 	counters
 	[ "$FT" = intree ] || want_le "packets ct_of $ARRIVED, seen by the forward chain" "$FORWARDED" 4
 	want_ok "new rules" nft_rt insert rule inet t forward exthdr dst exists drop
-	! say x echo 1 >/dev/null || fail "a packet with options came through the new ruleset"
-	say_ok x dstopts 0
-	say_ok x drain
-	say_ok x echo 5
-	say_ok x dstopts 1
-	! say x echo 1 >/dev/null || fail "a packet with options came through after others did"
-	hush x
+	! conv_cmd x echo 1 >/dev/null || fail "a packet with options came through the new ruleset"
+	conv_ok x dstopts 0
+	conv_ok x drain
+	conv_ok x echo 5
+	conv_ok x dstopts 1
+	! conv_cmd x echo 1 >/dev/null || fail "a packet with options came through after others did"
+	conv_close x
 }
 tcase "destination options that a rule drops stay dropped" forbidden
 

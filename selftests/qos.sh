@@ -39,15 +39,15 @@ in_class() { at "$rt" tc -s class show dev "$1" | awk -v c="$2" '$1 == "class" {
 in_qdisc() { at "$rt" tc -s qdisc show dev "$1" | awk '$1 == "Sent" { print $4; exit }'; }
 # offloaded ADDRESS: a UDP conversation x that is fast already
 offloaded() {
-	talk x "$cl" udp "$1" 5000 ${SPORT:+--sport "$SPORT"} || return
-	say_ok x echo 5
+	conv_open x "$cl" udp "$1" 5000 ${SPORT:+--sport "$SPORT"} || return
+	conv_ok x echo 5
 	busywait 2000 offloaded_line udp 5000 || { fail "not [OFFLOAD]: $(ct_list -p udp)"; return 1; }
-	say_ok x echo 3
+	conv_ok x echo 3
 	counters_zero
 }
 # fast_echo: N datagrams and their answers, none of which the forward chain sees
 fast_echo() {
-	say_ok x echo $N 300
+	conv_ok x echo $N 300
 	counters
 	want_le "of $((2 * N)) packets, seen by the forward chain" "$FORWARDED" 4
 }
@@ -67,7 +67,7 @@ all_in() {
 	a=$(in_class "$1" "$2")
 	fast_echo
 	want_ge "of $N packets, in class $2 of $1" $(($(in_class "$1" "$2") - a)) $((N - ${MISSES:-0}))
-	hush x
+	conv_close x
 	no_qdisc "$1"
 }
 by_fw() { # cls_fw and a mark from the ruleset
@@ -108,7 +108,7 @@ by_flower() { # a filter at the egress hook sees addresses and ports as they are
 	offloaded $V4 || return
 	fast_echo
 	want_ge "of $N packets, seen by flower" "$(at "$rt" tc -s filter show dev wan egress | awk '$1 == "Sent" { print $4; exit }')" $N
-	hush x
+	conv_close x
 	at "$rt" tc qdisc del dev wan clsact
 }
 tcase "flower at egress sees translated packets" by_flower
@@ -122,7 +122,7 @@ every() { # every DEV QDISC...: the discipline has seen every packet
 	a=$(in_qdisc "$dev")
 	fast_echo
 	want_ge "of $N packets, seen by $2 on $dev" $(($(in_qdisc "$dev") - a)) $N
-	hush x
+	conv_close x
 	no_qdisc "$dev"
 }
 ADDR=$V4
@@ -166,20 +166,20 @@ meter_off() {
 	chain)	nft_rt delete table netdev tap ;;
 	esac
 }
-all_metered() { local a; a=$(meter "$@"); say_ok x echo 10; [ $(($(meter "$@") - a)) -ge 10 ]; }
-all_fast() { counters_zero; say_ok x echo 10; counters; [ "$FORWARDED" = 0 ]; }
+all_metered() { local a; a=$(meter "$@"); conv_ok x echo 10; [ $(($(meter "$@") - a)) -ge 10 ]; }
+all_fast() { counters_zero; conv_ok x echo 10; counters; [ "$FORWARDED" = 0 ]; }
 # metered slow|fast tc|chain DEV DEVS ADDRESS: a meter appears at DEV under a flow that is picked up below,
 # and goes again. Meanwhile the flow is slow, or picked up at DEV as that is listed as well.
 metered() {
 	local where=$1 how=$2 dev=$3 a
 	rules DEVS="$4" WATCH="lan, wan" || return
 	offloaded "$5" || return
-	meter_on "$how" "$dev" || { hush x; return; }
+	meter_on "$how" "$dev" || { conv_close x; return; }
 	busywait $((4000 * SLOW)) all_metered "$how" "$dev" || fail "the flow goes past the meter"
 	[ "$where" = slow ] || busywait $((3000 * SLOW)) all_fast || fail "not fast at $dev"
 	a=$(meter "$how" "$dev")
 	counters_zero
-	say_ok x echo $N 300
+	conv_ok x echo $N 300
 	counters
 	want_ge "of $N datagrams, metered" $(($(meter "$how" "$dev") - a)) $N
 	if [ "$where" = fast ]; then
@@ -189,7 +189,7 @@ metered() {
 	fi
 	meter_off "$how" "$dev"
 	busywait $((4000 * SLOW)) all_fast || fail "not fast again without the meter"
-	hush x
+	conv_close x
 }
 vlan_metered() { local METER=5000; way wan.5; metered "$1" "$2" wan.5 "$3" $VLAN4; }
 bridge_metered() { # LAN is a bridge; of what comes in there
@@ -232,14 +232,14 @@ by_tos() { # the type of service changes while the flow is fast (as that of SSH 
 	offloaded $V4 || return
 	for i in "${@:4}"; do
 		tos "${i%:*}"
-		say_ok x echo 2 # neighbours and the like
+		conv_ok x echo 2 # neighbours and the like
 		b=$(in_class wan 1:"${i#*:}")
-		say_ok x echo $N
+		conv_ok x echo $N
 		want_ge "of $N packets with DSCP ${i%:*}, in band ${i#*:}" $(($(in_class wan 1:"${i#*:}") - b)) $N
 	done
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" "$2"
-	hush x
+	conv_close x
 	tos
 	at "$rt" sysctl -qw net.ipv4.ip_forward_update_priority=1
 	no_qdisc wan
@@ -250,20 +250,20 @@ by_tos_tcp() { # of a connection that the client opens, and that sends most; its
 	qdisc wan prio bands 3 || return
 	rules || return
 	tos "$1"
-	talk x "$cl" tcp $V4 5000 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp $V4 5000 || return
+	conv_ok x echo 100000
 	busywait 2000 offloaded_line tcp 5000 || { fail "not [OFFLOAD]"; return 1; }
 	tos "$3"
-	say_ok x echo 2000 # what is still on its way
+	conv_ok x echo 2000 # what is still on its way
 	a=$(in_qdisc wan) b=$(in_class wan 1:"$4") # the last answers may not be acknowledged
 	counters_zero
-	say_ok x echo 2000000
+	conv_ok x echo 2000000
 	counters
 	a=$(($(in_qdisc wan) - a))
 	want_ge "packets to the server" "$a" 20
 	want_ge "of $a packets with DSCP $3, in band $4" $(($(in_class wan 1:"$4") - b)) $((a - 2))
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 1000000
-	hush x
+	conv_close x
 	tos
 	no_qdisc wan
 }
@@ -309,7 +309,7 @@ dscp() { # dscp MODE ADDRESS RULE WANTED-COUNTER
 	fast_echo
 	want_ge "of $N datagrams, counted as $4" "$(seen "$4")" $((N - 2))
 	[ "$2" = $V6 ] || want_ge "of $N datagrams, with ECT(0) still" "$(seen ect)" $N
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet bits
 	[ "$FT" != ours ] || echo keep >$DSCP
 }
@@ -324,17 +324,17 @@ dscp_tcp() { # dscp_tcp ADDRESS: of a connection that the client opens
 	if [ "$FT" = ours ]; then echo restore >$DSCP || fail "cannot set $DSCP"; fi
 	way wan
 	rules FWD="$CS3" || return
-	talk x "$cl" tcp "$1" 5000 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp "$1" 5000 || return
+	conv_ok x echo 100000
 	busywait 2000 offloaded_line tcp 5000 || { fail "not [OFFLOAD]"; return 1; }
 	dscp_ends
 	counters_zero
-	say_ok x echo 2000000
+	conv_ok x echo 2000000
 	counters
 	want_ge "packets with CS3" "$(seen cs3)" 20
 	want_eq "packets without" "$(seen other)" 0
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 1000000
-	hush x
+	conv_close x
 	[ "$FT" != ours ] || echo keep >$DSCP
 }
 tcase -x "IPv4 TCP: DSCP from a forward rule, dscp=restore" dscp_tcp $V4

@@ -218,10 +218,10 @@ whose() {
 	local s
 	s=$(stat_get packets_fast)
 	rules || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 30
 	ct_list -p udp | grep -q '\[OFFLOAD\]' || fail "not offloaded at all"
-	hush x
+	conv_close x
 	[ $(($(stat_get packets_fast) - s)) -ge 20 ] && WHOSE=ours || WHOSE=other
 }
 only_ours() { nft_rt flush ruleset; unload_intree && { loaded nft_offload || load_ours; }; }
@@ -262,7 +262,7 @@ mixed() { # the flowtable was made by the in-tree type, the rule comes when ours
 	if load_ours 2>"$TMP/out"; then
 		want_err "flow add" "Operation not supported" nft_rt add rule inet t forward flow add @f
 		want_ok "listing" nft_rt list ruleset
-		talk x "$cl" udp $V4 && say_ok x echo 30 && hush x
+		conv_open x "$cl" udp $V4 && conv_ok x echo 30 && conv_close x
 	else
 		note "refused to load: $(tail -n1 "$TMP/out")"
 	fi
@@ -278,10 +278,10 @@ given_back() { # when ours goes, the in-tree modules serve again
 	clean
 	want_ok "unload" unload_ours
 	rules || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 30
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 30
 	ct_list -p udp | grep -q '\[OFFLOAD\]' || fail "in-tree modules do not offload any more"
-	hush x
+	conv_close x
 	clean
 	only_ours || fail "cannot get back to our module alone"
 	whose

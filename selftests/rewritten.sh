@@ -57,25 +57,25 @@ refused() {
 # fast_again ADDRESS: once the ruleset has no such rule any more
 fast_again() {
 	rules || return
-	say_ok x echo 10
+	conv_ok x echo 10
 	busywait $((3000 * SLOW)) is_fast || fail "not fast without the rule"
 }
-is_fast() { counters_zero; say_ok x echo 10; counters; [ "$FORWARDED" = 0 ]; }
+is_fast() { counters_zero; conv_ok x echo 10; counters; [ "$FORWARDED" = 0 ]; }
 
 rewritten() { # rewritten udp|tcp ADDRESS cl|sv MATCH: the ruleset is there
 	stats_save before
 	local ns=${!3}
 	arrives "$ns" "$4"
-	talk x "$cl" "$1" "$2" 5000 || return
+	conv_open x "$cl" "$1" "$2" 5000 || return
 	if [ "$1" = udp ]; then
-		say_ok x echo $N 300
+		conv_ok x echo $N 300
 		sleep 1.1
-		say_ok x echo $N 300
+		conv_ok x echo $N 300
 		all_good "$ns" $((2 * N))
 	else
-		say_ok x echo 300000
+		conv_ok x echo 300000
 		sleep 1.1
-		say_ok x echo 300000
+		conv_ok x echo 300000
 		all_good "$ns" 20
 	fi
 	refused
@@ -84,7 +84,7 @@ by_rule() { # by_rule RULES udp|tcp ADDRESS NS MATCH
 	rules FWD="$1" || return
 	rewritten "${@:2}" || return
 	fast_again
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: ttl set in the forward chain, UDP"       by_rule "iifname lan ip ttl set 65;" udp $V4 sv "ip ttl 65"
 tcase -x "IPv4: ttl set in the forward chain, TCP"       by_rule "iifname lan ip ttl set 65;" tcp $V4 sv "ip ttl 65"
@@ -105,7 +105,7 @@ by_iptables() { # by_iptables COMMAND TABLE CHAIN RULE... -- ARG...: the same wi
 	at "$rt" "${rule[0]}" -w -t "${rule[1]}" -A "${rule[@]:2}" 2>"$TMP/out" || { skip "$(tail -n1 "$TMP/out")"; return; }
 	rewritten "$@"
 	fast_again
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: TTL of iptables in mangle POSTROUTING"  by_iptables iptables-nft mangle POSTROUTING -o wan -j TTL --ttl-set 65 -- udp $V4 sv "ip ttl 65"
 tcase -x "IPv6: HL of ip6tables in mangle FORWARD"      by_iptables ip6tables-nft mangle FORWARD -o wan -j HL --hl-set 65 -- udp $V6 sv "ip6 hoplimit 65"
@@ -118,14 +118,14 @@ one_way() { # one_way RULE ADDRESS MATCH
 stateless() { # stateless ADDRESS MATCH
 	arrives "$sv" "$2"
 	stats_save before
-	talk x "$cl" udp "$1" 5000 || return
-	say_ok x send $N 300
+	conv_open x "$cl" udp "$1" 5000 || return
+	conv_ok x send $N 300
 	sleep 1.1
-	say_ok x send $N 300
+	conv_ok x send $N 300
 	busywait 2000 got_all $((2 * N))
 	all_good "$sv" $((2 * N))
 	refused
-	hush x
+	conv_close x
 }
 got_all() { [ "$(got "$sv" every)" -ge "$1" ]; }
 tcase -x "IPv4: stateless source translation"      one_way "ip saddr set 10.0.1.77" $V4 "ip saddr 10.0.1.77"
@@ -146,16 +146,16 @@ ipvs() { # ipvs udp|tcp CONNTRACK: the answers of a real server are translated b
 	want_ok "service" at "$rt" ipvsadm -A "-${1:0:1}" 10.0.1.1:5000 -s rr
 	want_ok "server" at "$rt" ipvsadm -a "-${1:0:1}" 10.0.1.1:5000 -r 10.0.2.2:5000 -m
 	arrives "$cl" "ip saddr 10.0.1.1"
-	talk x "$cl" "$1" 10.0.1.1 5000 --timeout 3 || return
+	conv_open x "$cl" "$1" 10.0.1.1 5000 --timeout 3 || return
 	if [ "$1" = udp ]; then
-		say_ok x echo $N 300
-		say_ok x echo $N 300
+		conv_ok x echo $N 300
+		conv_ok x echo $N 300
 	else
-		say_ok x echo 300000
-		say_ok x echo 300000
+		conv_ok x echo 300000
+		conv_ok x echo 300000
 	fi
 	all_good "$cl" 15
-	hush x
+	conv_close x
 	at "$rt" ipvsadm -C
 }
 tcase    "IPVS: answers of UDP"                     ipvs udp 0

@@ -105,25 +105,25 @@ answers_marked() { # answers_marked ADDRESS: only answers are, and go back by an
 	by_mark "$f" "$net via $gw dev lan2"
 	rules DEVS="lan, lan2, wan" NAT="$(marks "iifname wan")" || return
 	zero
-	talk x "$cl" udp "$1" || return
+	conv_open x "$cl" udp "$1" || return
 	# learned from packets of both directions, one after the other
 	busywait $((5000 * SLOW)) settled || fail "not fast: $FORWARDED of $ARRIVED packets in the forward chain"
 	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
 	counters_zero
-	say_ok x echo 300 500
+	conv_ok x echo 300 500
 	counters
 	bypass_numbers "$ARRIVED" "$FORWARDED" "$(fast)"
 	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
 	want_ge "answers by the marked link" "$(strayed "$cl" eth1)" 350
-	hush x
-	talk x "$cl" tcp "$1" || return
-	say_ok x echo 300000
+	conv_close x
+	conv_open x "$cl" tcp "$1" || return
+	conv_ok x echo 300000
 	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
-	hush x
+	conv_close x
 	by_mark "$f"
 	answers_by eth1
 }
-settled() { counters_zero; say_ok x echo 50 500; counters; [ "$FORWARDED" -le 4 ]; }
+settled() { counters_zero; conv_ok x echo 50 500; counters; [ "$FORWARDED" -le 4 ]; }
 tcase -x "IPv4: only the answers are marked" answers_marked $V4
 tcase -x "IPv6: only the answers are marked" answers_marked $V6
 
@@ -132,11 +132,11 @@ one_rule() { # the same, while only packets of the client come to the rule that 
 	by_mark -4 "10.0.1.0/24 via 10.0.6.2 dev lan2"
 	rules DEVS="lan, lan2, wan" NAT="$(marks "iifname wan")" MATCH="iifname lan" || return
 	zero
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 300 500
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 300 500
 	want_eq "answers by the unmarked link" "$(strayed "$cl" eth0)" 0
 	want_ge "answers by the marked link" "$(strayed "$cl" eth1)" 300
-	hush x
+	conv_close x
 	by_mark -4
 	answers_by eth1
 }
@@ -193,11 +193,11 @@ nat_before_ipsec() { # the policy is for what packets look like after masqueradi
 	ipn "$sv" xfrm policy add src 10.0.2.1 dst $V4 dir in tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
 	rules NAT="$MASQ" || return
 	zero
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 200 500
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 200 500
 	# packets that were decrypted come by once more, with a security path
 	want_eq "packets on the wire in clear" "$(strayed "$sv" eth0)" 0
-	hush x
+	conv_close x
 	for n in "$rt" "$sv"; do ipn "$n" xfrm policy flush; ipn "$n" xfrm state flush; done
 	answers_by eth1
 }
@@ -206,7 +206,7 @@ tcase -x "masquerading comes before IPsec: nothing leaves in clear" nat_before_i
 # ---- links that differ in the two directions
 
 CL4=10.8.8.8 CL6=fd00:8::8
-# ways IN OUT BACK HOME: the client's packets come in at IN and leave by OUT, answers come in at BACK and
+# asymmetric IN OUT BACK HOME: the client's packets come in at IN and leave by OUT, answers come in at BACK and
 # leave by HOME, all of them devices of the router. Both ends have an address that is at no link.
 asymmetric() {
 	local in=10.0.1 in6=fd00:1 cdev=eth0 out=10.0.2.2 out6=fd00:2::2 back=10.0.2 back6=fd00:2 sdev=eth0 home=10.0.1.2 home6=fd00:1::2
@@ -289,16 +289,16 @@ two_at_once() { # the client's packets come in by two links in turns: nothing fl
 	}
 	END
 	rules DEVS="lan, lan2, wan, wan2" || return
-	talk x "$cl" udp $V4 "$PORT" --bind $CL4 || return
-	say_ok x echo 40 200
+	conv_open x "$cl" udp $V4 "$PORT" --bind $CL4 || return
+	conv_ok x echo 40 200
 	counters_zero
 	before=$(stat_sum teardown.)
-	say_ok x echo 400 200
+	conv_ok x echo 400 200
 	[ "$FT" != ours ] || want_le "flows taken down" $(($(stat_sum teardown.) - before)) 4
 	counters
 	# the answers, and every other request
 	want_le "of $ARRIVED packets, seen by the forward chain" "$FORWARDED" $((ARRIVED * 5 / 16))
-	hush x
+	conv_close x
 	at "$cl" nft delete table ip turns
 	ipn "$cl" rule del pref 90
 	ipn "$cl" route flush table 90
@@ -343,10 +343,10 @@ refused() { # a rule wants them, but one of the devices is not listed: they are 
 	local before n
 	answers_by eth0
 	rules DEVS=lan || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 20 200
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 20 200
 	before=$(stat_get skip.device_not_listed)
-	say_ok x echo 200 200
+	conv_ok x echo 200 200
 	n=$(($(stat_get skip.device_not_listed) - before))
 	want_le "times that it was asked about" "$n" $((2 + SLOW * 2))
 	want_ge "packets that were left alone" "$(stat_get skip.asked_lately)" 300
@@ -357,26 +357,26 @@ refused() { # a rule wants them, but one of the devices is not listed: they are 
 	stats_save refused
 	nft_rt "add flowtable inet t f { hook ingress priority 0; devices = { wan }; }" 2>"$TMP/out" || fail "$(cat "$TMP/out")"
 	busywait $((3000 * SLOW)) settled || fail "not fast once all devices are listed: $FORWARDED of $ARRIVED packets in the forward chain; $(stats_diff refused | tr '\n' ' ')"
-	hush x
+	conv_close x
 	answers_by eth1
 }
-asked_again() { say_ok x echo 5 200; [ "$(stat_get skip.device_not_listed)" -gt "$1" ]; }
+asked_again() { conv_ok x echo 5 200; [ "$(stat_get skip.device_not_listed)" -gt "$1" ]; }
 tcase -o "a connection that cannot be offloaded is asked about once a second" refused
 
 half() { # answers come in by a device that is not listed: they stay slow, and the requests stay fast
 	asymmetric_begin
 	asymmetric lan wan wan2 lan
 	rules DEVS="lan, wan" WATCH="lan" || return
-	talk x "$cl" "$1" $V4 "$PORT" --bind $CL4 || return
+	conv_open x "$cl" "$1" $V4 "$PORT" --bind $CL4 || return
 	[ "$1" != udp ] || busywait $((3000 * SLOW)) half_fast || fail "requests do not become fast"
 	counters_zero
-	if [ "$1" = udp ]; then say_ok x echo 400 200; else say_ok x echo 1048576; fi
+	if [ "$1" = udp ]; then conv_ok x echo 400 200; else conv_ok x echo 1048576; fi
 	# all that arrived at this device were requests
 	[ "$FT" != ours ] || want_ge "of $(arrived) requests, fast" "$(fast)" $(($(arrived) * 3 / 4))
-	hush x
+	conv_close x
 	asymmetric_end
 }
-half_fast() { counters_zero; say_ok x echo 20 200; [ "$(fast)" -ge 15 ]; }
+half_fast() { counters_zero; conv_ok x echo 20 200; [ "$(fast)" -ge 15 ]; }
 tcase "UDP: answers come in by a device that is not listed" half udp
 tcase "TCP: answers come in by a device that is not listed" half tcp
 

@@ -48,13 +48,13 @@ got() { at "$1" nft list counter netdev got "$2" | awk '$1 == "packets" { print 
 connect() { # connect FROM ADDRESS [ECHO-BYTES]: an offloaded connection; FROM's latest frame is recorded
 	local r
 	from=$1
-	talk x "$cl" tcp "$2" || return
+	conv_open x "$cl" tcp "$2" || return
 	rm -f "$TMP/rec" "$TMP/rec.ready"
 	bg "$from" python3 "$HERE/forge.py" record eth0 5000 --ready "$TMP/rec.ready" --out "$TMP/rec"
 	r=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/rec.ready" || fail "no recorder"
-	say_ok x echo "${3:-400000}"
-	say_ok x echo 10 # nothing is in flight any more, and the last segment is a small one
+	conv_ok x echo "${3:-400000}"
+	conv_ok x echo 10 # nothing is in flight any more, and the last segment is a small one
 	[ "$FT" = none ] || busywait $((2000 * SLOW)) offloaded_line tcp 5000 || { fail "not [OFFLOAD]: $(ct_list -p tcp)"; return 1; }
 	sleep 0.1 # a delayed acknowledgement
 	kill "$r"
@@ -69,13 +69,13 @@ unharmed() { # the flow is where it was, and fast
 	ct_offloaded -p tcp || fail "not [OFFLOAD] any more: $(ct_list -p tcp)"
 	[ "$FT" != ours ] || want_eq "flows torn down" "$(stats_diff tcp | grep -c '^teardown')" 0
 	counters_zero
-	say_ok x echo 200000
+	conv_ok x echo 200000
 	counters
 	want_le "packets in the forward chain" "$FORWARDED" 2
 }
 ended() { # ended COMMAND STATE: the real end is seen for what it is
-	say_ok x "$1"
-	hush x
+	conv_ok x "$1"
+	conv_close x
 	busywait $((4000 * SLOW)) ended_as "$2" || fail "after $1: $(ct_list -p tcp)"
 }
 ended_as() { ct_list -p tcp | grep -v OFFLOAD | grep -q " $1 "; }
@@ -86,13 +86,13 @@ blind() {
 	FT=none rules FWD="$INVALID" NAT="$MASQ" || return
 	FT=none connect "$1" "$2" 50000 || return
 	made_up "$3" --seq=$FAR "${@:5}"
-	say_ok x echo 10
+	conv_ok x echo 10
 	classic=$(got "$(other)" "$what")
-	hush x
+	conv_close x
 	rules FWD="$INVALID" NAT="$MASQ" || return
 	connect "$1" "$2" || return
 	made_up "$3" --seq=$FAR "${@:5}"
-	say_ok x echo 10
+	conv_ok x echo 10
 	want_eq "segments that got through" "$(got "$(other)" "$what")" "$classic"
 	unharmed
 	ended rst CLOSE
@@ -151,7 +151,7 @@ near() { # within the window: may be real, and conntrack's state follows
 	busywait $((3000 * SLOW)) ended_as "$3" || fail "after a $2 in the window: $(ct_list -p tcp)"
 	[ "$(got "$(other)" "$4")" -ge 1 ] || fail "the $4 did not get through"
 	[ "$FT" != ours ] || want_eq "RSTs as reason" "$(stats_diff tcp | awk '$1 == "teardown.rst" { print $2 }')" 1
-	hush x
+	conv_close x
 }
 tcase -x "a RST with the right number, from the LAN, closes" via cl near R CLOSE rst
 tcase -x "a RST with the right number, from the WAN, closes" via sv near R CLOSE rst
@@ -179,8 +179,8 @@ handed_back() { # idle, back in conntrack's hands: windows are checked again
 	want_eq "RSTs that got through" "$(got "$cl" rst)" 0
 	want_eq "FINs that got through" "$(got "$cl" fin)" 0
 	ct_list -p tcp | grep -q ESTABLISHED || fail "not ESTABLISHED: $(ct_list -p tcp)"
-	say_ok x echo 3000000
-	hush x
+	conv_ok x echo 3000000
+	conv_close x
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=300
 }
 tcase -x "IPv4: made-up RST and FIN after the flow was handed back" handed_back $V4
@@ -215,12 +215,12 @@ tcase -x "IPv6: the same, by packets that the fast path does not look at" grid -
 
 picked_up() { # conntrack never saw the beginning: it checks nothing, and neither do we
 	rules FWD="$INVALID" || return
-	talk x "$cl" tcp $V4 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp $V4 || return
+	conv_ok x echo 100000
 	forget
-	say_ok x echo 3000000
+	conv_ok x echo 3000000
 	offloaded_line tcp 5000 || fail "not [OFFLOAD]: $(ct_list -p tcp)"
-	say_ok x echo 3000000
+	conv_ok x echo 3000000
 	ended fin TIME_WAIT
 }
 tcase -x "a connection that was picked up in the middle" picked_up

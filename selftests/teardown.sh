@@ -175,17 +175,17 @@ withdrawn() { # the route goes: the client is told
 	[ "$a" = $FAR4 ] || f=-6 g=fd00:2::2
 	ipn "$rt" $f route replace "$a" via $g dev wan
 	rules || return
-	talk x "$cl" udp "$a" 6100 --timeout 1 --recverr || return
-	say_ok x send 30
+	conv_open x "$cl" udp "$a" 6100 --timeout 1 --recverr || return
+	conv_ok x send 30
 	ct_list -p udp | grep -q '\[OFFLOAD\]' || fail "not offloaded: $(ct_list -p udp)"
 	ipn "$rt" $f route "$2" "$a" 2>/dev/null || ipn "$rt" $f route replace "$2" "$a"
-	busywait $((2000 * SLOW)) refused || fail "no ICMP error: $(say x send 1)"
+	busywait $((2000 * SLOW)) refused || fail "no ICMP error: $(conv_cmd x send 1)"
 	counters_zero
-	hush x
+	conv_close x
 	ipn "$rt" $f route del "$a" 2>/dev/null; ipn "$rt" $f route del "$2" "$a" 2>/dev/null
 	return 0
 }
-refused() { local a; a=$(say x send 1); grep -qE 'unreachable|No route|Permission denied|prohibited' <<<"$a"; }
+refused() { local a; a=$(conv_cmd x send 1); grep -qE 'unreachable|No route|Permission denied|prohibited' <<<"$a"; }
 tcase "IPv4 route withdrawn: unreachable comes back" withdrawn $FAR4 del
 tcase "IPv6 route withdrawn: unreachable comes back" withdrawn $FAR6 del
 tcase "IPv4 route prohibited: error comes back" withdrawn $FAR4 prohibit
@@ -209,12 +209,12 @@ tcase "IPv6 flowtable deleted under traffic" rule_deleted $V6
 
 flushed() {
 	start $V4 || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 200000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 200000
 	want_ok "flush ruleset" nft_rt flush ruleset
-	say_ok x echo 200000
+	conv_ok x echo 200000
 	busywait $((3000 * SLOW)) not_streaming || fail "still [OFFLOAD] without ruleset"
-	hush x
+	conv_close x
 	stream_end 500 0
 	[ "$FT" != ours ] || busywait 3000 flows_are "${FLOWS_BEFORE:-0}" || fail "flows: $(stat_get flows)"
 	want_ok "conntrack -F" at "$rt" conntrack -F
@@ -225,14 +225,14 @@ tcase "nft flush ruleset under traffic" flushed
 replaced() { # the whole ruleset is replaced atomically, again and again: nothing is lost
 	local i
 	start "$1" "$2" || return
-	talk x "$cl" tcp "$1" || return
+	conv_open x "$cl" tcp "$1" || return
 	for i in $(seq 50); do
 		want_ok "replace $i" nft_rt -f "$TMP/rules" || break
-		[ $((i % 10)) != 0 ] || say_ok x echo 100000
+		[ $((i % 10)) != 0 ] || conv_ok x echo 100000
 	done
 	fast_now
-	say_ok x echo 200000
-	hush x
+	conv_ok x echo 200000
+	conv_close x
 	stream_end 1000 0
 }
 tcase "IPv4, ruleset replaced 50 times, nothing lost" replaced $V4 ""
@@ -304,12 +304,12 @@ tcase "loaded and unloaded 20 times" reloaded
 netns_gone() { # the router disappears in the middle of it; always the last case
 	local name=$rt
 	start $V4 "$MASQ" || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 100000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 100000
 	ip netns del "$name"
 	busywait $((15000 * SLOW)) peer_gone || fail "the namespace lives on: its devices are still there"
 	[ "$FT" != ours ] || busywait $((5000 * SLOW)) flows_are "${FLOWS_BEFORE:-0}" || fail "flows: $(stat_get flows)"
-	hush x
+	conv_close x
 	stop "$SEND" "$SINK"
 	if [ "$FT" = ours ]; then
 		want_ok "rmmod afterwards" busywait 5000 unload

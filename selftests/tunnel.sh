@@ -63,7 +63,7 @@ inside() {
 	[[ $what != *4* ]] || to+=("$V4")
 	[[ $what != *6* ]] || to+=("$V6")
 	rules DEVS="$devs" WATCH="${WATCH_:-lan, wan}" || return
-	ways "${to[@]}"
+	bypass_all "${to[@]}"
 }
 on_tun() { local WATCH_="lan, tun"; inside "$@"; }
 V4OUT="local LOCAL4 remote REMOTE4" V6OUT="local LOCAL6 remote REMOTE6"
@@ -90,9 +90,9 @@ tcase "gretap, the tunnel is listed"            on_tun 2 gretap 46 "lan, tun" $V
 nothing_listed() { # the tunnel cannot be followed and is not listed: slow, but it passes
 	tun 2 sit $V4OUT || return
 	rules || return
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 200000
-	hush x
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 200000
+	conv_close x
 }
 tcase "6in4, only the ports are listed: it passes" nothing_listed
 
@@ -103,12 +103,12 @@ followed() { awk -v n="$(stat -Lc %i "/run/netns/$rt")" '$2 == n { sub(/.* follo
 follows() { [ "$(followed)" = "$1" ]; }
 # warm ADDRESS: a first connection, on which the tunnel gets its hook
 warm() {
-	talk w "$cl" udp "$1" 5001 || return
-	say_ok w echo 10
+	conv_open w "$cl" udp "$1" 5001 || return
+	conv_ok w echo 10
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) follows tun || fail "followed: $(followed)"
 }
 cold() { # the hook goes with the last flow
-	hush w
+	conv_close w
 	forget
 	[ "$FT" != ours ] || busywait $((5000 * SLOW)) follows - || fail "still followed: $(followed)"
 }
@@ -119,7 +119,7 @@ unlisted() { # unlisted NET KIND INSIDE OPTION...: both ways are fast, though on
 	[[ $what != *6* ]] || to+=("$V6")
 	SEEN=${SEEN_-$SEEN} rules DEVS="${DEVS_:-lan, wan}" WATCH="lan, wan" || return
 	warm "${to[0]}" || return
-	ways "${to[@]}"
+	bypass_all "${to[@]}"
 	cold
 }
 # shellcheck disable=SC2086
@@ -142,9 +142,9 @@ dscp() { # the tunnel copies the DSCP of the outer header, and so do fast packet
 	at "$cl" nft "table inet marks { counter got { }; counter every { }; chain in { type filter hook input priority 0; udp sport 5001 counter name every; udp sport 5001 ip6 dscp af41 counter name got; }; }" &&
 	at "$sv" nft "table netdev marks { chain out { type filter hook egress device eth0 priority 0; ip6 nexthdr 41 ip6 dscp set af41; }; }" || { fail "no ruleset"; return; }
 	warm $V6 || return
-	say_ok w echo 20
+	conv_ok w echo 20
 	counters_zero
-	say_ok w echo 50
+	conv_ok w echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
 	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
@@ -158,17 +158,17 @@ tcase -x "not listed: IP6IP6, dscp inherit"                 dscp
 not_by_listed() { # its outer packets come in by a device that is not listed either
 	tun 2 gre $V4OUT || return
 	rules DEVS="lan, wan.7" WATCH="lan, wan" || return
-	talk w "$cl" udp $V4 || return
-	say_ok w echo 10
+	conv_open w "$cl" udp $V4 || return
+	conv_ok w echo 10
 	counters_zero
-	say_ok w echo 50
+	conv_ok w echo 50
 	counters
 	want_ge "of 100 packets, seen by the forward chain" "$FORWARDED" 100
 	[ "$FT" != ours ] || want_eq "followed" "$(followed)" -
 	# ... and then by one that is
 	want_ok "router's tunnel" ipn "$rt" link set tun type gre local 10.0.7.1 remote 10.0.7.2
 	want_ok "server's tunnel" ipn "$sv" link set tun type gre local 10.0.7.2 remote 10.0.7.1
-	say_ok w echo 10
+	conv_ok w echo 10
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) follows tun || fail "followed: $(followed)"
 	busywait $((3000 * SLOW)) fast_way || fail "not fast"
 	want_ok "router's tunnel" ipn "$rt" link set tun type gre local 10.0.2.1 remote 10.0.2.2
@@ -176,8 +176,8 @@ not_by_listed() { # its outer packets come in by a device that is not listed eit
 	busywait $((4000 * SLOW)) slow_way || fail "fast by a device that is not listed"
 	cold
 }
-fast_way() { counters_zero; say w echo 20 >/dev/null; counters; [ "$FORWARDED" -le 2 ]; }
-slow_way() { counters_zero; say w echo 20 >/dev/null; counters; [ "$FORWARDED" -ge 40 ]; }
+fast_way() { counters_zero; conv_cmd w echo 20 >/dev/null; counters; [ "$FORWARDED" -le 2 ]; }
+slow_way() { counters_zero; conv_cmd w echo 20 >/dev/null; counters; [ "$FORWARDED" -ge 40 ]; }
 tcase -x "not listed: GRE, its packets come in by what is listed, or not" not_by_listed
 
 vanishes() { # vanishes HOW: the tunnel goes away under load, and comes back
@@ -199,7 +199,7 @@ vanishes() { # vanishes HOW: the tunnel goes away under load, and comes back
 		esac
 		[ "$how" = flowtable ] || [ "$FT" != ours ] || busywait $((5000 * SLOW)) follows - || fail "still followed: $(followed)"
 		stop "$SEND" "$SINK"
-		hush w
+		conv_close w
 		[ "$how" != moved ] || ipn "$cl" link del tun
 	done
 }
@@ -229,9 +229,9 @@ elsewhere() { # elsewhere tunnel|vlan: what is below is in another network names
 	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
 	SEEN='' rules || return
 	n=$(stat_get skip.device_not_listed)
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 50
-	hush x
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 50
+	conv_close x
 	! offloaded_line udp 5000 || fail "offloaded, by a device of another namespace"
 	[ "$FT" != ours ] || want_ge "skip.device_not_listed" "$(stat_get skip.device_not_listed)" $((n + 1))
 	[ "$FT" != ours ] || want_eq "followed" "$(followed)" -
@@ -250,10 +250,10 @@ segments() { # large packets, which the server's tunnel leaves to others to cut 
 	offloads "$sv" tun tso on gso on
 	rules DEVS="lan, tun" WATCH="lan, tun" || return
 	before=$(retransmitted) dropped=$(not_sent)
-	talk x "$cl" tcp $V6 || return
-	say_ok x echo 3000000
+	conv_open x "$cl" tcp $V6 || return
+	conv_ok x echo 3000000
 	offloaded_line tcp 5000 || fail "the flow is not offloaded"
-	hush x
+	conv_close x
 	after=$(retransmitted)
 	want_le "segments that the server had to send again" $((after - before)) 15
 	want_eq "packets that the router's LAN device did not send" $(($(not_sent) - dropped)) 0
@@ -307,15 +307,15 @@ ecn() {
 	at "$cl" nft "table inet marks { counter got { }; counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; udp sport 5000 meta nfproto $([ $f = ip ] && echo ipv4 || echo ipv6) $(ecn_is $f $expected) counter name got; }; }" &&
 	at "$sv" nft "table inet marks { chain out { type filter hook output priority 0; udp sport 5000 $(ecn_set $f $inner); }; }
 		table netdev marks { chain out { type filter hook egress device eth0 priority 0; $o $(ecn_set $of ce); }; }" || { fail "no ruleset"; return; }
-	talk x "$cl" udp "$a" || return
-	say_ok x send 60
+	conv_open x "$cl" udp "$a" || return
+	conv_ok x send 60
 	sleep 0.3
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
 	got=$(at "$cl" nft list counter inet marks got | awk '$1 == "packets" { print $2 }')
 	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
 	want_eq "of 60 packets, arrived" "$n" 60
 	want_eq "of $n packets, marked $expected" "$got" "$n"
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet marks
 	at "$sv" nft flush ruleset
 }
@@ -331,14 +331,14 @@ not_ect() { # RFC 6040: CE outside, no ECN inside: such a packet is dropped
 	tun 2 ipip $V4OUT || return
 	rules || return
 	at "$cl" nft "table inet marks { counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; }; }"
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 10
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 10
 	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
 	at "$sv" nft "table netdev marks { chain out { type filter hook egress device eth0 priority 0; ip protocol 4 ip ecn set ce; }; }"
-	say_ok x send 50
+	conv_ok x send 50
 	sleep 0.3
 	want_eq "packets that had to be dropped" $(($(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }') - n)) 0
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet marks
 	at "$sv" nft flush ruleset
 }
@@ -370,9 +370,9 @@ moved_ipip() {
 	busywait $((2000 * SLOW)) flowing || fail "traffic does not come back"
 	[ "$FT" != ours ] || fast_now
 	# the answers as well, and those of the old end do not pass
-	talk x "$cl" udp $V4 5000 --timeout 3 && say_ok x echo 100
+	conv_open x "$cl" udp $V4 5000 --timeout 3 && conv_ok x echo 100
 	offloaded_line udp 5000 || fail "not offloaded: $(ct_list -p udp | head -n1)"
-	hush x
+	conv_close x
 	stream_end 5000
 	ipn "$sv" addr del 10.0.2.3/24 dev eth0
 }
@@ -406,7 +406,7 @@ wireguard() {
 	wireguard_ends || return
 	# its own datagrams are no part of what is forwarded
 	SEEN='' rules DEVS="lan, tun" WATCH="lan, tun" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase "WireGuard, the tunnel is listed"         wireguard
 # (what arrives at wan are datagrams of its own, one by one)
@@ -459,7 +459,7 @@ esp() {
 	# what comes out of the tunnel arrives a second time, decrypted
 	SEEN='' rules || return
 	before=$(esp_in)
-	ways "$a"
+	bypass_all "$a"
 	want_ge "ESP packets at the server" $(($(esp_in) - before)) 60
 	no_ipsec
 }
@@ -472,13 +472,13 @@ cleartext() { # answers of a flow that has to come through IPsec come without
 	ipsec "$1" || return
 	[ "$1" = 4 ] || a=$V6
 	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
-	talk x "$cl" udp "$a" || { no_ipsec; return; }
-	say_ok x echo 50
+	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
+	conv_ok x echo 50
 	fast_echo
 	# the server's end does not encrypt any more
 	ipn "$sv" xfrm policy deleteall dir out
 	forged_stop
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet clear
 	no_ipsec
 }
@@ -505,7 +505,7 @@ decrypted() { at "$rt" nft list counter netdev dec got | awk '$1 == "packets" { 
 all_decrypted() { [ $(($(decrypted) - DECRYPTED)) -ge 50 ]; }
 fast_echo() { # fast in both directions
 	counters_zero
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
 }
@@ -514,7 +514,7 @@ fast_echo() { # fast in both directions
 none_forwarded() {
 	local n a
 	n=$(xfrm_stat) a=$(got "$cl" inet) DECRYPTED=$(decrypted)
-	say_ok x send 50
+	conv_ok x send 50
 	busywait $((3000 * SLOW)) all_decrypted || fail "of 50 packets of the other peer, $(($(decrypted) - DECRYPTED)) came out of IPsec"
 	sleep 0.1
 	want_eq "packets of the other peer that were forwarded" $(($(got "$cl" inet) - a)) 0
@@ -528,12 +528,12 @@ foreign_sa() { # an authenticated peer sends what is another one's
 	ipsec "$1" || return
 	[ "$1" = 4 ] || a=$V6 sel="sel src fd00:8::/64"
 	SEEN='' rules && dec_counters || return
-	talk x "$cl" udp "$a" || { no_ipsec; return; }
-	say_ok x echo 50
+	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
+	conv_ok x echo 50
 	fast_echo
 	want_ok "the other SA" other_peer "$1" "$sel"
 	none_forwarded
-	hush x
+	conv_close x
 	no_ipsec
 }
 tcase -x "IPsec, another peer's SA does not do, IPv4" foreign_sa 4
@@ -545,12 +545,12 @@ foreign_clear() { # ... into a connection that has nothing to do with IPsec
 	no_ipsec
 	[ "$1" = 4 ] || a=$V6
 	SEEN='' rules && dec_counters || return
-	talk x "$cl" udp "$a" || return
-	say_ok x echo 50
+	conv_open x "$cl" udp "$a" || return
+	conv_ok x echo 50
 	fast_echo
 	want_ok "the other SA" other_peer "$1"
 	none_forwarded
-	hush x
+	conv_close x
 	no_ipsec
 }
 tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv4" foreign_clear 4
@@ -564,12 +564,12 @@ interface() { # the same at an xfrm interface, where connections know nothing of
 	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
 	{ addr_lines tun 10.0.3.1/24 fd00:3::1/64; echo "route replace $V4 dev tun"; } | batch "$rt"
 	SEEN='' rules DEVS="lan, tun" WATCH="lan, tun" && dec_counters tun || return
-	talk x "$cl" udp $V4 || { no_ipsec; return; }
-	say_ok x echo 50
+	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
+	conv_ok x echo 50
 	fast_echo
 	want_ok "the other SA" other_peer 4 "sel src 10.8.0.0/16 if_id 7"
 	none_forwarded
-	hush x
+	conv_close x
 	ipn "$rt" link del tun
 	ipn "$rt" route replace $V4 via 10.0.2.2
 	no_ipsec
@@ -581,12 +581,12 @@ one_way() { # requests go in the clear, answers have to come through IPsec
 	ipn "$rt" xfrm policy deleteall dir out
 	ipn "$sv" xfrm policy deleteall dir in; ipn "$sv" xfrm policy deleteall dir fwd
 	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
-	talk x "$cl" udp $V4 || { no_ipsec; return; }
-	say_ok x echo 50
+	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
+	conv_ok x echo 50
 	fast_echo
 	ipn "$sv" xfrm policy deleteall dir out
 	forged_stop
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet clear; at "$rt" nft delete table netdev clear
 	no_ipsec
 }
@@ -622,17 +622,17 @@ post_routing() { # a packet leaves through IPsec: rules see it once as itself, w
 	ipsec "$1" || return
 	[ "$1" = 4 ] || a=$V6
 	SEEN='' rules NAT="$drop" || return
-	talk x "$cl" udp "$a" || { no_ipsec; return; }
-	say_ok x echo 20
+	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
+	conv_ok x echo 20
 	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
 	inner=$(posted inner) outer=$(posted outer)
 	counters_zero
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
 	want_le "of 50 packets, seen on their way out" $(($(posted inner) - inner)) 4
 	want_ge "of 50 packets, seen outside" $(($(posted outer) - outer)) 50
-	hush x
+	conv_close x
 	no_ipsec
 }
 posted() { nft_rt list counter inet t "$1" | awk '$1 == "packets" { print $2 }'; }
@@ -664,7 +664,7 @@ forged_came() { [ $(($(got "$rt" netdev) - FORGED)) -ge 50 ]; }
 forged_stop() {
 	local n
 	n=$(got "$cl" inet) FORGED=$(got "$rt" netdev)
-	say_ok x send 50
+	conv_ok x send 50
 	busywait $((3000 * SLOW)) forged_came || fail "of 50 answers in the clear, $(($(got "$rt" netdev) - FORGED)) came to the router"
 	sleep 0.1
 	want_eq "cleartext packets that were forwarded" $(($(got "$cl" inet) - n)) 0
@@ -676,19 +676,19 @@ forged() {
 	# (the tunnel is not watched: where a chain is, packets are not picked up below)
 	SEEN='' rules DEVS="$1" WATCH="lan" && clear_counters || return
 	before=$(esp_in)
-	talk x "$cl" udp $V4 || { no_ipsec; return; }
-	say_ok x echo 50
+	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
+	conv_ok x echo 50
 	want_ge "ESP packets at the server" $(($(esp_in) - before)) 50
 	[ "$FT" != ours ] || [[ $1 = *tun* ]] || busywait $((3000 * SLOW)) follows tun || fail "followed: $(followed)"
-	say_ok x echo 10
+	conv_ok x echo 10
 	counters_zero
-	say_ok x echo 50
+	conv_ok x echo 50
 	counters
 	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
 	# the server's end does not encrypt any more, as somebody who made its packets up would not
 	ipn "$sv" xfrm policy deleteall dir out
 	forged_stop
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet clear
 	no_ipsec
 }
@@ -700,8 +700,8 @@ must_be_secure() { # a tunnel runs in the clear, then a policy says that what co
 	tun 2 ipip $V4OUT || return
 	no_ipsec
 	rules || return
-	talk x "$cl" udp $V4 5000 --timeout 3 || return
-	say_ok x echo 50
+	conv_open x "$cl" udp $V4 5000 --timeout 3 || return
+	conv_ok x echo 50
 	offloaded_line udp 5000 || fail "not offloaded"
 	clear_counters
 	# shellcheck disable=SC2086
@@ -710,14 +710,14 @@ must_be_secure() { # a tunnel runs in the clear, then a policy says that what co
 	forged_stop
 	at "$rt" nft delete table netdev clear
 	no_ipsec
-	say_ok x drain
-	busywait $((4000 * SLOW)) say x echo 10 || fail "traffic does not come back"
+	conv_ok x drain
+	busywait $((4000 * SLOW)) conv_cmd x echo 10 || fail "traffic does not come back"
 	[ "$FT" != ours ] || busywait $((4000 * SLOW)) echo_fast || fail "not fast again without the policy"
-	hush x
+	conv_close x
 	at "$cl" nft delete table inet clear
 }
-in_vain() { local a; a=$(got "$cl" inet); say_ok x send 10; sleep 0.2; [ "$(got "$cl" inet)" = "$a" ]; }
-echo_fast() { counters_zero; say x echo 20 >/dev/null; counters; [ "$FORWARDED" = 0 ]; }
+in_vain() { local a; a=$(got "$cl" inet); conv_ok x send 10; sleep 0.2; [ "$(got "$cl" inet)" = "$a" ]; }
+echo_fast() { counters_zero; conv_cmd x echo 20 >/dev/null; counters; [ "$FORWARDED" = 0 ]; }
 tcase -x "IPIP, an IPsec policy for what comes in is added under traffic" must_be_secure
 
 policy_added() { # a flow runs in the clear, then a policy says it must not
@@ -755,7 +755,7 @@ vrf() { # vrf MASTER-OF...: LAN, or LAN and WAN, in a VRF
 	fi
 	rules || return
 	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || { fail "no connectivity"; }
-	ways 10.0.2.2 fd00:2::2
+	bypass_all 10.0.2.2 fd00:2::2
 	ipn "$rt" link del vrf1
 	printf '%s\n' "addr add fd00:1::1/64 dev lan nodad" "addr add fd00:2::1/64 dev wan nodad" | batch "$rt" 2>/dev/null
 }
@@ -769,7 +769,7 @@ macvlan() { # macvlan DEVS: the router's LAN address is on a macvlan device
 	ipn "$cl" neigh flush dev eth0
 	rules DEVS="$1" || return
 	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "no connectivity"
-	ways 10.0.2.2 fd00:2::2
+	bypass_all 10.0.2.2 fd00:2::2
 	ipn "$rt" link del mv
 	addr_lines lan 10.0.1.1/24 fd00:1::1/64 | batch "$rt"
 	ipn "$cl" neigh flush dev eth0
@@ -784,7 +784,7 @@ bond() { # an active-backup bond on the LAN, one leg
 	ipn "$cl" neigh flush dev eth0
 	busywait 5000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "no connectivity"
 	rules DEVS="$1" WATCH="bond9, wan" || return
-	ways 10.0.2.2 fd00:2::2
+	bypass_all 10.0.2.2 fd00:2::2
 	ipn "$rt" link del bond9
 	addr_lines lan 10.0.1.1/24 fd00:1::1/64 | batch "$rt"
 	ipn "$cl" neigh flush dev eth0

@@ -75,7 +75,7 @@ reachable() {
 tags() {
 	wire "$1" "$2" || return
 	rules "${@:3}" WATCH="lan, wan" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 MASQ="chain post { type nat hook postrouting priority 100; ip saddr 10.0.1.0/24 masquerade; ip6 saddr fd00:1::/64 masquerade; };"
 tcase "802.1Q on LAN"                   tags q10 -
@@ -90,7 +90,7 @@ tcase "802.1Q on LAN, table ip6"        family ip6 $V6
 family() {
 	wire q10 - || return
 	rules FAM="$1" || return
-	ways "$2"
+	bypass_all "$2"
 }
 
 # ---- which device is listed
@@ -99,7 +99,7 @@ family() {
 listed() {
 	wire "$2" "$3" || return
 	rules DEVS="$1" WATCH="${4:-}" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase -x "only the VLAN devices are listed"      listed "lan.q10, wan.q30" q10 q30
 tcase -x "VLAN device on one side, lower on the other" listed "lan.q10, wan" q10 q30
@@ -110,9 +110,9 @@ tcase -x "QinQ, only the top devices are listed" listed "lan.ad20.q10, wan.ad40.
 not_listed() { # nothing of the way out: no offload, traffic passes
 	wire q10 - || return
 	rules DEVS="lan" || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 30
-	hush x
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 30
+	conv_close x
 	counters
 	want_ge "packets in the forward chain" "$FORWARDED" 60
 }
@@ -128,7 +128,7 @@ own_mac() { # the VLAN devices have addresses of their own
 	reachable
 	rules DEVS="$1" WATCH="lan, wan" || return
 	at "$sv" nft "table netdev own { counter other { }; chain in { type filter hook ingress device eth0 priority 0; ether saddr != 02:00:00:00:01:30 meta l4proto { tcp, udp } counter name other; }; }"
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	want_eq "frames from another MAC" "$(at "$sv" nft list counter netdev own other | awk '$1 == "packets" { print $2 }')" 0
 	at "$sv" nft delete table netdev own
 }
@@ -150,7 +150,7 @@ tcase "a flow's packets on another VLAN are not forwarded" foreign
 setting() { # setting TAGS WAN-TAGS OPTION...
 	wire "$@" || return
 	rules WATCH="lan, wan" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase "reorder_hdr off"                          setting q10 q30 reorder_hdr off
 
@@ -173,7 +173,7 @@ no_gso() { # everything in software, segment by segment
 	for d in "$cl $CLTOP" "$rt $LAN" "$rt $WAN" "$sv $SVTOP"; do offloads $d tx off tso off gso off; done
 	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do offloads $d tx off tso off gso off gro on; done
 	rules WATCH="lan, wan" NAT="$MASQ" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do offloads $d tx on tso on gso on gro off; done
 }
 tcase "checksums and segments by the stack, GRO on" no_gso
@@ -206,7 +206,7 @@ pcp_in() { # the two ends send with a priority; the router is not interested
 	[ "$1" = - ] || egress_map "$cl" "$CLTOP" 0:5 || return
 	[ "$2" = - ] || egress_map "$sv" "$SVTOP" 0:5
 	rules WATCH="lan, wan" || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase -x "PCP 5 on LAN"                          pcp_in q10 -
 tcase -x "PCP 5 on both, QinQ"                   pcp_in ad20.q10 ad40.q30
@@ -233,7 +233,7 @@ pcp_out() { # pcp_out WHAT PCP: the way out has a mapping; all frames carry it, 
 		rules WATCH="lan, wan" || return
 	fi
 	pcp_watch "$sv"; pcp_watch "$cl"
-	if [ "$1" = tos ]; then ways $V4; else ways $V4 $V6; fi
+	if [ "$1" = tos ]; then bypass_all $V4; else bypass_all $V4 $V6; fi
 	pcp_is "$sv" "$2"; pcp_is "$cl" "$2"
 	at "$cl" nft flush ruleset; at "$sv" nft flush ruleset
 	at "$rt" sysctl -qw net.ipv4.ip_forward_update_priority=1
@@ -250,7 +250,7 @@ priority_tagged() { # VLAN 0: a priority and nothing else
 		{ skip "no tc vlan action"; return; }
 	reachable
 	rules || return
-	ways $V4 $V6
+	bypass_all $V4 $V6
 	at "$cl" tc qdisc del dev eth0 clsact
 }
 tcase -x "priority-tagged frames (VLAN 0, PCP 5)" priority_tagged
@@ -270,7 +270,7 @@ renumbered() { # renumbered DEVS: WAN gets another VLAN id, on both ends
 	busywait $((3000 * SLOW)) flowing || fail "traffic does not come back"
 	[ "$FT" != ours ] || fast_now
 	stream_end 5000
-	ways $V4 $V6
+	bypass_all $V4 $V6
 }
 tcase "WAN's VLAN id changes, lower devices listed"  renumbered "lan, wan"
 tcase -x "WAN's VLAN id changes, VLAN devices listed" renumbered "lan.q10, wan.q30"

@@ -75,20 +75,20 @@ tcp_expires() {
 	busywait $((8000 * SLOW)) no_member || fail "still there"
 	sleep $((SLOW * 3 / 2 + 1))
 	a=$(came)
-	say_ok x send 20 1000
+	conv_ok x send 20 1000
 	sleep 0.5
 	want_le "bytes that have passed" $(($(came) - a)) 2000
-	# shellcheck disable=SC2154 # talk sets it
-	stop "$TALK_x"
-	hush x
+	# shellcheck disable=SC2154 # conv_open sets it
+	stop "$CONV_PID_x"
+	conv_close x
 }
 # bypass_of PROTO ADDRESS: a conversation x that is fast
 bypass_of() {
-	talk x "$cl" "$1" "$2" || return
-	say_ok x echo 100000
+	conv_open x "$cl" "$1" "$2" || return
+	conv_ok x echo 100000
 	busywait 2000 offloaded_line "$1" 5000 || fail "not [OFFLOAD]"
 	counters_zero
-	say_ok x echo 300000
+	conv_ok x echo 300000
 	counters
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 100000
 }
@@ -196,8 +196,8 @@ marked() {
 	}
 	END
 	CNT0=()
-	talk x "$cl" udp "$2" || return
-	say_ok x echo 400 1000
+	conv_open x "$cl" udp "$2" || return
+	conv_ok x echo 400 1000
 	counters
 	n=$((CNT[first]))
 	want_ge "datagrams with mark 0x11" "$n" "$3"
@@ -206,10 +206,10 @@ marked() {
 	offloaded_line udp 5000 || fail "not [OFFLOAD]: $(ct_list -p udp | head -n1)"
 	# fast from there on
 	counters_zero
-	say_ok x echo 100 1000
+	conv_ok x echo 100 1000
 	counters
 	want_le "of 200 packets, seen by the forward chain" "$FORWARDED" 10
-	hush x
+	conv_close x
 }
 tcase -x "IPv4: original bytes"             marked "meta mark set 0x22; ct original bytes < 100000 meta mark set 0x11;" $V4 96 98
 tcase -x "IPv6: original bytes"             marked "meta mark set 0x22; ct original bytes < 100000 meta mark set 0x11;" $V6 94 97

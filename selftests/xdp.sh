@@ -58,8 +58,8 @@ word() { local IFS=.; set -- $1; echo $(($1 | $2 << 8 | $3 << 16 | $4 << 24)); }
 port_word() { echo $((($1 & 255) << 8 | $1 >> 8)); }
 
 talked() { # talked ADDRESS: a conversation that is offloaded
-	talk x "$cl" udp "$1" || return
-	say_ok x echo 20 200
+	conv_open x "$cl" udp "$1" || return
+	conv_ok x echo 20 200
 	offloaded_line udp $PORT || fail "not offloaded"
 }
 
@@ -87,7 +87,7 @@ plain() { # ADDRESS
 	rules || return
 	talked "$1" || return
 	attach lan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at lan" "$(told .hits)" 4
 	want "direction" .dir 0
 	want "way out" .ifidx "$WAN"
@@ -98,7 +98,7 @@ plain() { # ADDRESS
 	fi
 	detach lan
 	attach wan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at wan" "$(told .hits)" 4
 	want "direction" .dir 1
 	want "way out" .ifidx "$LAN"
@@ -107,7 +107,7 @@ plain() { # ADDRESS
 		want "destination on the way out" .h_dest "$(bytes "$CL_MAC")"
 	fi
 	detach wan
-	hush x
+	conv_close x
 }
 tcase "IPv4: both directions, and what to send them with" plain $V4
 tcase "IPv6: both directions, and what to send them with" plain $V6
@@ -115,10 +115,10 @@ tcase "IPv6: both directions, and what to send them with" plain $V6
 nat() {
 	rules "NAT=chain pre { type nat hook prerouting priority -100; ip daddr 10.0.1.1 udp dport 7000 dnat to $V4:$PORT; }
 		chain post { type nat hook postrouting priority 100; oifname wan masquerade; }" || return
-	talk x "$cl" udp 10.0.1.1 7000 || return
-	say_ok x echo 20 200
+	conv_open x "$cl" udp 10.0.1.1 7000 || return
+	conv_ok x echo 20 200
 	attach lan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at lan" "$(told .hits)" 4
 	want "addresses translated" '[.snat, .dnat]' '[1,1]'
 	# packets of the other direction go from the server to the router
@@ -126,12 +126,12 @@ nat() {
 	want "new source" '.other_dst[0]' "$(word 10.0.2.1)"
 	detach lan
 	attach wan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at wan" "$(told .hits)" 4
 	want "new destination and source" '[.other_src[0], .other_dst[0], .other_dport]' \
 		"[$(word 10.0.1.2),$(word 10.0.1.1),$(port_word 7000)]"
 	detach wan
-	hush x
+	conv_close x
 }
 tcase "source and destination NAT" nat
 
@@ -141,18 +141,18 @@ vlan() {
 	ipn "$sv" route replace 10.0.1.0/24 via 10.0.7.1
 	talked $TAGGED || return
 	attach lan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at lan" "$(told .hits)" 4
 	want "way out: directly to the device below the VLAN, with a tag" '[.xmit_type, .ifidx, .encaps, .encap]' "[3,$WAN,1,7]"
 	want "source on the way out" .h_source "$(bytes "$WAN_MAC")"
 	want "destination on the way out" .h_dest "$(bytes "$SV_MAC")"
 	detach lan
 	attach wan || return
-	say_ok x echo 5 200
+	conv_ok x echo 5 200
 	want_ge "of 5 packets, found at wan in tagged frames" "$(told .hits)" 4
 	want "way out" '[.ifidx, .encaps]' "[$LAN,0]"
 	detach wan
-	hush x
+	conv_close x
 	ipn "$sv" route del 10.0.1.0/24
 }
 tcase -x "VLAN: tagged frames are found, and those that are to be tagged" vlan
@@ -160,24 +160,24 @@ tcase -x "VLAN: tagged frames are found, and those that are to be tagged" vlan
 not_told() {
 	rules || return
 	attach lan || return
-	talk x "$cl" udp $V4 || return
-	say_ok x echo 1 200
+	conv_open x "$cl" udp $V4 || return
+	conv_ok x echo 1 200
 	want "size of the options" .wrong_size -22
 	want "no flow yet" .error -2
-	say_ok x echo 10 200
+	conv_ok x echo 10 200
 	want_ge "found" "$(told .hits)" 1
 	told_zero
 	want_ok "change of the ruleset" nft_rt add table inet other
-	say_ok x echo 1 200
+	conv_ok x echo 1 200
 	want "found before the new ruleset has agreed" .hits 0
-	say_ok x echo 10 200
+	conv_ok x echo 10 200
 	want_ge "found afterwards" "$(told .hits)" 5
 	told_zero
 	want_ok "drop rule" nft_rt insert rule inet t forward udp dport $PORT drop
-	say x echo 1 200 >/dev/null
+	conv_cmd x echo 1 200 >/dev/null
 	want "found though the ruleset drops it" .hits 0
 	detach lan
-	hush x
+	conv_close x
 }
 tcase -x "what the hook would not forward is not found" not_told
 

@@ -223,24 +223,24 @@ upper_mtu() { # upper_mtu ADDRESS: the MTU of the WAN's VLAN device changes, not
 	printf '%s\n' "route replace $NEAR4 via 10.0.7.1 src $FAR4" "route replace $NEAR6 via fd00:7::1 src $FAR6"; } | batch "$sv"
 	printf '%s\n' "route replace $FAR4 via 10.0.7.2" "route replace $FAR6 via fd00:7::2" | batch "$rt"
 	rules || return
-	talk x "$cl" udp "$a" 5000 --pmtu probe --timeout 2 || return
-	say_ok x echo 30 $max
+	conv_open x "$cl" udp "$a" 5000 --pmtu probe --timeout 2 || return
+	conv_ok x echo 30 $max
 	offloaded_line udp 5000 || fail "not offloaded"
 	ipn "$rt" link set wan.7 mtu 1400
-	say x send 5 $max >/dev/null
+	conv_cmd x send 5 $max >/dev/null
 	at "$sv" nft "table netdev big { counter big { }; chain in { type filter hook ingress device eth0 priority 0; meta length > 1400 counter name big; }; }"
-	say x send 20 $max >/dev/null
+	conv_cmd x send 20 $max >/dev/null
 	want_eq "packets larger than the MTU" "$(at "$sv" nft list counter netdev big big | awk '$1 == "packets" { print $2 }')" 0
 	at "$sv" nft delete table netdev big
-	say x drain >/dev/null
-	say_ok x echo 30 $small
-	counters_zero; say_ok x echo 50 $small; counters
+	conv_cmd x drain >/dev/null
+	conv_ok x echo 30 $small
+	counters_zero; conv_ok x echo 50 $small; counters
 	want_le "of 100 packets that fit, in the forward chain" "$FORWARDED" 8
 	ipn "$rt" link set wan.7 mtu 1500
-	say_ok x echo 30 $max
-	counters_zero; say_ok x echo 50 $max; counters
+	conv_ok x echo 30 $max
+	counters_zero; conv_ok x echo 50 $max; counters
 	want_le "of 100 packets of the old size, in the forward chain" "$FORWARDED" 8
-	hush x
+	conv_close x
 	ipn "$rt" link del wan.7; ipn "$sv" link del eth0.7
 	reset
 }

@@ -52,35 +52,35 @@ over() {
 	unseen_begin "$1" || return
 	rules NAT="$STRICT ${4:-}" || return
 	counters_zero
-	talk x "$cl" tcp "$2" "$PORT" || { unseen_end; return; }
-	say_ok x echo "$BYTES"
+	conv_open x "$cl" tcp "$2" "$PORT" || { unseen_end; return; }
+	conv_ok x echo "$BYTES"
 	got_through
 	case $3 in
-	fin)	say_ok x fin
+	fin)	conv_ok x fin
 		busywait $((5000 * SLOW)) closed || fail "still there: $(ct_list -p tcp | head -n1)" ;;
-	rst)	say_ok x rst
+	rst)	conv_ok x rst
 		busywait $((5000 * SLOW)) closed || fail "still there: $(ct_list -p tcp | head -n1)" ;;
-	tail)	say_ok x tail "$BYTES"
+	tail)	conv_ok x tail "$BYTES"
 		busywait $((5000 * SLOW)) closed || fail "still there: $(ct_list -p tcp | head -n1)" ;;
 	idle)	at "$rt" sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=1
 		busywait $((8000 * SLOW)) ct_back -p tcp || fail "not handed back: $(ct_list -p tcp | head -n1)"
 		at "$rt" sysctl -qw net.netfilter.nf_flowtable_tcp_timeout=300
-		say_ok x echo 10
-		say_ok x echo "$BYTES" ;;
+		conv_ok x echo 10
+		conv_ok x echo "$BYTES" ;;
 	route)	ipn "$rt" route add 10.7.7.0/24 via 10.0.2.2
 		ipn "$rt" route add fd00:77::/64 via fd00:2::2
-		say_ok x echo 10
-		say_ok x echo "$BYTES"
+		conv_ok x echo 10
+		conv_ok x echo "$BYTES"
 		ipn "$rt" route del 10.7.7.0/24
 		ipn "$rt" route del fd00:77::/64 ;;
 	reload)	{ echo "flush ruleset"; NAT="$STRICT ${4:-}" ruleset; } >"$TMP/again"
 		want_ok "the same ruleset again" nft_rt -f "$TMP/again"
 		CNT0=()
-		say_ok x echo 10
-		say_ok x echo "$BYTES" ;;
+		conv_ok x echo 10
+		conv_ok x echo "$BYTES" ;;
 	esac
 	want_eq "packets that conntrack takes for invalid" "$(invalid)" 0
-	hush x
+	conv_close x
 	unseen_end
 }
 closed() { local l; l=$(ct_list -p tcp); [ -z "$l" ] || grep -qE 'TIME_WAIT|CLOSE ' <<<"$l"; }
