@@ -12,14 +12,14 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 [ "$FT" = ours ] || skip_all "about our module"
-# shellcheck source=hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=lib/hw.sh
+. "$HERE/lib/hw.sh"
 DEBUG=/sys/kernel/debug
 KINDS="failslab fail_page_alloc"
 for k in $KINDS; do
 	[ -e $DEBUG/$k/require-start ] || skip_all "this kernel has no fault injection with a filter for callers ($k)"
 done
-clean() { nft_rt flush ruleset; } # hwlib.sh has one that asks the NIC
+clean() { nft_rt flush ruleset; } # lib/hw.sh has one that asks the NIC
 LOTS=1000000
 TOTAL=0
 

@@ -12,8 +12,8 @@
 
 # The in-tree flowtable is there as a reference only: cases load it themselves.
 [ "$FT" = ours ] || skip_all "about our module; rules are compared with those of the in-tree one"
-# shellcheck source=hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 forwards() { # forwards PROFILE PROTO ADDRESS NAT
 	mock ports=lan,wan profile="$1" || return

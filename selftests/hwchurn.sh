@@ -12,8 +12,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 [ "$FT" = ours ] || skip_all "about our module"
-# shellcheck source=hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 SECONDS_LONG=600
 [ "${CI:-}" != true ] || SECONDS_LONG=20

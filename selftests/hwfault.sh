@@ -9,8 +9,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 [ "$FT" = ours ] || skip_all "about our module"
-# shellcheck source=hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 flaps() { # the driver leaves and comes back all the time while flowtables come, go and are replaced
 	mock ports=lan,wan latency_us=300 || return

@@ -9,8 +9,8 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 begin() {
 	grep -qs " /sys/kernel/debug " /proc/mounts || mount -t debugfs none /sys/kernel/debug

@@ -11,8 +11,8 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-# shellcheck source=owners-lib.sh
-. "$HERE/owners-lib.sh"
+# shellcheck source=lib/owners.sh
+. "$HERE/lib/owners.sh"
 
 V4=10.0.2.2 V6=fd00:2::2
 MAX=$(sysctl -n net.netfilter.nf_conntrack_max 2>/dev/null)

@@ -13,8 +13,8 @@
 set -u
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
-# shellcheck source=../hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=../lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 flows=20000 rounds=5
 while getopts "f:r:h" o; do

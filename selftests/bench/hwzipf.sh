@@ -16,8 +16,8 @@
 set -u
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
-# shellcheck source=../hwlib.sh
-. "$HERE/hwlib.sh"
+# shellcheck source=../lib/hw.sh
+. "$HERE/lib/hw.sh"
 
 flows=10000 places=64 seconds=90 warm=20 rate=6000 shift=0 modes="ours intree" out=
 while getopts "f:p:t:w:r:s:m:o:h" o; do

@@ -16,8 +16,8 @@
 
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
-# shellcheck source=../owners-lib.sh
-. "$HERE/owners-lib.sh"
+# shellcheck source=../lib/owners.sh
+. "$HERE/lib/owners.sh"
 
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
