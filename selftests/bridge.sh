@@ -197,7 +197,14 @@ locked() { # locked DEVS
 	stream_start $V4 || return
 	at "$rt" bridge link set dev p1 locked on 2>"$TMP/out" || { skip "no locked ports: $(cat "$TMP/out")"; stop "$SEND" "$SINK"; return; }
 	busywait $((3000 * SLOW)) "${where}_sample" || fail "not $where: in 0.3 s $ARRIVED arrived, $FORWARDED in the forward chain"
-	at "$cl" nft "table netdev other { chain out { type filter hook egress device eth0 priority 0; udp dport 6000 ether saddr set 02:00:00:00:00:66; }; }"
+	at "$cl" nft -f - <<-END
+		table netdev other {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				udp dport 6000 ether saddr set 02:00:00:00:00:66
+			}
+		}
+	END
 	busywait $((1000 * SLOW)) not_flowing || fail "packets of a stranger are routed"
 	at "$cl" nft delete table netdev other
 	busywait $((1000 * SLOW)) flowing || fail "traffic does not come back after the stranger's"
@@ -245,7 +252,15 @@ roam() {
 	bridge_up "${@:2}"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	for n in "$cl" "$c2"; do
-		at "$n" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 counter name here; }; }"
+		at "$n" nft -f - <<-END
+			table netdev here {
+				counter here { }
+				chain in {
+					type filter hook ingress device eth0 priority 0;
+					udp dport 6000 counter name here
+				}
+			}
+		END
 	done
 	at_station "$cl"
 	rules DEVS="${ROAM_DEVS:-p1, p2, wan}" WATCH="p1, p2, wan" || return
@@ -311,7 +326,15 @@ ageing() { # the station only listens; the bridge must not flood its stream for 
 	at_station "$cl"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	rules DEVS="$1" WATCH="wan" || return
-	at "$c2" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 counter name here; }; }"
+	at "$c2" nft -f - <<-END
+		table netdev here {
+			counter here { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 6000 counter name here
+			}
+		}
+	END
 	busywait 3000 at "$cl" ping -c1 -W1 -q 10.0.2.2 || fail "the station does not reach the router"
 	# silent: no answer, no ARP of its own accord, no ICMP
 	swap
@@ -332,7 +355,15 @@ refreshed() { # the station only sends: to the bridge it is alive, though its pa
 	at_station "$cl"
 	printf '%s\n' "link set eth0 address 02:00:00:00:00:c2" | batch "$c2"
 	rules DEVS="p1, p2, wan" || return
-	at "$c2" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp sport 5000 counter name here; }; }"
+	at "$c2" nft -f - <<-END
+		table netdev here {
+			counter here { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp sport 5000 counter name here
+			}
+		}
+	END
 	conv_open x "$cl" udp $V4 || return
 	for n in 1 2 3 4; do conv_ok x echo 100; sleep 0.8; done
 	want_le "of 400 answers, flooded to port 2" "$(port_count "$c2")" 20
@@ -390,8 +421,23 @@ otherhost() { # unicast frames to a foreign MAC are bridged, whatever is in them
 	at "$c2" ping -c1 -W1 -q 10.0.1.1 >/dev/null
 	stream_start $V4 || return
 	# the same packets, to the other station's MAC
-	at "$c2" nft "table netdev here { counter here { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 ether daddr $mac counter name here; }; }"
-	at "$cl" nft "table netdev other { chain out { type filter hook egress device eth0 priority 0; udp dport 6000 ether daddr set $mac; }; }"
+	at "$c2" nft -f - <<-END
+		table netdev here {
+			counter here { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 6000 ether daddr $mac counter name here
+			}
+		}
+	END
+	at "$cl" nft -f - <<-END
+		table netdev other {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				udp dport 6000 ether daddr set $mac
+			}
+		}
+	END
 	sleep 0.1
 	not_flowing || fail "frames to a foreign MAC are routed"
 	want_ge "frames that were bridged" "$(port_count "$c2")" 20
@@ -405,7 +451,14 @@ broadcast() {
 	bridge_up
 	rules DEVS="${1:-p1, p2, wan}" || return
 	stream_start $V4 || return
-	at "$cl" nft "table netdev other { chain out { type filter hook egress device eth0 priority 0; udp dport 6000 ether daddr set $2; }; }"
+	at "$cl" nft -f - <<-END
+		table netdev other {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				udp dport 6000 ether daddr set $2
+			}
+		}
+	END
 	sleep 0.1
 	not_flowing || fail "frames to $2 are routed"
 	at "$cl" nft delete table netdev other

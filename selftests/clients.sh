@@ -39,15 +39,26 @@ firewalld() { # NftablesFlowtable=$1
 	table inet firewalld {
 		flags owner, persist
 		flowtable fastpath { hook ingress priority filter + 10; devices = { $devices }; }
-		chain mangle_PREROUTING { type filter hook prerouting priority mangle + 10; policy accept; jump mangle_PREROUTING_ZONES; }
+		chain mangle_PREROUTING {
+			type filter hook prerouting priority mangle + 10; policy accept;
+			jump mangle_PREROUTING_ZONES
+		}
 		chain mangle_PREROUTING_ZONES { iifname "lan" return; return; }
-		chain nat_PREROUTING { type nat hook prerouting priority dstnat + 10; policy accept; jump nat_PREROUTING_ZONES; }
+		chain nat_PREROUTING {
+			type nat hook prerouting priority dstnat + 10; policy accept;
+			jump nat_PREROUTING_ZONES
+		}
 		chain nat_PREROUTING_ZONES {
 			iifname "wan" goto nat_PRE_external
 			iifname "lan" return
 		}
-		chain nat_PRE_external { meta nfproto ipv4 meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.1.2:5000; }
-		chain nat_POSTROUTING { type nat hook postrouting priority srcnat + 10; policy accept; jump nat_POSTROUTING_ZONES; }
+		chain nat_PRE_external {
+			meta nfproto ipv4 meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.1.2:5000
+		}
+		chain nat_POSTROUTING {
+			type nat hook postrouting priority srcnat + 10; policy accept;
+			jump nat_POSTROUTING_ZONES
+		}
 		chain nat_POSTROUTING_ZONES { iifname "lan" oifname "wan" goto nat_POST_external; }
 		chain nat_POST_external { meta nfproto ipv4 oifname != "lo" masquerade; }
 		chain filter_INPUT {
@@ -71,8 +82,14 @@ firewalld() { # NftablesFlowtable=$1
 			iifname "lan" goto filter_FWD_internal
 			iifname "wan" goto filter_FWD_external
 		}
-		chain filter_FWD_internal { oifname "wan" accept; reject with icmpx admin-prohibited; }
-		chain filter_FWD_external { meta nfproto ipv6 th dport 5000 accept; reject with icmpx admin-prohibited; }
+		chain filter_FWD_internal {
+			oifname "wan" accept
+			reject with icmpx admin-prohibited
+		}
+		chain filter_FWD_external {
+			meta nfproto ipv6 th dport 5000 accept
+			reject with icmpx admin-prohibited
+		}
 	}
 	END
 }
@@ -139,17 +156,29 @@ vyos() { # two tables, one flowtable of the same name in each
 		table $fam vyos_conntrack {
 			chain VYOS_CT_IGNORE { return; }
 			chain VYOS_CT_TIMEOUT { return; }
-			chain PREROUTING { type filter hook prerouting priority raw; policy accept; counter jump VYOS_CT_IGNORE; counter jump VYOS_CT_TIMEOUT; counter jump FW_CONNTRACK; notrack; }
+			chain PREROUTING {
+				type filter hook prerouting priority raw; policy accept;
+				counter jump VYOS_CT_IGNORE
+				counter jump VYOS_CT_TIMEOUT
+				counter jump FW_CONNTRACK
+				notrack
+			}
 			chain FW_CONNTRACK { accept; }
 		}
 		END
 	done
 	cat <<-END
 	table ip vyos_nat {
-		chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept; oifname "wan" ip saddr 10.0.1.0/24 counter masquerade comment "SRC-NAT-100"; }
+		chain POSTROUTING {
+			type nat hook postrouting priority srcnat; policy accept;
+			oifname "wan" ip saddr 10.0.1.0/24 counter masquerade comment "SRC-NAT-100"
+		}
 	}
 	table inet vyos_offload {
-		chain state { type filter hook forward priority filter - 5; ct state established,related counter; }
+		chain state {
+			type filter hook forward priority filter - 5;
+			ct state established,related counter
+		}
 	}
 	END
 }
@@ -169,7 +198,10 @@ tcase "VyOS, offload hardware is refused as a whole" vyos_hw
 netavark() {
 	cat <<-END
 	table inet netavark {
-		chain INPUT { type filter hook input priority filter; policy accept; ip saddr 10.88.0.0/16 meta l4proto { tcp, udp } th dport 53 accept; }
+		chain INPUT {
+			type filter hook input priority filter; policy accept;
+			ip saddr 10.88.0.0/16 meta l4proto { tcp, udp } th dport 53 accept
+		}
 		chain FORWARD {
 			type filter hook forward priority filter; policy accept;
 			ct state invalid drop
@@ -185,8 +217,14 @@ netavark() {
 			ip saddr 10.88.0.0/16 jump nv_2f259bab_10_88_0_0_nm16
 			ip6 saddr fd00:88::/64 jump nv_2f259bab_fd00-88--_nm64
 		}
-		chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local jump NETAVARK-HOSTPORT-DNAT; }
-		chain OUTPUT { type nat hook output priority dstnat; policy accept; fib daddr type local jump NETAVARK-HOSTPORT-DNAT; }
+		chain PREROUTING {
+			type nat hook prerouting priority dstnat; policy accept;
+			fib daddr type local jump NETAVARK-HOSTPORT-DNAT
+		}
+		chain OUTPUT {
+			type nat hook output priority dstnat; policy accept;
+			fib daddr type local jump NETAVARK-HOSTPORT-DNAT
+		}
 		chain NETAVARK-HOSTPORT-SETMARK { meta mark set meta mark | 0x00002000; }
 		chain NETAVARK-ISOLATION-1 { }
 		chain NETAVARK-HOSTPORT-DNAT {
@@ -213,7 +251,10 @@ netavark() {
 	}
 	table inet fastpath {
 		flowtable f { hook ingress priority filter; devices = { $1 }; counter; }
-		chain forward { type filter hook forward priority filter - 1; meta l4proto { tcp, udp } flow add @f; }
+		chain forward {
+			type filter hook forward priority filter - 1;
+			meta l4proto { tcp, udp } flow add @f
+		}
 	}
 	END
 }
@@ -285,7 +326,12 @@ bridged() { # from container to container: bridged, with the TTL that it had; no
 	table inet ttl {
 		counter same { }
 		counter every { }
-		chain in { type filter hook input priority 0; udp dport 5000 ip ttl 64 counter name same; udp dport 5000 ip6 hoplimit 64 counter name same; udp dport 5000 counter name every; }
+		chain in {
+			type filter hook input priority 0;
+			udp dport 5000 ip ttl 64 counter name same
+			udp dport 5000 ip6 hoplimit 64 counter name same
+			udp dport 5000 counter name every
+		}
 	}
 	END
 	for a in 10.88.0.2 fd00:88::2; do
@@ -355,8 +401,26 @@ wild() { # two tables, both with all devices whose names begin with veth; device
 	nft_rt -f - <<-END || return
 	flush ruleset
 	$(WATCH="$PORTS" watch_tables)
-	table ip a { flowtable f { hook ingress priority 0; devices = { wan }; }; chain forward { type filter hook forward priority 0; meta l4proto { tcp, udp } flow add @f; }; }
-	table ip6 b { flowtable f { hook ingress priority 0; devices = { wan }; }; chain forward { type filter hook forward priority 0; meta l4proto { tcp, udp } flow add @f; }; }
+	table ip a {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			meta l4proto { tcp, udp } flow add @f
+		}
+	}
+	table ip6 b {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			meta l4proto { tcp, udp } flow add @f
+		}
+	}
 	END
 	CNT0=()
 	for t in "ip a" "ip6 b"; do

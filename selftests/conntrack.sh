@@ -332,7 +332,14 @@ tcase "ports are used again after FIN" reuse fin
 restarted() { # the client died without a word and connects again from the same port
 	rules NAT="$MASQ" || return
 	flow x tcp $V4 --sport 6002 || return
-	at "$cl" nft 'table inet mute { chain out { type filter hook output priority 0; tcp sport 6002 drop; }; }'
+	at "$cl" nft -f - <<-'END'
+		table inet mute {
+			chain out {
+				type filter hook output priority 0;
+				tcp sport 6002 drop
+			}
+		}
+	END
 	conv_ok x rst
 	conv_close x
 	at "$cl" nft delete table inet mute

@@ -197,11 +197,53 @@ tcase "wildcard devices, one of them late"      wildcard
 several() { # LAN to wan by one, LAN to wan2 by the other, at different priorities
 	want_ok "ruleset" nft_rt -f - <<-END || return
 	flush ruleset
-	table netdev watch { counter arrived { }; chain in { type filter hook ingress devices = { p1, wan, wan2 } priority -500; meta l4proto { tcp, udp } counter name arrived; }; }
-	table inet watch { counter forwarded { }; chain forward { type filter hook forward priority -10; meta l4proto { tcp, udp } counter name forwarded; }; }
-	table ip a { flowtable f { hook ingress priority -10; devices = { p1, wan }; }; chain forward { type filter hook forward priority 0; oifname wan.7 meta l4proto { tcp, udp } flow add @f; iifname wan.7 meta l4proto { tcp, udp } flow add @f; }; }
-	table ip6 b { flowtable f { hook ingress priority 0; devices = { p1, wan }; }; chain forward { type filter hook forward priority 0; oifname wan.7 meta l4proto { tcp, udp } flow add @f; iifname wan.7 meta l4proto { tcp, udp } flow add @f; }; }
-	table inet c { flowtable g { hook ingress priority 10; devices = { p1, wan2 }; }; chain forward { type filter hook forward priority 5; oifname wan2 meta l4proto { tcp, udp } flow add @g; iifname wan2 meta l4proto { tcp, udp } flow add @g; }; }
+	table netdev watch {
+		counter arrived { }
+		chain in {
+			type filter hook ingress devices = { p1, wan, wan2 } priority -500;
+			meta l4proto { tcp, udp } counter name arrived
+		}
+	}
+	table inet watch {
+		counter forwarded { }
+		chain forward {
+			type filter hook forward priority -10;
+			meta l4proto { tcp, udp } counter name forwarded
+		}
+	}
+	table ip a {
+		flowtable f {
+			hook ingress priority -10;
+			devices = { p1, wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			oifname wan.7 meta l4proto { tcp, udp } flow add @f
+			iifname wan.7 meta l4proto { tcp, udp } flow add @f
+		}
+	}
+	table ip6 b {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { p1, wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			oifname wan.7 meta l4proto { tcp, udp } flow add @f
+			iifname wan.7 meta l4proto { tcp, udp } flow add @f
+		}
+	}
+	table inet c {
+		flowtable g {
+			hook ingress priority 10;
+			devices = { p1, wan2 };
+		}
+		chain forward {
+			type filter hook forward priority 5;
+			oifname wan2 meta l4proto { tcp, udp } flow add @g
+			iifname wan2 meta l4proto { tcp, udp } flow add @g
+		}
+	}
 	END
 	CNT0=()
 	forget
@@ -234,10 +276,40 @@ tcase "one of several flowtables is deleted"    deleted_one
 same_device() { # one flow, two flowtables that both want it: one wins, nothing is counted twice
 	want_ok "ruleset" nft_rt -f - <<-END || return
 	flush ruleset
-	table netdev watch { counter arrived { }; chain in { type filter hook ingress devices = { p1, wan } priority -500; meta l4proto { tcp, udp } counter name arrived; }; }
-	table inet watch { counter forwarded { }; chain forward { type filter hook forward priority -10; meta l4proto { tcp, udp } counter name forwarded; }; }
-	table inet a { flowtable f { hook ingress priority 0; devices = { p1, wan }; }; chain forward { type filter hook forward priority 0; meta l4proto { tcp, udp } flow add @f; }; }
-	table inet b { flowtable f { hook ingress priority 0; devices = { p1, wan }; }; chain forward { type filter hook forward priority 5; meta l4proto { tcp, udp } flow add @f; }; }
+	table netdev watch {
+		counter arrived { }
+		chain in {
+			type filter hook ingress devices = { p1, wan } priority -500;
+			meta l4proto { tcp, udp } counter name arrived
+		}
+	}
+	table inet watch {
+		counter forwarded { }
+		chain forward {
+			type filter hook forward priority -10;
+			meta l4proto { tcp, udp } counter name forwarded
+		}
+	}
+	table inet a {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { p1, wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			meta l4proto { tcp, udp } flow add @f
+		}
+	}
+	table inet b {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { p1, wan };
+		}
+		chain forward {
+			type filter hook forward priority 5;
+			meta l4proto { tcp, udp } flow add @f
+		}
+	}
 	END
 	CNT0=()
 	forget
@@ -262,14 +334,32 @@ namespaces() { # the same addresses, ports and device names in another namespace
 	conv_open x "$cl" udp $V4 5000 --sport 7777 || return
 	conv_ok x echo 30
 	offloaded_line udp 5000 || fail "not offloaded"
-	at "$rt2" nft "table inet t { chain f { type filter hook forward priority 0; ct state established accept; }; }"
+	at "$rt2" nft -f - <<-END
+		table inet t {
+			chain f {
+				type filter hook forward priority 0;
+				ct state established accept
+			}
+		}
+	END
 	conv_open y "$cl2" udp $V4 5000 --sport 7777 || return
 	counters_zero
 	conv_ok y echo 50
 	want_eq "offloaded in the other namespace" "$(at "$rt2" conntrack -L 2>/dev/null | grep -c '\[OFFLOAD\]')" 0
 	[ "$FT" != ours ] || want_eq "fast packets" "$(fast)" 0
 	# a flowtable there as well: two flows of the same key
-	at "$rt2" nft "table inet t2 { flowtable f { hook ingress priority 0; devices = { p1, wan }; }; chain f { type filter hook forward priority 5; meta l4proto udp flow add @f; }; }"
+	at "$rt2" nft -f - <<-END
+		table inet t2 {
+			flowtable f {
+				hook ingress priority 0;
+				devices = { p1, wan };
+			}
+			chain f {
+				type filter hook forward priority 5;
+				meta l4proto udp flow add @f
+			}
+		}
+	END
 	conv_ok y echo 50
 	at "$rt2" conntrack -L 2>/dev/null | grep -q '\[OFFLOAD\]' || fail "not offloaded in the other namespace"
 	conv_ok x echo 50

@@ -66,8 +66,15 @@ differential_rules() {
 	table inet watch {
 		counter forwarded { }
 		counter invalid { }
-		chain pre { type filter hook prerouting priority -150; ct state invalid counter name invalid; }
-		chain forward { type filter hook forward priority -10; udp dport 7999 accept; meta l4proto { tcp, udp } counter name forwarded; }
+		chain pre {
+			type filter hook prerouting priority -150;
+			ct state invalid counter name invalid
+		}
+		chain forward {
+			type filter hook forward priority -10;
+			udp dport 7999 accept
+			meta l4proto { tcp, udp } counter name forwarded
+		}
 	}
 	table inet t {
 		map ports4 { type inet_service : ipv4_addr . inet_service; elements = {

@@ -243,7 +243,15 @@ refused() { # should it ever be taken, then packets there have to carry their co
 tcase "chains at egress cannot ask for connections" refused
 bridge_chain() { # what is routed to a bridge has its connection in the chains of that
 	rules NAT="$MASQ" FWD="iifname lan ct mark set 0x22;" || return
-	want_ok "bridge chain" nft_rt "table bridge b { counter seen { }; chain post { type filter hook postrouting priority 0; ct mark 0x22 ct state established counter name seen; }; }" || return
+	want_ok "bridge chain" nft_rt -f - <<-END || return
+		table bridge b {
+			counter seen { }
+			chain post {
+				type filter hook postrouting priority 0;
+				ct mark 0x22 ct state established counter name seen
+			}
+		}
+	END
 	talking $V4 seen || return
 	nft_rt reset counters table bridge b >/dev/null
 	fast_echo

@@ -309,7 +309,14 @@ world() {
 	printf '%s\n' "route del 10.0.1.0/24 via 10.0.7.1" "rule add from $TAGGED lookup 7" "route add default via 10.0.7.1 table 7" | batch "$sv"
 	behind
 	# a wave of datagrams ends here
-	at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
+	at "$sv" nft -f - <<-'END'
+		table netdev far {
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 7000-7999 drop
+			}
+		}
+	END
 }
 tcase "namespaces end" namespaces
 

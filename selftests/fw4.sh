@@ -110,8 +110,12 @@ fw4() {
 		jump accept_to_wan comment "!fw4: Accept lan to wan forwarding"
 		jump accept_to_lan
 	}
-	chain accept_from_lan { iifname "br-lan" counter accept comment "!fw4: accept lan IPv4/IPv6 traffic"; }
-	chain accept_to_lan { oifname "br-lan" counter accept comment "!fw4: accept lan IPv4/IPv6 traffic"; }
+	chain accept_from_lan {
+		iifname "br-lan" counter accept comment "!fw4: accept lan IPv4/IPv6 traffic"
+	}
+	chain accept_to_lan {
+		oifname "br-lan" counter accept comment "!fw4: accept lan IPv4/IPv6 traffic"
+	}
 	chain input_wan {
 		meta nfproto ipv4 icmp type 8 counter accept comment "!fw4: Allow-Ping"
 		meta nfproto ipv6 icmpv6 type { 1, 2, 3, 128, 129, 133, 134, 135, 136 } limit rate 1000/second counter accept comment "!fw4: Allow-ICMPv6-Input"
@@ -127,8 +131,12 @@ fw4() {
 		meta nfproto ipv4 oifname "pppoe-wan" ct state invalid counter drop comment "!fw4: Prevent NAT leakage"
 		oifname "pppoe-wan" counter accept comment "!fw4: accept wan IPv4/IPv6 traffic"
 	}
-	chain reject_from_wan { iifname "pppoe-wan" counter jump handle_reject comment "!fw4: reject wan IPv4/IPv6 traffic"; }
-	chain reject_to_wan { oifname "pppoe-wan" counter jump handle_reject comment "!fw4: reject wan IPv4/IPv6 traffic"; }
+	chain reject_from_wan {
+		iifname "pppoe-wan" counter jump handle_reject comment "!fw4: reject wan IPv4/IPv6 traffic"
+	}
+	chain reject_to_wan {
+		oifname "pppoe-wan" counter jump handle_reject comment "!fw4: reject wan IPv4/IPv6 traffic"
+	}
 
 	chain dstnat {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -140,10 +148,18 @@ fw4() {
 		oifname "br-lan" jump srcnat_lan comment "!fw4: Handle lan IPv4/IPv6 srcnat traffic"
 		oifname "pppoe-wan" jump srcnat_wan comment "!fw4: Handle wan IPv4/IPv6 srcnat traffic"
 	}
-	chain dstnat_lan { ip saddr 10.0.1.0/24 ip daddr 10.0.2.1 meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.1.3:5000 comment "!fw4: web (reflection)"; }
-	chain srcnat_lan { ip saddr 10.0.1.0/24 ip daddr 10.0.1.3 meta l4proto { tcp, udp } th dport 5000 snat ip to 10.0.1.1 comment "!fw4: web (reflection)"; }
-	chain dstnat_wan { meta nfproto ipv4 meta l4proto { tcp, udp } th dport 8080 counter dnat ip to 10.0.1.3:5000 comment "!fw4: web"; }
-	chain srcnat_wan { meta nfproto ipv4 masquerade comment "!fw4: Masquerade IPv4 wan traffic"; }
+	chain dstnat_lan {
+		ip saddr 10.0.1.0/24 ip daddr 10.0.2.1 meta l4proto { tcp, udp } th dport 8080 dnat ip to 10.0.1.3:5000 comment "!fw4: web (reflection)"
+	}
+	chain srcnat_lan {
+		ip saddr 10.0.1.0/24 ip daddr 10.0.1.3 meta l4proto { tcp, udp } th dport 5000 snat ip to 10.0.1.1 comment "!fw4: web (reflection)"
+	}
+	chain dstnat_wan {
+		meta nfproto ipv4 meta l4proto { tcp, udp } th dport 8080 counter dnat ip to 10.0.1.3:5000 comment "!fw4: web"
+	}
+	chain srcnat_wan {
+		meta nfproto ipv4 masquerade comment "!fw4: Masquerade IPv4 wan traffic"
+	}
 
 	chain raw_prerouting { type filter hook prerouting priority raw; policy accept; }
 	chain raw_output { type filter hook output priority raw; policy accept; }

@@ -105,9 +105,14 @@ kube_family() {
 		chain cluster-ips-check {
 			$fam daddr @cluster-ips reject comment "Reject traffic to invalid ports of ClusterIPs"
 		}
-		chain service-endpoints-check { $fam daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+		chain service-endpoints-check {
+			$fam daddr . meta l4proto . th dport vmap @no-endpoint-services
+		}
 		chain firewall-check { $fam daddr . meta l4proto . th dport vmap @firewall-ips; }
-		chain filter-prerouting { type filter hook prerouting priority -110; ct state new jump firewall-check; }
+		chain filter-prerouting {
+			type filter hook prerouting priority -110;
+			ct state new jump firewall-check
+		}
 		chain filter-forward {
 			type filter hook forward priority -110
 			ct state new jump service-endpoints-check
@@ -119,7 +124,10 @@ kube_family() {
 		}
 		chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
 		chain nat-output { type nat hook output priority -100; jump services; }
-		chain nat-postrouting { type nat hook postrouting priority srcnat; jump masquerading; }
+		chain nat-postrouting {
+			type nat hook postrouting priority srcnat;
+			jump masquerading
+		}
 	}
 	END
 }

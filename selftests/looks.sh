@@ -34,7 +34,14 @@ classes() {
 	local ING='' FWD='' POST='' a dev
 	for a in "$@"; do local "$a"; done
 	rules DEVS="${DEVS:-lan, wan}" WATCH="lan, wan" FWD="$FWD" NAT="${POST:+chain post { type filter hook postrouting priority 0; $POST \}}" || return
-	[ -z "$ING" ] || want_ok "chain before the flowtable" nft_rt "table netdev before { chain in { type filter hook ingress device ${ING_DEV:-lan} priority -5; $ING }; }"
+	[ -z "$ING" ] || want_ok "chain before the flowtable" nft_rt -f - <<-END
+		table netdev before {
+			chain in {
+				type filter hook ingress device ${ING_DEV:-lan} priority -5;
+				$ING
+			}
+		}
+	END
 	{
 		for dev in lan wan; do
 			cat <<-END
@@ -128,7 +135,14 @@ taken_away() { # what came in with a mark leaves without one; the other way roun
 tcase "IPv4: one of two marks is taken away in the forward chain" taken_away
 answers() { # the server's answers have EF where they are long
 	classes FWD="iifname wan meta mark set 0x22; iifname wan udp length 308 $2 dscp ef meta mark set 0x11;" || return
-	want_ok "EF" at "$sv" nft "table inet ef { chain out { type filter hook output priority 0; udp sport 5000 udp length 308 $2 dscp set ef; }; }"
+	want_ok "EF" at "$sv" nft -f - <<-END
+		table inet ef {
+			chain out {
+				type filter hook output priority 0;
+				udp sport 5000 udp length 308 $2 dscp set ef
+			}
+		}
+	END
 	udp "$1" || return
 	counted lan m22=$N m11=0 -- conv_ok x echo $N 200
 	counted lan m11=$N m22=0 -- conv_ok x echo $N 300
@@ -285,7 +299,14 @@ pcp() {
 	answers_by
 	DEVS=$4 ING_DEV=wan classes "${@:5}" || return
 	ipn "$sv" link set eth0.5 type vlan egress-qos-map 3:3
-	want_ok "priority" at "$sv" nft "table inet pcp { chain out { type filter hook output priority 0; udp sport 5000 udp length 308 meta priority set 3; }; }"
+	want_ok "priority" at "$sv" nft -f - <<-END
+		table inet pcp {
+			chain out {
+				type filter hook output priority 0;
+				udp sport 5000 udp length 308 meta priority set 3
+			}
+		}
+	END
 	udp "$1" || return
 	counted lan "$2=$N" every=$N -- conv_ok x echo $N 300
 	counted lan "$3=$N" every=$N -- conv_ok x echo $N 200

@@ -72,9 +72,30 @@ tcase "IPv4 udp hairpin NAT, one device" hairpin udp
 only_flow_rule() { # nothing in the ruleset but the flow rule needs conntrack
 	want_ok "ruleset" nft_rt -f - <<-END || return
 	flush ruleset
-	table netdev watch { counter arrived { }; chain in { type filter hook ingress devices = { lan, wan } priority -10; meta l4proto { tcp, udp } counter name arrived; }; }
-	table inet watch { counter forwarded { }; chain forward { type filter hook forward priority -10; meta l4proto { tcp, udp } counter name forwarded; }; }
-	table $1 t { flowtable f { hook ingress priority 0; devices = { lan, wan }; }; chain forward { type filter hook forward priority 0; meta l4proto { tcp, udp } flow add @f; }; }
+	table netdev watch {
+		counter arrived { }
+		chain in {
+			type filter hook ingress devices = { lan, wan } priority -10;
+			meta l4proto { tcp, udp } counter name arrived
+		}
+	}
+	table inet watch {
+		counter forwarded { }
+		chain forward {
+			type filter hook forward priority -10;
+			meta l4proto { tcp, udp } counter name forwarded
+		}
+	}
+	table $1 t {
+		flowtable f {
+			hook ingress priority 0;
+			devices = { lan, wan };
+		}
+		chain forward {
+			type filter hook forward priority 0;
+			meta l4proto { tcp, udp } flow add @f
+		}
+	}
 	END
 	bypass udp "$2"
 }
@@ -106,7 +127,13 @@ done
 zero_checksum() { # UDP over IPv4 without a checksum stays without one
 	rules NAT="$DNAT4 $MASQ" || return
 	at "$sv" nft -f - <<-END
-	table netdev z { chain in { type filter hook ingress device eth0 priority 0; udp dport 5000 udp checksum 0 counter; udp dport 5000 udp checksum != 0 counter; }; }
+	table netdev z {
+		chain in {
+			type filter hook ingress device eth0 priority 0;
+			udp dport 5000 udp checksum 0 counter
+			udp dport 5000 udp checksum != 0 counter
+		}
+	}
 	END
 	bypass udp 10.0.1.1 8080 -- --no-check
 	local with zero

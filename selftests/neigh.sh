@@ -138,7 +138,13 @@ failed() { # unreachable for a while: FAILED, then back
 	stream "$1" || return
 	# the neighbour does not answer any more
 	at "$sv" nft -f - <<-END
-	table netdev deaf { chain in { type filter hook ingress device eth0 priority -5; ether type arp drop; icmpv6 type nd-neighbor-solicit drop; }; }
+	table netdev deaf {
+		chain in {
+			type filter hook ingress device eth0 priority -5;
+			ether type arp drop
+			icmpv6 type nd-neighbor-solicit drop
+		}
+	}
 	END
 	ipn "$rt" neigh del "$1" dev wan
 	busywait $((4000 * SLOW)) not_flowing || fail "the stream goes on to a dead neighbour"

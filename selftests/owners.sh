@@ -60,7 +60,13 @@ limit() {
 	want_ok "1100 flowtables" nft_rt -f "$TMP/many" || return
 	ruleset | sed -n '/^table inet t/,$p' >"$TMP/last"
 	want_ok "another one" nft_rt -f "$TMP/last" || return
-	want_ok "chain at postrouting" nft_rt "table inet z { chain post { type filter hook postrouting priority 0; }; }"
+	want_ok "chain at postrouting" nft_rt -f - <<-END
+		table inet z {
+			chain post {
+				type filter hook postrouting priority 0;
+			}
+		}
+	END
 	BYTES=300000 bypass tcp $V4
 	BYTES=300000 bypass tcp $V6
 	want_ok "all of them go" nft_rt flush ruleset

@@ -228,7 +228,15 @@ upper_mtu() { # upper_mtu ADDRESS: the MTU of the WAN's VLAN device changes, not
 	offloaded_line udp 5000 || fail "not offloaded"
 	ipn "$rt" link set wan.7 mtu 1400
 	conv_cmd x send 5 $max >/dev/null
-	at "$sv" nft "table netdev big { counter big { }; chain in { type filter hook ingress device eth0 priority 0; meta length > 1400 counter name big; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev big {
+			counter big { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				meta length > 1400 counter name big
+			}
+		}
+	END
 	conv_cmd x send 20 $max >/dev/null
 	want_eq "packets larger than the MTU" "$(at "$sv" nft list counter netdev big big | awk '$1 == "packets" { print $2 }')" 0
 	at "$sv" nft delete table netdev big

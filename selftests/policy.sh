@@ -118,7 +118,16 @@ errors() { # errors ADDRESS
 	else
 		e="IPv6(dst='$1')/ICMPv6DestUnreach(code=4)/IPv6(src='$1', dst='fd00:1::2')/UDP(sport=6000, dport=$sport)"
 	fi
-	at "$sv" nft "table inet got { counter errors { }; chain in { type filter hook input priority 0; icmp type destination-unreachable counter name errors; icmpv6 type destination-unreachable counter name errors; }; }"
+	at "$sv" nft -f - <<-END
+		table inet got {
+			counter errors { }
+			chain in {
+				type filter hook input priority 0;
+				icmp type destination-unreachable counter name errors
+				icmpv6 type destination-unreachable counter name errors
+			}
+		}
+	END
 	want_ok "errors" at "$cl" python3 -c "from scapy.all import *; send($e, count=5, inter=0.02, verbose=0)"
 	want_le "datagrams in 0.3 s after the errors" "$(received_in 0.3)" 2
 	want_ge "errors that passed the router" "$(at "$sv" nft list counter inet got errors | awk '$1 == "packets" { print $2 }')" 3

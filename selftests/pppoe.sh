@@ -180,7 +180,15 @@ strangers() { # strangers ADDRESS: frames that the session's other end has not s
 	[ "$a" = $V4 ] || c=fd00:1::2
 	session wan eth0 555 || return
 	rules || return
-	at "$cl" nft "table inet made { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
+	at "$cl" nft -f - <<-END
+		table inet made {
+			counter got { }
+			chain in {
+				type filter hook input priority 0;
+				udp sport 5000 counter name got
+			}
+		}
+	END
 	conv_open x "$cl" udp "$a" || return
 	conv_ok x echo 20
 	offloaded_line udp 5000 || fail "the flow is not offloaded"

@@ -151,7 +151,15 @@ meter_on() { # meter_on tc|chain DEV: counts the datagrams from port 5000 that c
 	case $1 in
 	tc)	at "$rt" tc qdisc replace dev "$2" clsact 2>/dev/null || { skip "no clsact"; return; }
 		tc_rt filter add dev "$2" ingress protocol ip flower ip_proto udp src_port "$METER" action pass ;;
-	chain)	want_ok "chain" nft_rt "table netdev tap { counter seen { }; chain in { type filter hook ingress device $2 priority 0; udp sport $METER counter name seen; }; }" ;;
+	chain)	want_ok "chain" nft_rt -f - <<-END ;;
+		table netdev tap {
+			counter seen { }
+			chain in {
+				type filter hook ingress device $2 priority 0;
+				udp sport $METER counter name seen
+			}
+		}
+	END
 	esac
 }
 meter() {
@@ -219,7 +227,14 @@ tcase -x "chain at the bridge's ingress sees every packet, the port is listed" b
 
 tos() { # tos [DSCP]: what cl sends with from now on
 	at "$cl" nft delete table inet tos 2>/dev/null
-	[ -z "${1:-}" ] || at "$cl" nft "table inet tos { chain out { type filter hook output priority 0; th dport 5000 ip dscp set $1; }; }"
+	[ -z "${1:-}" ] || at "$cl" nft -f - <<-END
+		table inet tos {
+			chain out {
+				type filter hook output priority 0;
+				th dport 5000 ip dscp set $1
+			}
+		}
+	END
 }
 by_tos() { # the type of service changes while the flow is fast (as that of SSH does)
 	local i a=() b
@@ -303,7 +318,14 @@ dscp() { # dscp MODE ADDRESS RULE WANTED-COUNTER
 	if [ "$FT" = ours ]; then echo "$1" >$DSCP || fail "cannot set $DSCP"; fi
 	way wan
 	rules FWD="$3" NAT="chain post { type nat hook postrouting priority 100; oifname wan masquerade; };" || return
-	at "$cl" nft 'table inet bits { chain out { type filter hook output priority 0; udp dport 5000 ip ecn set ect0; }; }'
+	at "$cl" nft -f - <<-'END'
+		table inet bits {
+			chain out {
+				type filter hook output priority 0;
+				udp dport 5000 ip ecn set ect0
+			}
+		}
+	END
 	offloaded "$2" || return
 	dscp_ends
 	fast_echo

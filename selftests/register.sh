@@ -188,7 +188,15 @@ aborted() { # a transaction that fails leaves nothing
 	[ "$FT" != ours ] || n=$(wc -l <$DEBUGFS/flowtables)
 	for i in 1 2 3 4 5; do
 		want_err "transaction" "No such file" nft_rt -f - <<-END
-		table inet t { flowtable f { $HOOK }; chain forward { type filter hook forward priority 0; flow add @f; }; }
+		table inet t {
+			flowtable f {
+				$HOOK
+			}
+			chain forward {
+				type filter hook forward priority 0;
+				flow add @f
+			}
+		}
 		add rule inet t forward flow add @nosuch
 		END
 	done
@@ -202,7 +210,17 @@ later() { # a device named before it exists is used once it comes, a second one 
 	clean
 	ip link add d1 netns "$rt" type dummy
 	want_ok "several priorities" nft_rt -f - <<-END
-	table inet t { flowtable a { hook ingress priority -5; devices = { lan }; }; flowtable b { hook ingress priority filter + 5; devices = { d1, wan }; counter; }; }
+	table inet t {
+		flowtable a {
+			hook ingress priority -5;
+			devices = { lan };
+		}
+		flowtable b {
+			hook ingress priority filter + 5;
+			devices = { d1, wan };
+			counter;
+		}
+	}
 	END
 	want_eq "flowtables" "$(nft_rt list flowtables | grep -c 'flowtable [ab]')" 2
 	ipn "$rt" link del d1

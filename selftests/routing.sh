@@ -37,8 +37,14 @@ setup() {
 		table netdev seen {
 			counter eth0 { }
 			counter eth1 { }
-			chain a { type filter hook ingress device eth0 priority 0; meta l4proto { tcp, udp } meta ipsec missing counter name eth0; }
-			chain b { type filter hook ingress device eth1 priority 0; meta l4proto { tcp, udp } counter name eth1; }
+			chain a {
+				type filter hook ingress device eth0 priority 0;
+				meta l4proto { tcp, udp } meta ipsec missing counter name eth0
+			}
+			chain b {
+				type filter hook ingress device eth1 priority 0;
+				meta l4proto { tcp, udp } counter name eth1
+			}
 		}
 		END
 	done

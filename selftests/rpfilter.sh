@@ -32,7 +32,10 @@ setup() {
 	at "$sv" nft -f - <<-END
 	table netdev got {
 		counter strange { }
-		chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 udp length 341 counter name strange; }
+		chain in {
+			type filter hook ingress device eth0 priority 0;
+			udp dport 6000 udp length 341 counter name strange
+		}
 	}
 	END
 	leave eth0 && busywait 5000 at "$ot" ping -c1 -W1 -q -I 10.0.3.2 10.0.3.1

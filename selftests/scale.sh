@@ -23,7 +23,15 @@ setup() {
 	sysctl -qw net.netfilter.nf_conntrack_buckets=$((FLOWS * 2)) net.netfilter.nf_conntrack_max=$((FLOWS * 4)) || return
 	ipn "$rt" route add 10.1.0.0/16 via 10.0.1.2
 	ipn "$rt" -6 route add fd00:11::/64 via fd00:1::2
-	at "$sv" nft 'table netdev far { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 counter name got drop; }; }'
+	at "$sv" nft -f - <<-'END'
+		table netdev far {
+			counter got { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 7000-7999 counter name got drop
+			}
+		}
+	END
 	ping_all
 	ns_add aside && ipn "$aside" link add d0 type dummy && DOWN=$(down)
 }

@@ -26,7 +26,14 @@ setup() {
 	ipn "$sv" addr add $FAR6/128 dev lo
 	at "$rt" sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1
 	at "$cl" sysctl -qw net.ipv6.conf.all.keep_addr_on_down=1
-	at "$sv" nft 'table inet mute { chain in { type filter hook input priority 0; udp dport 6100 drop; }; }'
+	at "$sv" nft -f - <<-'END'
+		table inet mute {
+			chain in {
+				type filter hook input priority 0;
+				udp dport 6100 drop
+			}
+		}
+	END
 	serve "$sv"
 }
 # start ADDRESS [NAT]: a fresh ruleset, an offloaded stream
@@ -88,7 +95,15 @@ new_source_mac() { # frames carry the device's address of now
 	local new=02:00:00:00:bb:$((RANDOM % 80 + 10))
 	start "$1" || return
 	ipn "$rt" link set wan address "$new"
-	at "$sv" nft "table netdev mac { counter old { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 ether saddr != $new counter name old; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev mac {
+			counter old { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 6000 ether saddr != $new counter name old
+			}
+		}
+	END
 	busywait $((3000 * SLOW)) flowing || fail "traffic stopped"
 	want_eq "frames from the old MAC" "$(at "$sv" nft list counter netdev mac old | awk '$1 == "packets" { print $2 }')" 0
 	at "$sv" nft delete table netdev mac
@@ -122,7 +137,15 @@ tcase "IPv6 address removed and added" address_removed6
 
 # packets of the stream that sv has got by a device in half a second
 by_device() {
-	at "$sv" nft "table netdev by { counter by { }; chain in { type filter hook ingress device $1 priority 0; udp dport 6000 counter name by; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev by {
+			counter by { }
+			chain in {
+				type filter hook ingress device $1 priority 0;
+				udp dport 6000 counter name by
+			}
+		}
+	END
 	sleep 0.5
 	at "$sv" nft list counter netdev by by | awk '$1 == "packets" { print $2 }'
 	at "$sv" nft delete table netdev by
@@ -156,7 +179,17 @@ same_device() { # another next hop on the same device
 	start "$a" || return
 	ipn "$rt" $f route replace "$a" via $g2 dev wan
 	sleep 0.2
-	at "$sv" nft "table netdev hop { counter new { }; counter old { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 ether daddr $mac counter name new; udp dport 6000 ether daddr != $mac counter name old; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev hop {
+			counter new { }
+			counter old { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 6000 ether daddr $mac counter name new
+				udp dport 6000 ether daddr != $mac counter name old
+			}
+		}
+	END
 	sleep 0.5
 	at "$sv" nft list counters >"$TMP/hop"
 	at "$sv" nft delete table netdev hop

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # Tunnels between the router and the far end: those that say what is below them
-# (IPIP, IP6IP6) and those that do not (6in4, DS-Lite, GRE, WireGuard); IPsec;
+# (IPIP, IP6IP6) and those that do not (6in4, DS-Lite, GRE, WireGuard);
 # devices that stand for others (VRF, macvlan, bond).
 #
 #      cl                       rt                          sv
@@ -13,60 +13,9 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=lib/tunnel.sh
+. "$HERE/lib/tunnel.sh"
 
-V4=10.9.9.9 V6=fd00:9::9
-SEEN="meta l4proto { 4, 41, 47, 50 }; meta protocol { vlan, 8021ad }" SLACK=12
-setup() {
-	lan_wan || return
-	ipn "$rt" link set wan mtu 1600; ipn "$sv" link set eth0 mtu 1600
-	ipn "$sv" addr add $V4/32 dev lo
-	ipn "$sv" addr add $V6/128 dev lo
-	{ echo "link add link wan name wan.7 up type vlan id 7"; addr_lines wan.7 10.0.7.1/24 fd00:7::1/64; } | batch "$rt"
-	{ echo "link add link eth0 name eth0.7 up type vlan id 7"; addr_lines eth0.7 10.0.7.2/24 fd00:7::2/64; } | batch "$sv"
-	serve "$sv"
-	rm "$TMP/serve.$sv"
-	serve "$sv" 5001
-}
-THROUGH="route replace $V4 via 10.0.3.2 dev tun
-route replace $V6 via fd00:3::2 dev tun"
-BACK="route replace 10.0.1.0/24 via 10.0.3.1 dev tun src $V4
-route replace fd00:1::/64 via fd00:3::1 dev tun src $V6"
-# tun NET KIND OPTION...: the tunnel and the routes through it; LOCAL and REMOTE
-# in the options stand for the router's and the server's address
-tun() {
-	local l4=10.0.$1.1 r4=10.0.$1.2 l6=fd00:$1::1 r6=fd00:$1::2 kind=$2 rt_opt sv_opt; shift 2
-	rt_opt="$*" sv_opt="$*"
-	rt_opt=${rt_opt//LOCAL4/$l4}; rt_opt=${rt_opt//REMOTE4/$r4}; rt_opt=${rt_opt//LOCAL6/$l6}; rt_opt=${rt_opt//REMOTE6/$r6}
-	sv_opt=${sv_opt//LOCAL4/$r4}; sv_opt=${sv_opt//REMOTE4/$l4}; sv_opt=${sv_opt//LOCAL6/$r6}; sv_opt=${sv_opt//REMOTE6/$l6}
-	untun
-	{ echo "link add tun mtu 1400 type $kind $rt_opt"; addr_lines tun 10.0.3.1/24 fd00:3::1/64
-	echo "$THROUGH"; } >"$TMP/batch.rt"
-	{ echo "link add tun mtu 1400 type $kind $sv_opt"; addr_lines tun 10.0.3.2/24 fd00:3::2/64
-	echo "$BACK"; } >"$TMP/batch.sv"
-	want_ok "router's tunnel" batch "$rt" <"$TMP/batch.rt" && want_ok "server's tunnel" batch "$sv" <"$TMP/batch.sv"
-}
-untun() {
-	local n
-	# back to routes through wan
-	printf 'route replace 10.0.1.0/24 via 10.0.2.1\nroute replace fd00:1::/64 via fd00:2::1\n' | batch "$sv"
-	nft_rt flush ruleset
-	for n in "$rt" "$sv"; do
-		! ipn "$n" -br link | grep -q '^tun@\|^tun ' || ipn "$n" link del tun
-	done
-	return 0
-}
-
-# inside NET KIND INSIDE DEVS [OPTION...]: 10.0.NET.x is below; INSIDE is 4, 6 or 46
-inside() {
-	local net=$1 kind=$2 what=$3 devs=$4 to=(); shift 4
-	tun "$net" "$kind" "$@" || return
-	[[ $what != *4* ]] || to+=("$V4")
-	[[ $what != *6* ]] || to+=("$V6")
-	rules DEVS="$devs" WATCH="${WATCH_:-lan, wan}" || return
-	bypass_all "${to[@]}"
-}
-on_tun() { local WATCH_="lan, tun"; inside "$@"; }
-V4OUT="local LOCAL4 remote REMOTE4" V6OUT="local LOCAL6 remote REMOTE6"
 # shellcheck disable=SC2086
 {
 tcase "IPIP"                                    inside 2 ipip 4 "lan, wan" $V4OUT
@@ -98,9 +47,6 @@ tcase "6in4, only the ports are listed: it passes" nothing_listed
 
 # ---- tunnels that nobody has listed
 
-# followed: the devices that the router's flowtable follows
-followed() { awk -v n="$(stat -Lc %i "/run/netns/$rt")" '$2 == n { sub(/.* followed /, ""); print $1 }' $DEBUGFS/flowtables; }
-follows() { [ "$(followed)" = "$1" ]; }
 # warm ADDRESS: a first connection, on which the tunnel gets its hook
 warm() {
 	conv_open w "$cl" udp "$1" 5001 || return
@@ -139,8 +85,25 @@ dscp() { # the tunnel copies the DSCP of the outer header, and so do fast packet
 	local n
 	tun 2 ip6tnl mode ip6ip6 encaplimit none dscp inherit $V6OUT || return
 	rules || return
-	at "$cl" nft "table inet marks { counter got { }; counter every { }; chain in { type filter hook input priority 0; udp sport 5001 counter name every; udp sport 5001 ip6 dscp af41 counter name got; }; }" &&
-	at "$sv" nft "table netdev marks { chain out { type filter hook egress device eth0 priority 0; ip6 nexthdr 41 ip6 dscp set af41; }; }" || { fail "no ruleset"; return; }
+	at "$cl" nft -f - <<-END &&
+		table inet marks {
+			counter got { }
+			counter every { }
+			chain in {
+				type filter hook input priority 0;
+				udp sport 5001 counter name every
+				udp sport 5001 ip6 dscp af41 counter name got
+			}
+		}
+	END
+	at "$sv" nft -f - <<-END || { fail "no ruleset"; return; }
+		table netdev marks {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				ip6 nexthdr 41 ip6 dscp set af41
+			}
+		}
+	END
 	warm $V6 || return
 	conv_ok w echo 20
 	counters_zero
@@ -274,7 +237,19 @@ ttl() { # ttl KIND ADDRESS...: one hop less, and not more, whichever way
 	[ "$2" = $V4 ] || f=ip6 h=hoplimit
 	rules DEVS="lan, wan, tun" WATCH="lan, wan" || return
 	for n in "$cl eth0" "$sv tun"; do
-		at ${n% *} nft "table inet ttl { counter right { }; counter wrong { }; chain in { type filter hook input priority 0; udp dport 5000 $f $h 63 counter name right; udp dport 5000 $f $h != 63 counter name wrong; udp sport 5000 $f $h 63 counter name right; udp sport 5000 $f $h != 63 counter name wrong; }; }"
+		at ${n% *} nft -f - <<-END
+			table inet ttl {
+				counter right { }
+				counter wrong { }
+				chain in {
+					type filter hook input priority 0;
+					udp dport 5000 $f $h 63 counter name right
+					udp dport 5000 $f $h != 63 counter name wrong
+					udp sport 5000 $f $h 63 counter name right
+					udp sport 5000 $f $h != 63 counter name wrong
+				}
+			}
+		END
 	done
 	COUNT=50 bypass udp "$2"
 	for n in "$cl" "$sv"; do
@@ -304,9 +279,31 @@ ecn() {
 	[ "$a" = $V4 ] || f=ip6
 	[[ "$*" != *6* || "$*" != *LOCAL6* ]] || o="ip6 nexthdr { 4, 41 }" of=ip6
 	rules DEVS="${ECN_DEVS:-lan, wan}" WATCH="lan, wan" || return
-	at "$cl" nft "table inet marks { counter got { }; counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; udp sport 5000 meta nfproto $([ $f = ip ] && echo ipv4 || echo ipv6) $(ecn_is $f $expected) counter name got; }; }" &&
-	at "$sv" nft "table inet marks { chain out { type filter hook output priority 0; udp sport 5000 $(ecn_set $f $inner); }; }
-		table netdev marks { chain out { type filter hook egress device eth0 priority 0; $o $(ecn_set $of ce); }; }" || { fail "no ruleset"; return; }
+	at "$cl" nft -f - <<-END &&
+		table inet marks {
+			counter got { }
+			counter every { }
+			chain in {
+				type filter hook input priority 0;
+				udp sport 5000 counter name every
+				udp sport 5000 meta nfproto $([ $f = ip ] && echo ipv4 || echo ipv6) $(ecn_is $f $expected) counter name got
+			}
+		}
+	END
+	at "$sv" nft -f - <<-END || { fail "no ruleset"; return; }
+		table inet marks {
+			chain out {
+				type filter hook output priority 0;
+				udp sport 5000 $(ecn_set $f $inner)
+			}
+		}
+		table netdev marks {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				$o $(ecn_set $of ce)
+			}
+		}
+	END
 	conv_open x "$cl" udp "$a" || return
 	conv_ok x send 60
 	sleep 0.3
@@ -330,11 +327,26 @@ not_ect() { # RFC 6040: CE outside, no ECN inside: such a packet is dropped
 	local n
 	tun 2 ipip $V4OUT || return
 	rules || return
-	at "$cl" nft "table inet marks { counter every { }; chain in { type filter hook input priority 0; udp sport 5000 counter name every; }; }"
+	at "$cl" nft -f - <<-END
+		table inet marks {
+			counter every { }
+			chain in {
+				type filter hook input priority 0;
+				udp sport 5000 counter name every
+			}
+		}
+	END
 	conv_open x "$cl" udp $V4 || return
 	conv_ok x echo 10
 	n=$(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }')
-	at "$sv" nft "table netdev marks { chain out { type filter hook egress device eth0 priority 0; ip protocol 4 ip ecn set ce; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev marks {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				ip protocol 4 ip ecn set ce
+			}
+		}
+	END
 	conv_ok x send 50
 	sleep 0.3
 	want_eq "packets that had to be dropped" $(($(at "$cl" nft list counter inet marks every | awk '$1 == "packets" { print $2 }') - n)) 0
@@ -348,8 +360,25 @@ ecn_out() { # ... and the way in: the outer header says what the inner one says
 	local got
 	tun 2 ipip $V4OUT || return
 	rules || return
-	at "$cl" nft "table inet marks { chain out { type filter hook output priority 0; udp dport 5000 ip ecn set ect0; }; }"
-	at "$sv" nft "table netdev marks { counter got { }; counter every { }; chain in { type filter hook ingress device eth0 priority 0; ip protocol 4 counter name every; ip protocol 4 ip ecn ect0 counter name got; }; }"
+	at "$cl" nft -f - <<-END
+		table inet marks {
+			chain out {
+				type filter hook output priority 0;
+				udp dport 5000 ip ecn set ect0
+			}
+		}
+	END
+	at "$sv" nft -f - <<-END
+		table netdev marks {
+			counter got { }
+			counter every { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				ip protocol 4 counter name every
+				ip protocol 4 ip ecn ect0 counter name got
+			}
+		}
+	END
 	COUNT=60 bypass udp $V4
 	got=$(at "$sv" nft list counter netdev marks got | awk '$1 == "packets" { print $2 }')
 	want_ge "outer headers with ECT(0)" "$got" 60
@@ -412,332 +441,6 @@ tcase "WireGuard, the tunnel is listed"         wireguard
 # (what arrives at wan are datagrams of its own, one by one)
 wireguard_unlisted() { wireguard_ends && SEEN_='' SLACK=100000 unlisted 2 made 46; }
 tcase -x "not listed: WireGuard"                wireguard_unlisted
-
-# ---- IPsec
-
-KEY1="0x0102030405060708090a0b0c0d0e0f1011121314" KEY2="0x1112131415161718191a1b1c1d1e1f2021222324"
-# ipsec FAMILY: between the router and the server, for what the LAN and lo 10.9.9.9 talk
-ipsec() {
-	local l=10.0.2.1 r=10.0.2.2 lan=10.0.1.0/24 far=$V4/32
-	[ "$1" = 4 ] || l=fd00:2::1 r=fd00:2::2 lan=fd00:1::/64 far=$V6/128
-	untun
-	no_ipsec
-	local n in out
-	for n in "$rt" "$sv"; do
-		in="src $far dst $lan" out="src $lan dst $far"
-		printf '%s\n' \
-			"xfrm state add src $l dst $r proto esp spi 0x101 mode tunnel enc cbc(aes) ${KEY1}$(printf '%024d' 0) auth hmac(sha1) $KEY1" \
-			"xfrm state add src $r dst $l proto esp spi 0x102 mode tunnel enc cbc(aes) ${KEY2}$(printf '%024d' 0) auth hmac(sha1) $KEY2"
-		if [ "$n" = "$rt" ]; then
-			printf '%s\n' "xfrm policy add $out dir out tmpl src $l dst $r proto esp mode tunnel" \
-				"xfrm policy add $in dir fwd tmpl src $r dst $l proto esp mode tunnel" \
-				"xfrm policy add $in dir in tmpl src $r dst $l proto esp mode tunnel"
-		else
-			printf '%s\n' "xfrm policy add $in dir out tmpl src $r dst $l proto esp mode tunnel" \
-				"xfrm policy add $out dir fwd tmpl src $l dst $r proto esp mode tunnel" \
-				"xfrm policy add $out dir in tmpl src $l dst $r proto esp mode tunnel"
-		fi >>"$TMP/xfrm.p"
-		true
-	done >"$TMP/xfrm.s"
-	# states are the same on both sides, policies are not
-	sed -i 's/enc cbc(aes) \(0x[0-9a-f]\{32\}\)[0-9a-f]*/enc cbc(aes) \1/' "$TMP/xfrm.s"
-	{ head -n2 "$TMP/xfrm.s"; head -n3 "$TMP/xfrm.p"; } >"$TMP/batch.rt"
-	{ head -n2 "$TMP/xfrm.s"; tail -n3 "$TMP/xfrm.p"; } >"$TMP/batch.sv"
-	rm "$TMP/xfrm.s" "$TMP/xfrm.p"
-	printf 'route replace %s via 10.0.2.2\nroute replace %s via fd00:2::2\n' $V4 $V6 | batch "$rt"
-	printf 'route replace 10.0.1.0/24 via 10.0.2.1 src %s\nroute replace fd00:1::/64 via fd00:2::1 src %s\n' $V4 $V6 | batch "$sv"
-	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt" && want_ok "server's IPsec" batch "$sv" <"$TMP/batch.sv"
-}
-no_ipsec() {
-	local n
-	for n in "$rt" "$sv"; do printf 'xfrm state flush\nxfrm policy flush\n' | batch "$n"; done
-}
-esp() {
-	local a=$V4 before
-	ipsec "$1" || return
-	[ "$1" = 4 ] || a=$V6
-	# what comes out of the tunnel arrives a second time, decrypted
-	SEEN='' rules || return
-	before=$(esp_in)
-	bypass_all "$a"
-	want_ge "ESP packets at the server" $(($(esp_in) - before)) 60
-	no_ipsec
-}
-esp_in() { ipn "$sv" -s xfrm state | awk '/lifetime current/ { getline; sub(/.*, /, ""); n += $1 } END { print n + 0 }'; }
-tcase "IPsec tunnel mode, IPv4"                 esp 4
-tcase "IPsec tunnel mode, IPv6"                 esp 6
-
-cleartext() { # answers of a flow that has to come through IPsec come without
-	local a=$V4
-	ipsec "$1" || return
-	[ "$1" = 4 ] || a=$V6
-	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
-	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
-	conv_ok x echo 50
-	fast_echo
-	# the server's end does not encrypt any more
-	ipn "$sv" xfrm policy deleteall dir out
-	forged_stop
-	conv_close x
-	at "$cl" nft delete table inet clear
-	no_ipsec
-}
-tcase -x "IPsec, cleartext answers are not forwarded, IPv4" cleartext 4
-tcase -x "IPsec, cleartext answers are not forwarded, IPv6" cleartext 6
-
-# other_peer FAMILY [SELECTOR]: what the server sends to the LAN goes through another SA from now on, which the
-# router has for somebody else: for packets with that selector
-other_peer() {
-	local l=10.0.2.1 r=10.0.2.2 lan=10.0.1.0/24 far=$V4/32 sa
-	[ "$1" = 4 ] || l=fd00:2::1 r=fd00:2::2 lan=fd00:1::/64 far=$V6/128
-	sa="xfrm state add src $r dst $l proto esp spi 0x301 reqid 3 mode tunnel enc cbc(aes) ${KEY1:0:34} auth hmac(sha1) $KEY2"
-	echo "$sa ${2:-}" | batch "$rt" && echo "$sa" | batch "$sv" &&
-		echo "xfrm policy update src $far dst $lan dir out tmpl src $r dst $l proto esp reqid 3 mode tunnel" | batch "$sv"
-}
-xfrm_stat() { at "$rt" awk '{ n += $2 } END { print n }' /proc/net/xfrm_stat; }
-# dec_counters: of what comes out of IPsec, and of answers at the client. A table of the router's starts a new
-# generation of rules: before the conversation, which has to be fast.
-dec_counters() {
-	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
-	at "$rt" nft "table netdev dec { counter got { }; chain in { type filter hook ingress device ${1:-wan} priority -500; udp sport 5000 meta ipsec exists counter name got; }; }"
-}
-decrypted() { at "$rt" nft list counter netdev dec got | awk '$1 == "packets" { print $2 }'; }
-all_decrypted() { [ $(($(decrypted) - DECRYPTED)) -ge 50 ]; }
-fast_echo() { # fast in both directions
-	counters_zero
-	conv_ok x echo 50
-	counters
-	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
-}
-# none_forwarded: 50 answers come through the SA of the other peer; none of them arrives at the client, and
-# each is refused once
-none_forwarded() {
-	local n a
-	n=$(xfrm_stat) a=$(got "$cl" inet) DECRYPTED=$(decrypted)
-	conv_ok x send 50
-	busywait $((3000 * SLOW)) all_decrypted || fail "of 50 packets of the other peer, $(($(decrypted) - DECRYPTED)) came out of IPsec"
-	sleep 0.1
-	want_eq "packets of the other peer that were forwarded" $(($(got "$cl" inet) - a)) 0
-	want_eq "packets that IPsec refused" $(($(xfrm_stat) - n)) 50
-	at "$rt" nft delete table netdev dec
-	at "$cl" nft delete table inet clear
-}
-got() { at "$1" nft list counter "$2" clear got | awk '$1 == "packets" { print $2 }'; }
-foreign_sa() { # an authenticated peer sends what is another one's
-	local a=$V4 sel="sel src 10.8.0.0/16"
-	ipsec "$1" || return
-	[ "$1" = 4 ] || a=$V6 sel="sel src fd00:8::/64"
-	SEEN='' rules && dec_counters || return
-	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
-	conv_ok x echo 50
-	fast_echo
-	want_ok "the other SA" other_peer "$1" "$sel"
-	none_forwarded
-	conv_close x
-	no_ipsec
-}
-tcase -x "IPsec, another peer's SA does not do, IPv4" foreign_sa 4
-tcase -x "IPsec, another peer's SA does not do, IPv6" foreign_sa 6
-
-foreign_clear() { # ... into a connection that has nothing to do with IPsec
-	local a=$V4
-	ipsec "$1" || return
-	no_ipsec
-	[ "$1" = 4 ] || a=$V6
-	SEEN='' rules && dec_counters || return
-	conv_open x "$cl" udp "$a" || return
-	conv_ok x echo 50
-	fast_echo
-	want_ok "the other SA" other_peer "$1"
-	none_forwarded
-	conv_close x
-	no_ipsec
-}
-tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv4" foreign_clear 4
-tcase -x "IPsec, what comes through it is not part of a connection in the clear, IPv6" foreign_clear 6
-
-interface() { # the same at an xfrm interface, where connections know nothing of IPsec
-	ipsec 4 || return
-	printf 'xfrm state flush\nxfrm policy flush\n' | batch "$rt"
-	ipn "$rt" link add tun type xfrm dev wan if_id 7 2>/dev/null || { no_ipsec; skip "no xfrm interfaces"; return; }
-	sed -i 's/^xfrm state.*/& if_id 7/; s/ tmpl/ if_id 7 tmpl/' "$TMP/batch.rt"
-	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
-	{ addr_lines tun 10.0.3.1/24 fd00:3::1/64; echo "route replace $V4 dev tun"; } | batch "$rt"
-	SEEN='' rules DEVS="lan, tun" WATCH="lan, tun" && dec_counters tun || return
-	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
-	conv_ok x echo 50
-	fast_echo
-	want_ok "the other SA" other_peer 4 "sel src 10.8.0.0/16 if_id 7"
-	none_forwarded
-	conv_close x
-	ipn "$rt" link del tun
-	ipn "$rt" route replace $V4 via 10.0.2.2
-	no_ipsec
-}
-tcase -x "IPsec, another peer's SA does not do at an xfrm interface" interface
-
-one_way() { # requests go in the clear, answers have to come through IPsec
-	ipsec 4 || return
-	ipn "$rt" xfrm policy deleteall dir out
-	ipn "$sv" xfrm policy deleteall dir in; ipn "$sv" xfrm policy deleteall dir fwd
-	SEEN='' rules && clear_counters "udp sport 5000 meta ipsec missing" || return
-	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
-	conv_ok x echo 50
-	fast_echo
-	ipn "$sv" xfrm policy deleteall dir out
-	forged_stop
-	conv_close x
-	at "$cl" nft delete table inet clear; at "$rt" nft delete table netdev clear
-	no_ipsec
-}
-tcase -x "IPsec for answers only, those in the clear are not forwarded" one_way
-
-exception() { # what is in the clear by an exception from a policy, until there is none any more
-	local sel="src 10.0.1.0/24 dst $V4/32" n
-	ipsec 4 || return
-	for n in "$rt" "$sv"; do ipn "$n" xfrm state flush; done
-	ipn "$sv" xfrm policy flush
-	ipn "$rt" xfrm policy deleteall dir fwd; ipn "$rt" xfrm policy deleteall dir in
-	# shellcheck disable=SC2086
-	want_ok "the rule" ipn "$rt" xfrm policy update $sel dir out priority 20 tmpl src 10.0.2.1 dst 10.0.2.2 proto esp mode tunnel
-	want_ok "the exception" ipn "$rt" xfrm policy add src 10.0.1.2/32 dst $V4/32 dir out priority 10
-	rules || return
-	stream_start $V4 || return
-	fast_now
-	if [ "$1" = deleted ]; then
-		want_ok "no exception" ipn "$rt" xfrm policy delete src 10.0.1.2/32 dst $V4/32 dir out
-	else
-		want_ok "an exception for a while" ipn "$rt" xfrm policy update src 10.0.1.2/32 dst $V4/32 dir out priority 10 limit time-hard 3
-		busywait 2000 fast_sample
-	fi
-	busywait $(($2 * SLOW)) not_flowing || fail "traffic passes in the clear"
-	stop "$SEND" "$SINK"
-	no_ipsec
-}
-tcase -x "IPsec, an exception for a connection in the clear ends" exception deleted 1000
-tcase -x "IPsec, an exception for a connection in the clear runs out" exception expired 6000
-
-post_routing() { # a packet leaves through IPsec: rules see it once as itself, with its connection, and once outside
-	local a=$V4 drop="chain post { type filter hook postrouting priority 0; oifname wan meta l4proto udp counter name inner; oifname wan meta l4proto esp counter name outer; ct state invalid drop; }; counter inner { }; counter outer { };" inner
-	ipsec "$1" || return
-	[ "$1" = 4 ] || a=$V6
-	SEEN='' rules NAT="$drop" || return
-	conv_open x "$cl" udp "$a" || { no_ipsec; return; }
-	conv_ok x echo 20
-	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
-	inner=$(posted inner) outer=$(posted outer)
-	counters_zero
-	conv_ok x echo 50
-	counters
-	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
-	want_le "of 50 packets, seen on their way out" $(($(posted inner) - inner)) 4
-	want_ge "of 50 packets, seen outside" $(($(posted outer) - outer)) 50
-	conv_close x
-	no_ipsec
-}
-posted() { nft_rt list counter inet t "$1" | awk '$1 == "packets" { print $2 }'; }
-tcase -x "IPsec, rules on the way out that drop what is invalid, IPv4" post_routing 4
-tcase -x "IPsec, rules on the way out that drop what is invalid, IPv6" post_routing 6
-
-# What goes in and out of IPIP is protected by IPsec in transport mode: the outer packets of the tunnel.
-ipip_ipsec() {
-	local a=10.0.2.1 b=10.0.2.2 n in out
-	tun 2 ipip $V4OUT || return
-	no_ipsec
-	for n in "$rt" "$sv"; do
-		if [ "$n" = "$rt" ]; then out="src $a dst $b" in="src $b dst $a"; else out="src $b dst $a" in="src $a dst $b"; fi
-		printf '%s\n' \
-			"xfrm state add src $a dst $b proto esp spi 0x201 mode transport enc cbc(aes) ${KEY1:0:34} auth hmac(sha1) $KEY1" \
-			"xfrm state add src $b dst $a proto esp spi 0x202 mode transport enc cbc(aes) ${KEY2:0:34} auth hmac(sha1) $KEY2" \
-			"xfrm policy add $out proto 4 dir out tmpl $out proto esp mode transport" \
-			"xfrm policy add $in proto 4 dir in tmpl $in proto esp mode transport" >"$TMP/batch"
-		want_ok "IPsec" batch "$n" <"$TMP/batch" || return
-	done
-}
-# clear_counters: of cleartext in the tunnel that comes to the router, and of answers that come to the client
-clear_counters() {
-	at "$cl" nft "table inet clear { counter got { }; chain in { type filter hook input priority 0; udp sport 5000 counter name got; }; }"
-	at "$rt" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device wan priority -500; ${1:-ip protocol 4} counter name got; }; }"
-}
-forged_came() { [ $(($(got "$rt" netdev) - FORGED)) -ge 50 ]; }
-# forged_stop: 50 datagrams are answered in the clear, and none of these answers arrives
-forged_stop() {
-	local n
-	n=$(got "$cl" inet) FORGED=$(got "$rt" netdev)
-	conv_ok x send 50
-	busywait $((3000 * SLOW)) forged_came || fail "of 50 answers in the clear, $(($(got "$rt" netdev) - FORGED)) came to the router"
-	sleep 0.1
-	want_eq "cleartext packets that were forwarded" $(($(got "$cl" inet) - n)) 0
-}
-# forged DEVS: answers in IPIP that has to come through IPsec come without
-forged() {
-	local before
-	ipip_ipsec || return
-	# (the tunnel is not watched: where a chain is, packets are not picked up below)
-	SEEN='' rules DEVS="$1" WATCH="lan" && clear_counters || return
-	before=$(esp_in)
-	conv_open x "$cl" udp $V4 || { no_ipsec; return; }
-	conv_ok x echo 50
-	want_ge "ESP packets at the server" $(($(esp_in) - before)) 50
-	[ "$FT" != ours ] || [[ $1 = *tun* ]] || busywait $((3000 * SLOW)) follows tun || fail "followed: $(followed)"
-	conv_ok x echo 10
-	counters_zero
-	conv_ok x echo 50
-	counters
-	want_le "of 100 packets, seen by the forward chain" "$FORWARDED" 4
-	# the server's end does not encrypt any more, as somebody who made its packets up would not
-	ipn "$sv" xfrm policy deleteall dir out
-	forged_stop
-	conv_close x
-	at "$cl" nft delete table inet clear
-	no_ipsec
-}
-tcase -x "IPIP through IPsec, cleartext is not forwarded" forged "lan, wan"
-tcase -x "IPIP through IPsec, cleartext is not forwarded, the tunnel is listed as well" forged "lan, wan, tun"
-
-must_be_secure() { # a tunnel runs in the clear, then a policy says that what comes in it must not
-	local sel="src 10.0.2.2 dst 10.0.2.1"
-	tun 2 ipip $V4OUT || return
-	no_ipsec
-	rules || return
-	conv_open x "$cl" udp $V4 5000 --timeout 3 || return
-	conv_ok x echo 50
-	offloaded_line udp 5000 || fail "not offloaded"
-	clear_counters
-	# shellcheck disable=SC2086
-	want_ok "policy" ipn "$rt" xfrm policy add $sel proto 4 dir in tmpl $sel proto esp mode transport
-	busywait $((4000 * SLOW)) in_vain || fail "packets in the clear are forwarded"
-	forged_stop
-	at "$rt" nft delete table netdev clear
-	no_ipsec
-	conv_ok x drain
-	busywait $((4000 * SLOW)) conv_cmd x echo 10 || fail "traffic does not come back"
-	[ "$FT" != ours ] || busywait $((4000 * SLOW)) echo_fast || fail "not fast again without the policy"
-	conv_close x
-	at "$cl" nft delete table inet clear
-}
-in_vain() { local a; a=$(got "$cl" inet); conv_ok x send 10; sleep 0.2; [ "$(got "$cl" inet)" = "$a" ]; }
-echo_fast() { counters_zero; conv_cmd x echo 20 >/dev/null; counters; [ "$FORWARDED" = 0 ]; }
-tcase -x "IPIP, an IPsec policy for what comes in is added under traffic" must_be_secure
-
-policy_added() { # a flow runs in the clear, then a policy says it must not
-	ipsec 4 || return
-	no_ipsec
-	rules || return
-	stream_start $V4 || return
-	want_ok "server's IPsec" batch "$sv" <"$TMP/batch.sv"
-	want_ok "router's IPsec" batch "$rt" <"$TMP/batch.rt"
-	sleep 0.2
-	at "$sv" nft "table netdev clear { counter got { }; chain in { type filter hook ingress device eth0 priority 0; udp dport 6000 meta ipsec missing counter name got; }; }"
-	sleep 0.5
-	want_eq "cleartext packets to the server" "$(at "$sv" nft list counter netdev clear got | awk '$1 == "packets" { print $2 }')" 0
-	flowing || fail "traffic stopped"
-	at "$sv" nft delete table netdev clear
-	no_ipsec
-	busywait 2000 flowing || fail "traffic does not come back without IPsec"
-	stream_end 5000
-}
-tcase "an IPsec policy is added under traffic"  policy_added
 
 # ---- devices that stand for others
 

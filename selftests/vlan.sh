@@ -127,7 +127,15 @@ own_mac() { # the VLAN devices have addresses of their own
 	ipn "$cl" neigh flush all; ipn "$sv" neigh flush all
 	reachable
 	rules DEVS="$1" WATCH="lan, wan" || return
-	at "$sv" nft "table netdev own { counter other { }; chain in { type filter hook ingress device eth0 priority 0; ether saddr != 02:00:00:00:01:30 meta l4proto { tcp, udp } counter name other; }; }"
+	at "$sv" nft -f - <<-END
+		table netdev own {
+			counter other { }
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				ether saddr != 02:00:00:00:01:30 meta l4proto { tcp, udp } counter name other
+			}
+		}
+	END
 	bypass_all $V4 $V6
 	want_eq "frames from another MAC" "$(at "$sv" nft list counter netdev own other | awk '$1 == "packets" { print $2 }')" 0
 	at "$sv" nft delete table netdev own
@@ -139,7 +147,14 @@ foreign() { # a frame of the flow's addresses and ports on another VLAN is not p
 	wire q10 - || return
 	rules || return
 	stream_start $V4 || return
-	at "$cl" nft "table netdev other { chain out { type filter hook egress device eth0 priority 0; udp dport 6000 vlan id set 11; }; }" || return
+	at "$cl" nft -f - <<-END || return
+		table netdev other {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+				udp dport 6000 vlan id set 11
+			}
+		}
+	END
 	busywait 2000 not_flowing || fail "frames of VLAN 11 are forwarded"
 	at "$cl" nft delete table netdev other
 	busywait $((2000 * SLOW)) flowing || fail "traffic does not come back"
@@ -224,8 +239,22 @@ pcp_out() { # pcp_out WHAT PCP: the way out has a mapping; all frames carry it, 
 	rule)	egress_map "$rt" wan.q30 6:$2; egress_map "$rt" lan.q10 6:$2 ;;
 	tos)	# 0x10, minimise delay, is TC_PRIO_INTERACTIVE, 6
 		egress_map "$rt" wan.q30 6:$2; egress_map "$rt" lan.q10 6:$2
-		at "$cl" nft "table inet tos { chain out { type filter hook output priority 0; ip dscp set 4; }; }"
-		at "$sv" nft "table inet tos { chain out { type filter hook output priority 0; ip dscp set 4; }; }" ;;
+		at "$cl" nft -f - <<-END
+			table inet tos {
+				chain out {
+					type filter hook output priority 0;
+					ip dscp set 4
+				}
+			}
+		END
+		at "$sv" nft -f - <<-END ;;
+			table inet tos {
+				chain out {
+					type filter hook output priority 0;
+					ip dscp set 4
+				}
+			}
+		END
 	esac
 	if [ "$1" = rule ]; then
 		rules WATCH="lan, wan" FWD="meta priority set 0:6" || return
@@ -245,7 +274,13 @@ tcase -x "priority from the TOS field, egress-qos-map"    pcp_out tos 4
 
 priority_tagged() { # VLAN 0: a priority and nothing else
 	wire - - || return
-	at "$cl" nft "table netdev prio { chain out { type filter hook egress device eth0 priority 0; }; }"
+	at "$cl" nft -f - <<-END
+		table netdev prio {
+			chain out {
+				type filter hook egress device eth0 priority 0;
+			}
+		}
+	END
 	at "$cl" tc qdisc add dev eth0 clsact && at "$cl" tc filter add dev eth0 egress matchall action vlan push id 0 priority 5 ||
 		{ skip "no tc vlan action"; return; }
 	reachable

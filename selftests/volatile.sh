@@ -309,7 +309,14 @@ many() { # asked about once a second, a few at a time
 	local a b i most=0 first p
 	ipn "$rt" route replace 10.1.0.0/16 via $C4
 	ipn "$rt" -6 route replace fd00:11::/64 via $C6
-	at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
+	at "$sv" nft -f - <<-'END'
+		table netdev far {
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 7000-7999 drop
+			}
+		}
+	END
 	load "limit rate 5/second counter;" || return
 	first=$(stat_get flows_asked)
 	bg "$cl" sh -c "while :; do python3 '$HERE/traffic.py' wave eth0 $(mac "$rt" lan) --flows $MANY --repeat 3; done"

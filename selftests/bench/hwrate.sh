@@ -38,7 +38,14 @@ cl='' rt='' sv=''
 lan_wan || die "no network"
 ipn "$rt" route add 10.1.0.0/16 via 10.0.1.2
 ipn "$rt" -6 route add fd00:11::/64 via fd00:1::2
-at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
+at "$sv" nft -f - <<-'END'
+	table netdev far {
+		chain in {
+			type filter hook ingress device eth0 priority 0;
+			udp dport 7000-7999 drop
+		}
+	}
+END
 at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=300
 for a in 10.0.2.2 10.0.1.2 fd00:2::2 fd00:1::2; do
 	at "$rt" ping -q -c1 "$a" >/dev/null || die "no neighbour $a"

@@ -44,7 +44,14 @@ sysctl -qw net.netfilter.nf_conntrack_buckets=$((flows * 2)) net.netfilter.nf_co
 cl='' rt='' sv=''
 lan_wan || die "no network"
 ipn "$rt" route add 10.1.0.0/16 via 10.0.1.2
-at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
+at "$sv" nft -f - <<-'END'
+	table netdev far {
+		chain in {
+			type filter hook ingress device eth0 priority 0;
+			udp dport 7000-7999 drop
+		}
+	}
+END
 for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
 	# shellcheck disable=SC2086
 	offloads $d tx off rx off tso off gso off gro off

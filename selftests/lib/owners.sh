@@ -37,7 +37,14 @@ many_flows() {
 	sysctl -qw net.netfilter.nf_conntrack_buckets=$((max > 262144 ? 262144 : max)) net.netfilter.nf_conntrack_max=$max || return
 	ipn "$rt" route add 10.1.0.0/16 via 10.0.1.2
 	ipn "$rt" -6 route add fd00:11::/64 via fd00:1::2
-	at "$sv" nft 'table netdev far { chain in { type filter hook ingress device eth0 priority 0; udp dport 7000-7999 drop; }; }'
+	at "$sv" nft -f - <<-'END'
+		table netdev far {
+			chain in {
+				type filter hook ingress device eth0 priority 0;
+				udp dport 7000-7999 drop
+			}
+		}
+	END
 	at "$rt" sysctl -qw net.netfilter.nf_flowtable_udp_timeout=600 net.netfilter.nf_conntrack_udp_timeout=600 \
 		net.netfilter.nf_conntrack_udp_timeout_stream=600
 	want_ok "rules" rules || return
