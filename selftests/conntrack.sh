@@ -116,7 +116,7 @@ idle_oneway() { # never answered: the short timeout
 	defaults
 	ct_set nf_flowtable_udp_timeout=2 nf_conntrack_udp_timeout=60
 	rules || return
-	at "$cl" python3 "$HERE/traffic.py" send $V4 5999 --count 20 --rate 100
+	at "$cl" python3 "$HERE/streams.py" send $V4 5999 --count 20 --rate 100
 	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
 	busywait $((9000 * SLOW)) ct_back -p udp || fail "still offloaded or gone: $(ct_list -p udp)"
 	t=$(ct_timeout -p udp)
@@ -161,7 +161,7 @@ tcase -x "udp IPv6: a stream becomes assured" becomes_assured $V6
 never_assured() { # nobody answers: never
 	defaults
 	rules || return
-	at "$cl" python3 "$HERE/traffic.py" send $V4 5999 --count 400 --rate 100
+	at "$cl" python3 "$HERE/streams.py" send $V4 5999 --count 400 --rate 100
 	ct_list -p udp -u ASSURED | grep -q "dport=5999 " && fail "assured: $(ct_list -p udp)"
 	return 0
 }

@@ -200,7 +200,7 @@ talks() { # nothing is lost meanwhile: it takes the slow path
 	# may have failed for its sender.
 	[[ $out = ok\ * || $out =~ ^bad\ 1\ failed:\ udp ]] || fail "$out"
 }
-wave() { at "$cl" python3 "$HERE/traffic.py" wave eth0 "$(mac "$rt" lan)" --flows 1500 --seed "$1" --repeat 3 >/dev/null; }
+wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows 1500 --seed "$1" --repeat 3 >/dev/null; }
 flows() {
 	local k
 	ready; only_module

@@ -255,7 +255,7 @@ killed() { # a pod is deleted under traffic: its flows end, the others go on
 	sleep 0.3
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) flows_are 0 || fail "flows of a pod that is gone: $(stat_get flows)"
 	pod p4 4 || return
-	bg "$p4" python3 "$HERE/traffic.py" sink --port 6000 --out "$TMP/sink2.json"
+	bg "$p4" python3 "$HERE/streams.py" sink --port 6000 --out "$TMP/sink2.json"
 	SINK=$!
 	sv=$p4
 	busywait $((5000 * SLOW)) flowing || fail "the new pod with the same address gets nothing"

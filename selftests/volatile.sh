@@ -223,10 +223,10 @@ late() { # a rule far away, and conntrack counts on: fast, and it is noticed
 	FLAGS="counter;" load "ct original bytes > 3000000 meta l4proto udp drop;" || return
 	RATE=500
 	rm -f "$TMP"/sink.*
-	bg "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	bg "$cl" python3 "$HERE/traffic.py" send $V4 6000 --rate $RATE --size 1000 --out "$TMP/send.json"
+	bg "$cl" python3 "$HERE/streams.py" send $V4 6000 --rate $RATE --size 1000 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) streaming || fail "not offloaded"
 	fast_now
@@ -319,7 +319,7 @@ many() { # asked about once a second, a few at a time
 	END
 	load "limit rate 5/second counter;" || return
 	first=$(stat_get flows_asked)
-	bg "$cl" sh -c "while :; do python3 '$HERE/traffic.py' wave eth0 $(mac "$rt" lan) --flows $MANY --repeat 3; done"
+	bg "$cl" sh -c "while :; do python3 '$HERE/streams.py' wave eth0 $(mac "$rt" lan) --flows $MANY --repeat 3; done"
 	p=$!
 	busywait $((20000 * SLOW)) flows_above $((MANY * 9 / 10)) || fail "only $(stat_get flows) flows"
 	busywait $((5000 * SLOW)) asked_since $((first + MANY / 2)) || fail "nobody is asked"

@@ -50,7 +50,7 @@ many_flows() {
 	want_ok "rules" rules || return
 	for i in 10.0.2.2 10.0.1.2 fd00:2::2 fd00:1::2; do at "$rt" ping -q -c1 $i; done >/dev/null
 	for i in 1 2; do
-		at "$cl" python3 "$HERE/traffic.py" wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed $i
+		at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed $i
 	done
 }
 conntracks() { at "$rt" conntrack -C; }

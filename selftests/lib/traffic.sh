@@ -85,10 +85,10 @@ bypass_numbers() {
 RATE=200
 stream_start() {
 	rm -f "$TMP"/sink.*
-	bg "$sv" python3 "$HERE/traffic.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	bg "$cl" python3 "$HERE/traffic.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
+	bg "$cl" python3 "$HERE/streams.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) streaming || { fail "stream to $1 is not offloaded: $(ct_list -p udp --orig-port-dst 6000 | head -n1)"; return 1; }
 	counters_zero
