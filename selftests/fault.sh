@@ -195,7 +195,7 @@ under() {
 }
 talks() { # nothing is lost meanwhile: it takes the slow path
 	local out
-	out=$(at "$cl" python3 "$HERE/traffic.py" churn $V4 $V6 $TAGGED --seconds 3 --threads 6 --timeout $((10 * SLOW)))
+	out=$(at "$cl" python3 "$HERE/traffic.py" churn $V6 $TAGGED --seconds 3 --threads 6 --timeout $((10 * SLOW)))
 	# A softirq runs on the stack of what it interrupts: when that is the module's worker, one datagram
 	# may have failed for its sender.
 	[[ $out = ok\ * || $out =~ ^bad\ 1\ failed:\ udp ]] || fail "$out"
@@ -204,9 +204,11 @@ wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flow
 flows() {
 	local k
 	ready; only_module
+	# A datagram is answered from the address that the way back has.
+	ipn "$sv" route replace 10.0.1.0/24 via 10.0.7.1
 	rules FLAGS="counter;" || return
 	ct_set nf_conntrack_tcp_timeout_established=500
-	for k in 1 2 3 5 8; do
+	for k in 1 2 5; do
 		forget
 		under $k talks
 		note "every ${k}th request: $HIT failed while connections came and went"
@@ -216,6 +218,7 @@ flows() {
 		settled
 	done
 	forget
+	ipn "$sv" route del 10.0.1.0/24 via 10.0.7.1
 	BYTES=300000 bypass tcp $V4
 	clean
 }
@@ -233,7 +236,7 @@ changes() {
 	rules FLAGS="counter;" || return
 	ipn "$cl" route replace default via 10.0.1.1
 	conv_open x "$cl" udp $V4 || return
-	for k in 1 2 3; do
+	for k in 1 2; do
 		conv_ok x echo 20
 		under $k events
 		ipn "$cl" route replace default via 10.0.1.1
@@ -257,7 +260,7 @@ hardware() {
 	LINES_OLD=0
 	{ echo "flush ruleset"; FLAGS="counter; flags offload;" ruleset; } >"$TMP/new"
 	in_turn "a ruleset with hardware" after_hardware nsenter "--net=/run/netns/$rt" -- nft -f "$TMP/new"
-	for k in 1 2 3 5; do
+	for k in 1 3; do
 		hw_rules || return
 		ct_set nf_conntrack_tcp_timeout_established=500
 		conv_open x "$cl" udp $V4 || return
@@ -285,7 +288,7 @@ tcase "hardware" hardware
 namespaces() {
 	local k n
 	ready; only_module
-	for k in 1 2 3; do
+	for k in 1 2; do
 		rules FLAGS="counter;" || return
 		wave 1$k
 		want_ge "flows" "$(stat_get flows)" 100
@@ -305,8 +308,7 @@ behind() { # what the waves come from; gone when lan goes down
 }
 world() {
 	setup && tagged 802.1Q.7 || return
-	# answers go by the way that requests come
-	printf '%s\n' "route del 10.0.1.0/24 via 10.0.7.1" "rule add from $TAGGED lookup 7" "route add default via 10.0.7.1 table 7" | batch "$sv"
+	ipn "$sv" route del 10.0.1.0/24 via 10.0.7.1
 	behind
 	# a wave of datagrams ends here
 	at "$sv" nft -f - <<-'END'
