@@ -390,7 +390,7 @@ tcase "the ruleset changes" ruleset_change
 crowd() {
 	python3 -c '
 import socket, struct, sys
-bypass_all = 2 if sys.argv[2] == "mt7622" else 4
+ways = 2 if sys.argv[2] == "mt7622" else 4
 src, dst = (struct.unpack("!I", socket.inet_aton(a))[0] for a in ("10.0.1.2", "10.0.2.2"))
 seen = {}
 def bucket(s, d, sp, dp):
@@ -412,8 +412,8 @@ collision() { # one more than there are ways: that one is left to software, unti
 	local ports id n=0 ways=2
 	[ $SOC = mt7622 ] || ways=4
 	hw_rules && ask clock stop >/dev/null || return
-	read -r -a ports <<<"$(crowd $((bypass_all + 1)))"
-	want_eq "ports found" "${#ports[@]}" $((bypass_all + 1))
+	read -r -a ports <<<"$(crowd $((ways + 1)))"
+	want_eq "ports found" "${#ports[@]}" $((ways + 1))
 	for id in "${ports[@]:0:ways}"; do
 		heavy "c$n" udp $V4 5000 --sport "$id" || return
 		n=$((n + 1))
@@ -422,13 +422,13 @@ collision() { # one more than there are ways: that one is left to software, unti
 	busywait $((10000 * SLOW)) declined last collision || fail "no collision: $(cat "$HW")"
 	not_in_hw -p udp --orig-port-src "${ports[ways]}" || fail "shown as [HW_OFFLOAD]"
 	conv_ok last echo 100 1000
-	for id in $(seq 0 $((bypass_all - 1))); do conv_ok "c$id" echo 20 1000; done
+	for id in $(seq 0 $((ways - 1))); do conv_ok "c$id" echo 20 1000; done
 	want_ge "entries in force" "$(ask used)" $((2 * ways))
 	at "$rt" conntrack -D -p udp --orig-port-src "${ports[0]}" >/dev/null 2>&1
 	conv_close c0
 	busywait $((30000 * SLOW)) heavier_from last "${ports[ways]}" || fail "does not come in when there is room: $(cat "$HW")"
 	by_hardware last 50
-	for id in $(seq 1 $((bypass_all - 1))); do conv_close "c$id"; done
+	for id in $(seq 1 $((ways - 1))); do conv_close "c$id"; done
 	conv_close last
 	ask clock go >/dev/null
 	clean

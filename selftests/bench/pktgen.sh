@@ -129,7 +129,7 @@ pg() { # pg FILE COMMAND...
 # generate COUNT [RUNS]: sets USEC, of the quickest run, and STOLEN, the packets
 # that the ingress hook took or dropped in the last one
 generate() {
-	local r i
+	local r
 	pg in0 "count $1"
 	r=$(at "$bench" sh -c 'i=0; while [ $i -lt "$1" ]; do echo start >/proc/net/pktgen/pgctrl; grep -o "OK: [0-9]*\|errors: [0-9]*" /proc/net/pktgen/in0; i=$((i + 1)); done' sh "${2:-1}")
 	USEC=$(awk '$1 == "OK:" && (!n++ || $2 < m) { m = $2 } END { print m }' <<<"$r")
