@@ -57,7 +57,7 @@ stops() {
 # ---- sets
 
 udp_expires() {
-	POLICY=drop load "$MEMBERS" "$(set_of)" && member 4 || return
+	POLICY=drop load "$MEMBERS" "$(set_of)" && member $((4 * SLOW)) || return
 	stream_start "$1" || return
 	fast_now
 	flowing || fail "the stream has ended before its time"
@@ -70,7 +70,7 @@ tcase -x "IPv6: UDP ends when its element times out" udp_expires $V6
 came() { ipn "$sv" -s -j link show eth0 | jq '.[0].stats64.rx.bytes'; }
 tcp_expires() {
 	local a
-	POLICY=drop load "$MEMBERS" "$(set_of)" && member 4 || return
+	POLICY=drop load "$MEMBERS" "$(set_of)" && member $((4 * SLOW)) || return
 	bypass_of tcp "$1"
 	busywait $((8000 * SLOW)) no_member || fail "still there"
 	sleep $((SLOW * 3 / 2 + 1))
@@ -99,7 +99,7 @@ reached() { # by another way than a rule of the base chain: reached HOW
 	local more
 	more="$(set_of)
 	chain inner { ip saddr @guest counter accept; drop; }"
-	load "$1" "$more" && member 4 || return
+	load "$1" "$more" && member $((4 * SLOW)) || return
 	stream_start $V4 || return
 	fast_now
 	stops no_member
