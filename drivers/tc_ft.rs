@@ -289,7 +289,7 @@ unsafe impl Sync for TcFt {}
 /// Called by the clean-up of a port that is bound only, under its lock.
 unsafe extern "C" fn gone(port: *mut c::nfo_port) {
     // SAFETY: The port is bound, hence its flowtable alive. The worker will see its generation.
-    unsafe { TableRef::from_hook((*port).ft.cast()) }.kick();
+    unsafe { TableRef::from_hook((*port).ft.cast()) }.schedule_gc();
 }
 
 impl TcFt {

@@ -20,7 +20,7 @@ use crate::{
             Request, //
         }, //
     },
-    flow::shared::Cold,
+    flow::shared::FlowShared,
     flowtable::{
         registry::Netns,
         Flowtable, //
@@ -98,7 +98,7 @@ impl Operation for Flush {
             netns.for_each(|ft| {
                 if filter.names(ft) {
                     let reason = TeardownReason::Flush;
-                    let which = |flow: &Cold| filter.matches(flow);
+                    let which = |flow: &FlowShared| filter.matches(flow);
 
                     found = true;
                     flows += ft.kill_all(reason, which, || !ft.is_closed() && !killed());
@@ -270,7 +270,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Is this one of the flows?
-    fn matches(&self, flow: &Cold) -> bool {
+    fn matches(&self, flow: &FlowShared) -> bool {
         let ct = flow.ct.get();
 
         self.prefix.is_none_or(|prefix| {

@@ -173,13 +173,14 @@ unsafe fn describe<F: Family>(
         || !entry.agrees(ft.generation())
         || entry.needs_secpath()
         || entry.has_flag(flag::ASKED)
-        || (entry.is_bridged() && (!flow.cold.may_enter(dir) || flow.cold.refresh_due(dir, now)))
+        || (entry.is_bridged()
+            && (!flow.shared.may_enter(dir) || flow.shared.refresh_due(dir, now)))
     {
         return Err(EAGAIN);
     }
     // SAFETY: RCU is held, and the caller gives us the memory.
     unsafe {
-        let shapes = &flow.cold.shapes;
+        let shapes = &flow.shared.shapes;
         let [orig, reply] = &flow.entries;
         let answer = c::nfo_xdp_flow {
             ct: entry.ct.as_ptr(),
@@ -201,7 +202,7 @@ unsafe fn describe<F: Family>(
 
         out.write(answer);
     }
-    flow.cold.tcp.lose_sight();
+    flow.shared.tcp.lose_sight();
     let _ = entry.saw(now);
     Ok(dir)
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   Flow<F>  +--------------------+--------------------+------------------+
-//!            | Entry, original    | Entry, reply       | Cold             |
+//!            | Entry, original    | Entry, reply       | FlowShared             |
 //!            | 2 cache lines      | 2 cache lines      | ct, state, links |
 //!            +--------------------+--------------------+------------------+
 //!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
@@ -189,7 +189,7 @@ impl<F: Family> Entry<F> {
 
     /// Has this ruleset seen a packet of this direction, and kept the flow?
     pub(crate) fn agrees(&self, generation: u32) -> bool {
-        self.flow().cold.qos[self.dir() as usize].agrees(generation)
+        self.flow().shared.qos[self.dir() as usize].agrees(generation)
     }
 
     /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
@@ -254,26 +254,26 @@ impl<F: Family> Entry<F> {
 
     /// Does the ruleset let packets with IPv6 destination options pass?
     pub(crate) fn takes_options(&self) -> bool {
-        self.flow().cold.options[self.dir() as usize].load(Ordering::Relaxed)
+        self.flow().shared.options[self.dir() as usize].load(Ordering::Relaxed)
     }
 
     /// A packet with IPv6 destination options has come to the rule that adds the flow; or, if not
     /// `pass`, none has come to the rules that are in force.
     pub(crate) fn let_options(&self, pass: bool) {
-        self.flow().cold.options[self.dir() as usize].store(pass, Ordering::Relaxed);
+        self.flow().shared.options[self.dir() as usize].store(pass, Ordering::Relaxed);
     }
 
     /// A packet goes to a ruleset that has not seen one of this direction yet.
     #[cold]
     pub(crate) fn bounce(&self, probe: &Probe) {
         self.let_options(false);
-        self.flow().cold.bounce(self.dir(), probe);
+        self.flow().shared.bounce(self.dir(), probe);
     }
 
     /// A packet goes to the ruleset that is of interest though others have passed.
     #[cold]
     pub(crate) fn send_there(&self, probe: &Probe) {
-        self.flow().cold.qos[self.dir() as usize].sent(probe);
+        self.flow().shared.qos[self.dir() as usize].sent(probe);
     }
 
     /// Do packets leave through IPsec?

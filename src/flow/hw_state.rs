@@ -52,7 +52,7 @@ impl Stage {
 
 /// A flow's state with the tier. The packet path changes `stage` from `Software` to `Queued`; all
 /// else is for the tier, under its lock.
-pub(crate) struct Hw {
+pub(crate) struct HwState {
     stage: AtomicU8,
     /// Failures in a row.
     pub(crate) failures: AtomicU8,
@@ -70,7 +70,7 @@ pub(crate) struct Hw {
     not_before: AtomicU32,
 }
 
-impl Hw {
+impl HwState {
     /// Of a new flow.
     pub(crate) fn new(now: u32) -> Self {
         Self {

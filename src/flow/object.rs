@@ -10,7 +10,7 @@ use crate::{
             Side, //
         },
         ingress_path::Shape,
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef,
         tcp, //
     },
@@ -52,7 +52,7 @@ use nft_flow::{
 #[repr(C)]
 pub(crate) struct Flow<F: Family> {
     pub(crate) entries: [Entry<F>; 2],
-    pub(crate) cold: Cold,
+    pub(crate) shared: FlowShared,
 }
 
 /// A whole flow, of the family that it is of.
@@ -66,14 +66,14 @@ pub(crate) enum AnyFlow<'a> {
 /// Evaluates an expression with a whole flow, given what its directions share: once for each family. The
 /// second form names the family.
 macro_rules! with_family {
-    ($cold:expr, |$flow:ident| $does:expr) => {
-        match $cold.whole() {
+    ($shared:expr, |$flow:ident| $does:expr) => {
+        match $shared.whole() {
             $crate::flow::object::AnyFlow::V4($flow) => $does,
             $crate::flow::object::AnyFlow::V6($flow) => $does,
         }
     };
-    ($cold:expr, $family:ident, |$flow:ident| $does:expr) => {
-        match $cold.whole() {
+    ($shared:expr, $family:ident, |$flow:ident| $does:expr) => {
+        match $shared.whole() {
             $crate::flow::object::AnyFlow::V4($flow) => {
                 type $family = $crate::net::family::V4;
                 $does
@@ -87,7 +87,7 @@ macro_rules! with_family {
 }
 pub(crate) use with_family;
 
-impl Cold {
+impl FlowShared {
     /// The whole flow.
     ///
     /// # Safety
@@ -97,7 +97,7 @@ impl Cold {
         // SAFETY: By the type invariant it is the last part of a flow, of `F` as the caller says.
         unsafe {
             &*ptr::from_ref(self)
-                .byte_sub(offset_of!(Flow<F>, cold))
+                .byte_sub(offset_of!(Flow<F>, shared))
                 .cast::<Flow<F>>()
         }
     }
@@ -144,7 +144,7 @@ unsafe impl<F: Family> Item for Entry<F> {
     }
 
     fn hash(&self) -> u32 {
-        self.flow().cold.hashes[self.dir() as usize]
+        self.flow().shared.hashes[self.dir() as usize]
     }
 }
 
@@ -165,7 +165,7 @@ impl<F: Family> Routed for Entry<F> {
     }
 
     fn entered(&self) -> u32 {
-        self.flow().cold.entered[self.dir() as usize]
+        self.flow().shared.entered[self.dir() as usize]
     }
 }
 
@@ -217,7 +217,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                cold: Cold::new(ct, proto, &entries, control, shapes, entered, table),
+                shared: FlowShared::new(ct, proto, &entries, control, shapes, entered, table),
                 entries,
             });
         }
@@ -251,7 +251,7 @@ impl<F: Family> Flow<F> {
                 entry.die();
                 entry.set_neigh(None);
             }
-            ManuallyDrop::drop(&mut this.cold.ct);
+            ManuallyDrop::drop(&mut this.shared.ct);
             F::cache().free(flow.cast());
         }
     }

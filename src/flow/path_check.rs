@@ -11,7 +11,7 @@ use crate::{
         entry::Entry,
         ingress_path::Shape,
         object::with_family,
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef, //
     },
     net::{
@@ -49,7 +49,7 @@ pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, table: &TableRef)
 
 /// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
 /// the other direction. A bridge that has forgotten the station is no news if the station has been
-/// silent; while it speaks, bridges hear it (see [`Cold::refresh`]).
+/// silent; while it speaks, bridges hear it (see [`FlowShared::refresh`]).
 ///
 /// # Safety
 ///
@@ -69,7 +69,7 @@ pub(crate) unsafe fn is_current<F: Family>(
             return true;
         }
         let dev = answers.dst.dev();
-        if entry.flow().cold.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
+        if entry.flow().shared.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
             // Nobody knows how they come in but they themselves.
             return shape.is_none_or(|shape| {
                 let shape = shape.as_ref();
@@ -106,7 +106,7 @@ pub(crate) unsafe fn is_current<F: Family>(
     }
 }
 
-impl Cold {
+impl FlowShared {
     /// Do the bridges below let packets of direction `dir` up?
     pub(crate) fn may_enter(&self, dir: Direction) -> bool {
         // SAFETY: The flow uses it.

@@ -20,7 +20,7 @@ use crate::{
             Looks,
             Probe, //
         },
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef, //
     },
     net::{
@@ -41,7 +41,7 @@ use nft_flow::{
     state::Direction, //
 };
 
-impl Cold {
+impl FlowShared {
     /// Is it time for a packet of direction `dir` to take the slow path?
     pub(crate) fn refresh_due(&self, dir: Direction, now: u32) -> bool {
         const INTERVAL: u32 = 15 * ffi::HZ;
@@ -49,7 +49,7 @@ impl Cold {
         now.wrapping_sub(self.refreshed[dir as usize].load(Ordering::Relaxed)) > INTERVAL
     }
 
-    /// [`Cold::refresh_due`], and notes that it does.
+    /// [`FlowShared::refresh_due`], and notes that it does.
     #[inline(never)]
     pub(crate) fn refresh(&self, dir: Direction, now: u32) -> bool {
         let due = self.refresh_due(dir, now);
@@ -62,7 +62,7 @@ impl Cold {
     }
 
     /// A packet of direction `dir` is on its way through the ruleset. If it does not pass,
-    /// [`Cold::is_disowned`].
+    /// [`FlowShared::is_disowned`].
     fn expect(&self, dir: Direction, now: u32) {
         let _ = self.bounced[dir as usize].compare_exchange(
             0,
@@ -190,7 +190,7 @@ impl Cold {
     ) {
         // SAFETY: By the contract of this function.
         if !unsafe { self.goes_by(dir, skb::route(skb)) } {
-            if self.kill(TeardownReason::RouteChange) {
+            if self.teardown(TeardownReason::RouteChange) {
                 self.table().unsettle(self.ct.get(), TableRef::ENOUGH);
             }
             return;
@@ -205,7 +205,7 @@ impl Cold {
             let (left, kept) = unsafe { (Looks::of(skb), self.leaves_so(dir, &probe, skb, thoff)) };
 
             if !kept {
-                if self.kill(TeardownReason::Rewritten) {
+                if self.teardown(TeardownReason::Rewritten) {
                     self.table().rewritten().remember(self.ct.get(), generation);
                 }
                 return;
@@ -230,7 +230,7 @@ impl Cold {
     ///
     /// # Safety
     ///
-    /// As for [`Cold::passed`].
+    /// As for [`FlowShared::passed`].
     unsafe fn leaves_so(
         &self,
         dir: Direction,
@@ -289,7 +289,7 @@ impl Cold {
         };
 
         let known = with_family!(self, |flow| flow.known_way(dir.opposite()));
-        if self.kill(why) {
+        if self.teardown(why) {
             // Three times are enough.
             self.table()
                 .unsettle(self.ct.get(), TableRef::ENOUGH / 3 + 1);
@@ -304,16 +304,16 @@ impl<F: Family> Flow<F> {
     ///
     /// # Safety
     ///
-    /// As for [`Cold::revisit`].
+    /// As for [`FlowShared::revisit`].
     unsafe fn comes_in_so(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
-        let cold = &self.cold;
+        let shared = &self.shared;
         let [orig, reply] = &self.entries;
         let (this, answers) = match dir {
             Direction::Original => (orig, reply),
             Direction::Reply => (reply, orig),
         };
         let now = ffi::jiffies32();
-        let generation = cold.table().generation();
+        let generation = shared.table().generation();
         // SAFETY: A packet in the forward hook has its network header.
         let (print, has_options) = unsafe {
             let (proto, thoff) = (pkt.tprot, pkt.thoff.into());
@@ -325,8 +325,8 @@ impl<F: Family> Flow<F> {
         };
 
         // In force when the packet was sent to the rules, and still: these are its rules.
-        if cold.qos[dir as usize].met(print, generation) {
-            cold.kept.store(generation, Ordering::Relaxed);
+        if shared.qos[dir as usize].met(print, generation) {
+            shared.kept.store(generation, Ordering::Relaxed);
             if has_options {
                 this.let_options(true);
             }
@@ -336,28 +336,31 @@ impl<F: Family> Flow<F> {
             return true;
         }
         // SAFETY: The packet is in the forward hook, RCU is held.
-        if !unsafe { c::nfo_came_in((*pkt.state).in_, cold.entered[dir as usize]) } {
-            if now.wrapping_sub(cold.lost[dir as usize].load(Ordering::Relaxed))
+        if !unsafe { c::nfo_came_in((*pkt.state).in_, shared.entered[dir as usize]) } {
+            if now.wrapping_sub(shared.lost[dir as usize].load(Ordering::Relaxed))
                 < forward_path::QUIET
             {
                 return true;
             }
             // The other direction is better off with this flow than with none.
             // SAFETY: As above.
-            let found = unsafe { path_check::is_found::<F>(pkt, cold.table()) };
+            let found = unsafe { path_check::is_found::<F>(pkt, shared.table()) };
             if !found {
-                cold.lost[dir as usize].store(now, Ordering::Relaxed);
+                shared.lost[dir as usize].store(now, Ordering::Relaxed);
             }
             return !found;
         }
         // All packets may be such.
-        if now.wrapping_sub(cold.looked[dir as usize].load(Ordering::Relaxed)) < forward_path::QUIET
+        if now.wrapping_sub(shared.looked[dir as usize].load(Ordering::Relaxed))
+            < forward_path::QUIET
         {
             return true;
         }
-        cold.looked[dir as usize].store(now, Ordering::Relaxed);
+        shared.looked[dir as usize].store(now, Ordering::Relaxed);
         // SAFETY: RCU is held, and a use of the shape is the flow's.
-        unsafe { path_check::is_current(this, answers, cold.shapes[dir as usize], cold.table()) }
+        unsafe {
+            path_check::is_current(this, answers, shared.shapes[dir as usize], shared.table())
+        }
     }
 
     /// What is known of a direction.
@@ -367,8 +370,8 @@ impl<F: Family> Flow<F> {
         Known {
             dst: F::dst_valid(entry).then(|| entry.dst.get()).flatten(),
             entered: (
-                self.cold.entered[dir as usize],
-                self.cold.senders[dir as usize],
+                self.shared.entered[dir as usize],
+                self.shared.senders[dir as usize],
             ),
             seen: entry.seen(),
         }

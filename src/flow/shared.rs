@@ -10,7 +10,7 @@ use crate::{
     },
     flow::{
         entry::Entry,
-        hw_state::Hw,
+        hw_state::HwState,
         ingress_path::Shape,
         qos::{
             self,
@@ -57,13 +57,13 @@ use nft_flow::{
     table::Item, //
 };
 
-/// The cold part of a flow.
+/// What both directions of a flow share: `struct flow_offload` without its tuples.
 ///
 /// # Invariants
 ///
 /// It is the last part of a [`Flow`] of family `nfproto`.
 #[repr(C)]
-pub(crate) struct Cold {
+pub(crate) struct FlowShared {
     /// In the flowtable's wheel; used under its lock.
     pub(crate) link: Link,
     /// In the flowtable's list of dead flows.
@@ -90,7 +90,7 @@ pub(crate) struct Cold {
     /// The ruleset in which a packet of either direction that was sent there last came to the rule that
     /// adds the flow.
     pub(super) kept: AtomicU32,
-    /// `jiffies` when the flow was last asked, see [`Cold::doubt`].
+    /// `jiffies` when the flow was last asked, see [`FlowShared::doubt`].
     pub(super) asked: AtomicU32,
     key: AddrKey,
     hash: u32,
@@ -102,18 +102,18 @@ pub(crate) struct Cold {
     pub(crate) entered: [u32; 2],
     /// Who sends them, by the frame's address; zeroes if that is not known.
     pub(super) senders: [[u8; 6]; 2],
-    /// `jiffies` when [`Cold::revisit`] last looked at all devices that packets of each direction pass, and
+    /// `jiffies` when [`FlowShared::revisit`] last looked at all devices that packets of each direction pass, and
     /// when it last found that they come in where they cannot be picked up.
     pub(super) looked: [AtomicU32; 2],
     pub(super) lost: [AtomicU32; 2],
     table: NonNull<TableRef>,
     /// Where the flow stands with hardware.
-    pub(crate) hw: Hw,
+    pub(crate) hw: HwState,
     pub(super) rcu: c::callback_head,
 }
 
 // SAFETY: Key and hash do not change.
-unsafe impl Item for Cold {
+unsafe impl Item for FlowShared {
     type Key = AddrKey;
 
     fn key(&self) -> &AddrKey {
@@ -127,12 +127,12 @@ unsafe impl Item for Cold {
 
 // SAFETY: The pointers are to what the flow holds references to; what changes is atomic or
 // protected by the flowtable's lock.
-unsafe impl Send for Cold {}
+unsafe impl Send for FlowShared {}
 // SAFETY: As above.
-unsafe impl Sync for Cold {}
+unsafe impl Sync for FlowShared {}
 
-impl Cold {
-    /// The cold part of a new flow with these entries, which are in no table yet. Takes the uses of the
+impl FlowShared {
+    /// What the directions of a new flow share, with these entries, which are in no table yet. Takes the uses of the
     /// shapes over. `entered`: by which device packets of each direction enter the stack, and who sends
     /// them.
     pub(crate) fn new<F: Family>(
@@ -173,7 +173,7 @@ impl Cold {
             looked: [AtomicU32::new(now), AtomicU32::new(now)],
             lost: [0; 2].map(|_| AtomicU32::new(now.wrapping_sub(forward_path::QUIET))),
             table: table.into(),
-            hw: Hw::new(now),
+            hw: HwState::new(now),
             rcu: c::callback_head {
                 next: ptr::null_mut(),
                 func: None,
@@ -181,31 +181,31 @@ impl Cold {
         }
     }
 
-    /// The cold part that a wheel link belongs to.
+    /// The flow that a wheel link belongs to.
     ///
     /// # Safety
     ///
-    /// `link` must be the `link` of a [`Cold`].
+    /// `link` must be the `link` of a [`FlowShared`].
     pub(crate) unsafe fn from_link(link: NonNull<Link>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { link.byte_sub(offset_of!(Self, link)).cast() }
     }
 
-    /// The cold part that a node of a list of dead flows belongs to.
+    /// The flow that a node of a list of dead flows belongs to.
     ///
     /// # Safety
     ///
-    /// `node` must be the `dead` of a [`Cold`].
+    /// `node` must be the `dead` of a [`FlowShared`].
     pub(crate) unsafe fn from_dead(node: NonNull<llist::Node>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { node.byte_sub(offset_of!(Self, dead)).cast() }
     }
 
-    /// The cold part that a node of a queue to hardware belongs to.
+    /// The flow that a node of a queue to hardware belongs to.
     ///
     /// # Safety
     ///
-    /// `node` must be the `hw.node` of a [`Cold`].
+    /// `node` must be the `hw.node` of a [`FlowShared`].
     pub(crate) unsafe fn from_queue(node: NonNull<llist::Node>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { node.byte_sub(offset_of!(Self, hw.node)).cast() }

@@ -12,7 +12,7 @@ use crate::{
     flow::{
         lately::Lately,
         rewritten::Rewritten,
-        shared::Cold, //
+        shared::FlowShared, //
     },
     net::ct::Ct, //
 };
@@ -59,7 +59,7 @@ struct Busy {
     /// Flows that were killed and not yet taken out.
     dead: Llist,
     /// The worker was asked to run and has not begun.
-    kicked: AtomicBool,
+    gc_scheduled: AtomicBool,
     /// Flag `offload`: flows may be in hardware.
     has_hw: bool,
     worker: *mut c::nfo_worker,
@@ -95,7 +95,7 @@ impl TableRef {
         let has_hw = unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
         let busy = Busy {
             dead: Llist::new(),
-            kicked: AtomicBool::new(false),
+            gc_scheduled: AtomicBool::new(false),
             has_hw,
             worker: core::ptr::null_mut(),
             net,
@@ -258,8 +258,8 @@ impl TableRef {
     }
 
     /// Has the worker run soon, in whatever context we are.
-    pub(crate) fn kick(&self) {
-        if !self.busy.kicked.swap(true, Ordering::Relaxed) {
+    pub(crate) fn schedule_gc(&self) {
+        if !self.busy.gc_scheduled.swap(true, Ordering::Relaxed) {
             // SAFETY: Initialised; does nothing once the worker is disabled.
             unsafe { c::nfo_worker_kick(self.busy.worker, 0) };
         }
@@ -267,19 +267,19 @@ impl TableRef {
 
     /// The worker has begun. Returns whether it was asked to.
     pub(crate) fn begin_work(&self) -> bool {
-        self.busy.kicked.swap(false, Ordering::Relaxed)
+        self.busy.gc_scheduled.swap(false, Ordering::Relaxed)
     }
 
     /// Puts a killed flow on the list for the worker. Takes no lock.
-    pub(crate) fn bury(&self, cold: &Cold) {
+    pub(crate) fn queue_gc(&self, shared: &FlowShared) {
         // SAFETY: A flow is killed once, and is put on the list by its killer, and by the worker that has
         // taken it off; only the worker frees it.
-        if unsafe { self.busy.dead.add((&cold.dead).into()) } {
-            self.kick();
+        if unsafe { self.busy.dead.add((&shared.dead).into()) } {
+            self.schedule_gc();
         }
     }
 
-    /// The nodes of killed flows; see [`Cold::from_dead`].
+    /// The nodes of killed flows; see [`FlowShared::from_dead`].
     pub(crate) fn dead(&self) -> Nodes {
         self.busy.dead.del_all()
     }

@@ -44,7 +44,7 @@ use crate::{
             with_family,
             Flow, //
         },
-        shared::Cold, //
+        shared::FlowShared, //
     },
     net::{
         ct::{
@@ -131,7 +131,7 @@ impl Control {
     }
 }
 
-impl Cold {
+impl FlowShared {
     /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::ask`].
     pub(crate) fn ask(&self, dir: Direction, tcp: &c::nfo_tcp) {
         with_family!(self, |flow| flow.ask(dir, tcp.flags, tcp.seq));
@@ -171,11 +171,11 @@ impl<F: Family> Flow<F> {
     /// looked at, they are as wide as they can be.
     fn known(&self, now: u32, generous: bool) -> Known {
         // Noted at most half a second late: what was in flight then has arrived, and is acknowledged.
-        let passed = self.cold.tcp.passed.load(Ordering::Relaxed);
+        let passed = self.shared.tcp.passed.load(Ordering::Relaxed);
         let quiet = now.wrapping_sub(passed) >= HZ
             && self.entries.iter().all(|entry| entry.idle(now) >= HZ);
         let of = |dir: Direction| {
-            let side = &self.cold.tcp.sides[dir as usize];
+            let side = &self.shared.tcp.sides[dir as usize];
             let other = &self.entries[dir.opposite() as usize];
             let width = match side.width() {
                 width if quiet || !generous => width,
@@ -204,8 +204,8 @@ impl<F: Family> Flow<F> {
     /// Conntrack is about to judge a SYN, FIN or RST of direction `dir` that starts at `seq`.
     #[cold]
     pub(crate) fn ask(&self, dir: Direction, flags: u8, seq: u32) {
-        let control = &self.cold.tcp;
-        let ct = self.cold.ct.get();
+        let control = &self.shared.tcp;
+        let ct = self.shared.ct.get();
         let rst = flags & tcp::RST != 0;
         let now = ffi::jiffies32();
 
@@ -240,7 +240,7 @@ impl<F: Family> Flow<F> {
                 let _ = out_of_order(entry, segment);
             }
             if self.heed(entry, segment) {
-                self.cold
+                self.shared
                     .tcp
                     .passed
                     .store(ffi::jiffies32(), Ordering::Relaxed);
@@ -249,7 +249,7 @@ impl<F: Family> Flow<F> {
         if flags & tcp::CONTROL != 0 {
             // It may be over. Otherwise it has to go on first.
             self.settle(false);
-        } else if self.cold.tcp.is_strict() {
+        } else if self.shared.tcp.is_strict() {
             self.settle(true);
         }
     }
@@ -258,7 +258,7 @@ impl<F: Family> Flow<F> {
     /// [`flag::ASKED`] is set.
     #[cold]
     pub(crate) fn look(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
-        let control = &self.cold.tcp;
+        let control = &self.shared.tcp;
 
         let _ = self.heed(entry, segment);
         if !control.is_strict() {
@@ -269,7 +269,7 @@ impl<F: Family> Flow<F> {
         // Conntrack's verdict may still be under way.
         if control.asked.load(Ordering::Relaxed) != now {
             if self.settle(true) {
-                self.cold.ct.get().go_on_closing();
+                self.shared.ct.get().go_on_closing();
             }
         }
     }
@@ -279,7 +279,7 @@ impl<F: Family> Flow<F> {
     fn heed(&self, entry: &Entry<F>, segment: &Segment) -> bool {
         let other = &self.entries[entry.dir().opposite() as usize];
 
-        if segment.end != entry.sent.end() || self.cold.tcp.is_unseen() {
+        if segment.end != entry.sent.end() || self.shared.tcp.is_unseen() {
             return false;
         }
         // The other side has sent all that this one acknowledges.
@@ -290,7 +290,7 @@ impl<F: Family> Flow<F> {
                 other.sent.set(ack);
             }
         }
-        self.cold.tcp.sides[entry.dir() as usize].learn(segment, other.sent.end());
+        self.shared.tcp.sides[entry.dir() as usize].learn(segment, other.sent.end());
         true
     }
 
@@ -303,7 +303,7 @@ impl<F: Family> Flow<F> {
     /// Was conntrack asked to judge a packet, and packets have been seen since? Then the connection goes on:
     /// for the worker, of flows in hardware. `seen`: when the latest was.
     pub(crate) fn goes_on(&self, seen: u32) {
-        let control = &self.cold.tcp;
+        let control = &self.shared.tcp;
         let asked = control.asked.load(Ordering::Relaxed);
 
         if control.is_strict() && after(seen, asked.wrapping_add(HZ)) {
@@ -314,7 +314,7 @@ impl<F: Family> Flow<F> {
     /// The flow is in the table now: packets that passed conntrack before that, and after it had told how
     /// far it was, are noted.
     pub(crate) fn catch_up(&self) {
-        self.take(self.cold.ct.get().ends());
+        self.take(self.shared.ct.get().ends());
     }
 
     fn take(&self, ends: [Option<u32>; 2]) {
@@ -328,10 +328,10 @@ impl<F: Family> Flow<F> {
     /// Follows conntrack's state; false if that ends the flow. `go_on`: a packet of another kind has passed
     /// since conntrack judged one, which it no longer has to do.
     fn settle(&self, go_on: bool) -> bool {
-        let ct = self.cold.ct.get();
-        let control = &self.cold.tcp;
+        let ct = self.shared.ct.get();
+        let control = &self.shared.tcp;
 
-        self.cold.kill(match ct.tcp_state() {
+        self.shared.teardown(match ct.tcp_state() {
             // Half closed, maybe: data goes on in the other direction.
             ct::TCP_ESTABLISHED | ct::TCP_FIN_WAIT | ct::TCP_CLOSE_WAIT => {
                 if control.is_strict() && !control.is_unseen() {
@@ -343,7 +343,7 @@ impl<F: Family> Flow<F> {
                         entry.set_flag(flag::ASKED, false);
                     }
                     control.strict.store(false, Ordering::Relaxed);
-                    ct.be_liberal(|| self.cold.is_live());
+                    ct.be_liberal(|| self.shared.is_live());
                 }
                 return true;
             }
@@ -356,7 +356,7 @@ impl<F: Family> Flow<F> {
 
     /// How conntrack gets its entry back when the flow is killed for this reason.
     pub(crate) fn hand_back(&self, reason: TeardownReason) -> HandBack {
-        let control = &self.cold.tcp;
+        let control = &self.shared.tcp;
         let now = ffi::jiffies32();
         let windows = match reason {
             // Conntrack has judged a packet by what we know, and knows more now.
@@ -371,10 +371,10 @@ impl<F: Family> Flow<F> {
 
         HandBack {
             idle: match reason {
-                TeardownReason::Idle => self.cold.idle(now),
+                TeardownReason::Idle => self.shared.idle(now),
                 _ => 0,
             },
-            seen: self.cold.seen(),
+            seen: self.shared.seen(),
             windows,
             liberal: control.liberal,
             judged: control.is_in_doubt(),
@@ -394,7 +394,7 @@ pub(crate) fn out_of_order<F: Family>(
     segment: &Segment,
 ) -> Result<(), MissReason> {
     let flow = entry.flow();
-    let control = &flow.cold.tcp;
+    let control = &flow.shared.tcp;
     let (this, other) = (entry.dir(), entry.dir().opposite());
     let [sender, receiver] = [this, other].map(|dir| &control.sides[dir as usize]);
     let answers = &flow.entries[other as usize];

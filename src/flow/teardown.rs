@@ -10,7 +10,7 @@ use crate::{
             with_family,
             Flow, //
         },
-        shared::Cold, //
+        shared::FlowShared, //
     },
     stats, //
 };
@@ -26,12 +26,12 @@ use core::{
 };
 use nft_flow::reason::TeardownReason;
 
-impl Cold {
+impl FlowShared {
     /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
     /// worker will free it. Only the first call does anything, and returns true. Does not sleep; may
     /// be called by the packet path.
     #[cold]
-    pub(crate) fn kill(&self, reason: TeardownReason) -> bool {
+    pub(crate) fn teardown(&self, reason: TeardownReason) -> bool {
         if !self.state.kill(reason) {
             return false;
         }
@@ -53,7 +53,7 @@ impl Cold {
             ct.set_hardware(false);
         }
         ct.release_claim();
-        self.table().bury(self);
+        self.table().queue_gc(self);
         true
     }
 
@@ -65,12 +65,16 @@ impl Cold {
     pub(crate) unsafe fn free(this: NonNull<Self>) {
         /// # Safety
         ///
-        /// Called by RCU only, for the `rcu` of a flow that [`Cold::free`] was called for.
+        /// Called by RCU only, for the `rcu` of a flow that [`FlowShared::free`] was called for.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
-            // SAFETY: `head` is the `rcu` of a `Cold`.
-            let cold = unsafe { &*head.byte_sub(offset_of!(Cold, rcu)).cast::<Cold>() };
+            // SAFETY: `head` is the `rcu` of a `FlowShared`.
+            let shared = unsafe {
+                &*head
+                    .byte_sub(offset_of!(FlowShared, rcu))
+                    .cast::<FlowShared>()
+            };
             // SAFETY: A grace period ago it was withdrawn from everywhere.
-            with_family!(cold, |flow| unsafe { Flow::destroy(flow.into()) });
+            with_family!(shared, |flow| unsafe { Flow::destroy(flow.into()) });
             stats::count(stats::Counter::FlowsFreed);
         }
 

@@ -20,7 +20,7 @@ use crate::{
             Shape, //
         },
         object::Flow,
-        shared::Cold, //
+        shared::FlowShared, //
     },
     net::{
         ct::Ct,
@@ -83,7 +83,7 @@ impl Flowtable {
         // SAFETY: Valid, and not yet shared.
         let Flow {
             entries: [orig, reply],
-            cold,
+            shared,
         } = unsafe { flow.as_ref() };
 
         let (added, wanted) = self.locked(|inner| {
@@ -92,7 +92,7 @@ impl Flowtable {
                 Err(Rejected::Unseen(SkipReason::FlowtableClosing))
             } else {
                 // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-                unsafe { insert(&mut inner.cts, cold, Cold::is_live) }
+                unsafe { insert(&mut inner.cts, shared, FlowShared::is_live) }
                     .map_err(Rejected::Unseen)
                     .and_then(|()| {
                         // SAFETY: As above.
@@ -102,11 +102,15 @@ impl Flowtable {
             match added {
                 Ok(()) => {
                     // SAFETY: The worker removes the link before it frees the flow.
-                    unsafe { inner.wheel.add((&cold.link).into(), tick().wrapping_add(1)) };
+                    unsafe {
+                        inner
+                            .wheel
+                            .add((&shared.link).into(), tick().wrapping_add(1))
+                    };
                 }
                 // A packet may have found it already: the worker frees it.
                 Err(Rejected::Seen(_)) => {
-                    cold.kill(TeardownReason::NotAdded);
+                    shared.teardown(TeardownReason::NotAdded);
                 }
                 Err(Rejected::Unseen(_)) => (),
             }
@@ -119,7 +123,7 @@ impl Flowtable {
         });
 
         if wanted {
-            self.kick();
+            self.schedule_gc();
         }
         if let Err(Rejected::Unseen(why)) = added {
             // SAFETY: By the contract of this function, and it is in no table.
@@ -140,10 +144,10 @@ impl Flowtable {
     unsafe fn discard<F: Family>(&self, flow: NonNull<Flow<F>>) {
         // SAFETY: By the contract of this function; the entry outlives the flow.
         unsafe {
-            let ct = flow.as_ref().cold.ct.get();
+            let ct = flow.as_ref().shared.ct.get();
 
             ct.hand_back(&flow.as_ref().hand_back(TeardownReason::NotAdded));
-            self.release(flow.as_ref().cold.shapes);
+            self.release(flow.as_ref().shared.shapes);
             flow.as_ref().release_routes();
             Flow::destroy(flow);
             ct.release_claim();
@@ -173,7 +177,7 @@ impl Flowtable {
         })?;
         // SAFETY: A use of it is ours, if there is one.
         if shape.is_some_and(|shape| unsafe { !shape.as_ref().is_known() }) {
-            self.kick();
+            self.schedule_gc();
         }
         Ok(shape)
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ffi::c,
-    flow::shared::Cold,
+    flow::shared::FlowShared,
     net::family::{
         V4,
         V6, //
@@ -37,7 +37,7 @@ impl Flowtable {
     pub(crate) fn kill_all(
         &self,
         reason: TeardownReason,
-        which: impl Fn(&Cold) -> bool,
+        which: impl Fn(&FlowShared) -> bool,
         go_on: impl Fn() -> bool,
     ) -> usize {
         self.kill_family::<V4>(reason, &which, &go_on)
@@ -47,7 +47,7 @@ impl Flowtable {
     fn kill_family<F: Store>(
         &self,
         reason: TeardownReason,
-        which: &impl Fn(&Cold) -> bool,
+        which: &impl Fn(&FlowShared) -> bool,
         go_on: &impl Fn() -> bool,
     ) -> usize {
         let mut cursor = Cursor::default();
@@ -57,9 +57,9 @@ impl Flowtable {
             F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
                 // SAFETY: An entry in the table is valid.
                 let entry = unsafe { entry.as_ref() };
-                let cold = &entry.flow().cold;
+                let shared = &entry.flow().shared;
 
-                if entry.is_live() && which(cold) && cold.kill(reason) {
+                if entry.is_live() && which(shared) && shared.teardown(reason) {
                     killed += 1;
                 }
                 Visit::Keep
@@ -97,7 +97,7 @@ impl Flowtable {
         ft.kill_all(TeardownReason::FlowtableDelete, |_| true, || true);
         // A namespace that ends frees what routes and connections belong to. A packet may be about to
         // put a flow that it has killed on the list of the dead: in a namespace that lives.
-        ft.reap();
+        ft.gc_collect();
         // SAFETY: Initialised, and nobody else does this.
         unsafe { c::nfo_worker_finish(ft.worker.get()) };
     }
@@ -113,7 +113,7 @@ impl Flowtable {
             let ft = Pin::new_unchecked(KBox::from_raw(this));
 
             // Flows that a packet has killed, and had not put on the list then.
-            ft.reap();
+            ft.gc_collect();
             ft.free_tables();
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     },
     flow::{
         object::with_family,
-        shared::Cold, //
+        shared::FlowShared, //
     },
     net::{
         family::Family,
@@ -113,11 +113,11 @@ impl Flowtable {
                 buckets = buckets.min(inner.cts.buckets().div_ceil(SLICES));
                 let n = buckets.min(BUCKETS_ASKED);
                 let mut cursor = inner.asked;
-                let more = inner.cts.visit(&mut cursor, n, |cold| {
+                let more = inner.cts.visit(&mut cursor, n, |shared| {
                     // SAFETY: In the table, hence valid; the lock is held.
-                    let cold = unsafe { cold.as_ref() };
+                    let shared = unsafe { shared.as_ref() };
 
-                    if self.watch.is_volatile(cold.ct.get()) && cold.doubt(generation, now) {
+                    if self.watch.is_volatile(shared.ct.get()) && shared.doubt(generation, now) {
                         stats::count(stats::Counter::FlowsAsked);
                         left = left.saturating_sub(1);
                     }
@@ -135,12 +135,12 @@ impl Flowtable {
     /// Everything else. Returns how many jiffies to pause then.
     fn work_all(&self) -> usize {
         self.alerted.store(false, Ordering::Relaxed);
-        self.reap();
+        self.gc_collect();
         self.tell_traffic();
         self.look_at_bridges();
         let sure = self.look_at_egress();
         let behind = self.age();
-        self.reap();
+        self.gc_collect();
         self.follow();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
@@ -194,34 +194,34 @@ impl Flowtable {
     }
 
     /// Takes the dead out of table and wheel, and frees them.
-    pub(super) fn reap(&self) {
+    pub(super) fn gc_collect(&self) {
         let mut n = 0;
 
         for node in self.dead() {
             // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is freed below;
             // nobody else frees it.
             unsafe {
-                let cold = Cold::from_dead(node);
+                let shared = FlowShared::from_dead(node);
                 if self
                     .hw
                     .as_ref()
-                    .is_some_and(|tier| !tier.forget(cold.as_ref()))
+                    .is_some_and(|tier| !tier.forget(shared.as_ref()))
                 {
                     // Another time.
-                    self.bury(cold.as_ref());
+                    self.queue_gc(shared.as_ref());
                     continue;
                 }
                 self.locked(|inner| {
-                    with_family!(cold.as_ref(), F, |flow| {
+                    with_family!(shared.as_ref(), F, |flow| {
                         for entry in &flow.entries {
                             F::writer(inner).remove(entry);
                         }
                     });
-                    inner.cts.remove(cold.as_ref());
-                    inner.wheel.remove(NonNull::from(&cold.as_ref().link));
-                    self.release_locked(inner, cold.as_ref().shapes);
+                    inner.cts.remove(shared.as_ref());
+                    inner.wheel.remove(NonNull::from(&shared.as_ref().link));
+                    self.release_locked(inner, shared.as_ref().shapes);
                 });
-                Cold::free(cold);
+                FlowShared::free(shared);
 
                 n += 1;
                 if n % FLOWS_AT_ONCE == 0 {
@@ -234,7 +234,7 @@ impl Flowtable {
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
     /// flows the dead must be taken out in between.
     fn age(&self) -> bool {
-        let mut due = [NonNull::<Cold>::dangling(); FLOWS_AT_ONCE];
+        let mut due = [NonNull::<FlowShared>::dangling(); FLOWS_AT_ONCE];
         let begun = tick();
 
         loop {
@@ -250,7 +250,7 @@ impl Flowtable {
                     match inner.wheel.advance(now, &mut budget) {
                         Due::Link(link) => {
                             // SAFETY: All links in the wheel are those of flows.
-                            due[n] = unsafe { Cold::from_link(link) };
+                            due[n] = unsafe { FlowShared::from_link(link) };
                             n += 1;
                         }
                         Due::Busy | Due::Idle => break,
@@ -265,17 +265,17 @@ impl Flowtable {
             let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
             let mut again = [None; FLOWS_AT_ONCE];
 
-            for (cold, again) in due[..n].iter().zip(&mut again) {
+            for (shared, again) in due[..n].iter().zip(&mut again) {
                 // SAFETY: The worker alone frees flows, and these are not freed yet.
-                *again = self.check(unsafe { cold.as_ref() }, interval);
+                *again = self.check(unsafe { shared.as_ref() }, interval);
             }
             self.locked(|inner| {
-                for (cold, again) in due[..n].iter().zip(&again) {
+                for (shared, again) in due[..n].iter().zip(&again) {
                     if let Some(after) = again {
                         // SAFETY: The link is in no wheel, and lives until the worker frees the
                         // flow, before which it is removed.
                         unsafe {
-                            let link = NonNull::from(&cold.as_ref().link);
+                            let link = NonNull::from(&shared.as_ref().link);
                             inner.wheel.add(link, now.wrapping_add(*after));
                         }
                     }
@@ -287,11 +287,11 @@ impl Flowtable {
     }
 
     /// Kills the flow if there is a reason; otherwise says in how many seconds to look again.
-    fn check(&self, cold: &Cold, interval: u32) -> Option<u32> {
+    fn check(&self, shared: &FlowShared, interval: u32) -> Option<u32> {
         let stale = || {
             let _rcu = rcu::read_lock();
 
-            with_family!(cold, F, |flow| {
+            with_family!(shared, F, |flow| {
                 if !flow.entries.iter().all(|entry| F::dst_valid(entry)) {
                     Some(TeardownReason::DstStale)
                 } else if flow
@@ -307,32 +307,32 @@ impl Flowtable {
             })
         };
 
-        if !cold.state.is_live() {
+        if !shared.state.is_live() {
             return None;
         }
-        let ct = cold.ct.get();
-        let idle = cold.idle(ffi::jiffies32());
+        let ct = shared.ct.get();
+        let idle = shared.idle(ffi::jiffies32());
         // SAFETY: The namespace outlives its flowtables.
-        let timeout = unsafe { c::nfo_offload_timeout(self.net(), cold.proto.number()) };
+        let timeout = unsafe { c::nfo_offload_timeout(self.net(), shared.proto.number()) };
         let reason = if ct.is_dying() {
             TeardownReason::CtDying
         } else if idle >= timeout {
             TeardownReason::Idle
-        } else if cold.is_disowned(ffi::jiffies32()) {
+        } else if shared.is_disowned(ffi::jiffies32()) {
             TeardownReason::Ruleset
         } else if ct.is_closed() {
             TeardownReason::Conntrack
         } else if let Some(reason) = stale() {
             reason
-        } else if !cold.is_current() {
+        } else if !shared.is_current() {
             TeardownReason::PathChange
         } else {
-            cold.tend();
-            cold.keep_up();
+            shared.tend();
+            shared.keep_up();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));
         };
-        cold.kill(reason);
+        shared.teardown(reason);
         None
     }
 }

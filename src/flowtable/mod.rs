@@ -4,7 +4,7 @@
 //! the tables, the ageing wheel and the flows.
 //!
 //! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
-//! [kills](crate::flow::shared::Cold::kill) it, which may be the packet path, and puts it on the list of
+//! [kills](crate::flow::shared::FlowShared::teardown) it, which may be the packet path, and puts it on the list of
 //! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
 //!
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
@@ -37,7 +37,7 @@ use crate::{
             Numbers,
             Shape, //
         },
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef, //
     },
     hw::Tier,
@@ -123,7 +123,7 @@ pub(crate) struct Flowtable {
     /// How many of them have to do with bridges.
     gated: AtomicUsize,
     /// Flows by the address of their conntrack entry.
-    cts: Table<Cold>,
+    cts: Table<FlowShared>,
     pub(crate) netns: Arc<Netns>,
     /// In the list of the namespace.
     pub(crate) place: Place,
@@ -157,7 +157,7 @@ pub(crate) struct Inner {
     w4: Writer<Entry<V4>>,
     w6: Writer<Entry<V6>>,
     shapes: IngressTable,
-    cts: Writer<Cold>,
+    cts: Writer<FlowShared>,
     wheel: Wheel,
     egress: Egress,
     /// How far the worker has got with asking flows.
@@ -328,7 +328,7 @@ impl Flowtable {
     /// # Safety
     ///
     /// RCU is held as long as the flow is used.
-    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a Cold> {
+    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a FlowShared> {
         let key = AddrKey::new(ct.as_ptr() as usize);
 
         // SAFETY: RCU is held; flows and arrays are freed after a grace period.

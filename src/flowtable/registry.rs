@@ -11,7 +11,7 @@
 
 use crate::{
     ffi::c,
-    flow::shared::Cold,
+    flow::shared::FlowShared,
     flowtable::Flowtable,
     net::ct::Ct, //
 };
@@ -305,7 +305,7 @@ impl Netns {
     /// # Safety
     ///
     /// RCU is held as long as the flow is used.
-    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a Cold> {
+    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a FlowShared> {
         let mut next = self.first.load(Ordering::Acquire);
 
         // SAFETY: RCU is held, which all flowtables of the list outlive, taken out or not.

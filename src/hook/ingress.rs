@@ -449,9 +449,9 @@ fn special<F: Family>(
     bytes: Option<u32>,
 ) -> Result<(), MissReason> {
     let now = ffi::jiffies32();
-    let cold = &entry.flow().cold;
+    let shared = &entry.flow().shared;
 
-    if entry.is_bridged() && !cold.may_enter(entry.dir()) {
+    if entry.is_bridged() && !shared.may_enter(entry.dir()) {
         return Err(MissReason::Bridge);
     }
     if entry.has_flag(flag::ASKED) {
@@ -464,11 +464,11 @@ fn special<F: Family>(
     if !entry.is_bridged() {
         return Ok(());
     }
-    if cold.refresh(entry.dir(), now) {
+    if shared.refresh(entry.dir(), now) {
         return Err(MissReason::Refresh);
     }
     if let Some(bytes) = bytes {
-        cold.count_rx(entry.dir(), skb.ifindex(), bytes);
+        shared.count_rx(entry.dir(), skb.ifindex(), bytes);
     }
     Ok(())
 }
@@ -480,14 +480,14 @@ fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
         account(entry, skb.len());
     }
     if let Some(tier) = &ft.hw {
-        tier.forwarded(&entry.flow().cold, skb.len(), now);
+        tier.forwarded(&entry.flow().shared, skb.len(), now);
     }
 }
 
 /// Adds to conntrack's own counters, as `nf_ct_acct_update()` does.
 #[inline(always)]
 fn account<F: Family>(entry: &Entry<F>, len: u32) {
-    let acct = entry.flow().cold.acct;
+    let acct = entry.flow().shared.acct;
 
     if acct.is_null() {
         return;
@@ -506,7 +506,7 @@ fn account<F: Family>(entry: &Entry<F>, len: u32) {
 
 #[cold]
 fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) -> MissReason {
-    entry.flow().cold.kill(why);
+    entry.flow().shared.teardown(why);
     reason
 }
 

@@ -7,7 +7,7 @@ use crate::{
         c,
         skb, //
     },
-    flow::shared::Cold,
+    flow::shared::FlowShared,
     flowtable::registry::Netns,
     net::ct::Ct, //
 };
@@ -47,7 +47,7 @@ pub(super) unsafe extern "C" fn postrouting(
 ///
 /// As for [`postrouting`].
 #[cold]
-unsafe fn passed_of(flow: &Cold, dir: Direction, packet: *mut c::sk_buff, family: u8) {
+unsafe fn passed_of(flow: &FlowShared, dir: Direction, packet: *mut c::sk_buff, family: u8) {
     const TCP: u8 = L4Proto::Tcp.number();
     let mut proto = 0;
 

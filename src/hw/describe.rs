@@ -11,7 +11,7 @@ use crate::{
             Flow, //
         },
         qos::Diverse,
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef, //
     },
     net::{
@@ -164,7 +164,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
             ha
         }
     };
-    let uniform = match entry.flow().cold.qos[entry.dir() as usize].for_hardware() {
+    let uniform = match entry.flow().shared.qos[entry.dir() as usize].for_hardware() {
         Ok(uniform) => uniform,
         Err(Diverse::Busy) => return Err(Indescribable::Later),
         Err(Diverse::Dscp) => return Err(Indescribable::Never(Unsupported::Dscp)),
@@ -209,12 +209,12 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
 impl<F: Family> Flow<F> {
     fn describe(&self) -> Result<Described, Indescribable> {
         let _rcu = rcu::read_lock();
-        let table = self.cold.table();
+        let table = self.shared.table();
         let [orig, reply] = &self.entries;
         let (out, back) = (way_out(orig, table)?, way_out(reply, table)?);
         let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
             kind: Kind::Routed {
-                proto: self.cold.proto.number(),
+                proto: self.shared.proto.number(),
                 tuple: F::tuple(&entry.key),
                 rewritten: F::rewritten(&entry.rewrite),
             },
@@ -245,7 +245,7 @@ impl<F: Family> Flow<F> {
     }
 }
 
-impl Cold {
+impl FlowShared {
     /// What engines have to know of both directions.
     pub(super) fn describe(&self) -> Result<Described, Indescribable> {
         with_family!(self, |flow| flow.describe())

@@ -39,7 +39,7 @@ use crate::{
     },
     flow::{
         hw_state::Stage,
-        shared::Cold,
+        shared::FlowShared,
         table_ref::TableRef, //
     }, //
 };
@@ -121,7 +121,7 @@ fn now_ms() -> u32 {
 /// The flow is on the tier's queue, or was there, and the tier has not [forgotten](Tier::forget) it: it is
 /// not freed before.
 #[derive(Clone, Copy)]
-struct FlowRef(NonNull<Cold>);
+struct FlowRef(NonNull<FlowShared>);
 
 // SAFETY: Flows may be used from everywhere.
 unsafe impl Send for FlowRef {}
@@ -136,14 +136,14 @@ impl FlowRef {
     unsafe fn from_queue(node: NonNull<Node>) -> Self {
         // INVARIANT: By the contract of this function.
         // SAFETY: All nodes of the queue are those of flows.
-        Self(unsafe { Cold::from_queue(node) })
+        Self(unsafe { FlowShared::from_queue(node) })
     }
 }
 
 impl Deref for FlowRef {
-    type Target = Cold;
+    type Target = FlowShared;
 
-    fn deref(&self) -> &Cold {
+    fn deref(&self) -> &FlowShared {
         // SAFETY: By the type invariant.
         unsafe { self.0.as_ref() }
     }
@@ -318,18 +318,18 @@ impl Tier {
 
     /// A packet of `len` bytes was forwarded by software. Queues the flow when it is heavy enough.
     #[inline(never)]
-    pub(crate) fn forwarded(&self, flow: &Cold, len: u32, now: u32) {
+    pub(crate) fn forwarded(&self, flow: &FlowShared, len: u32, now: u32) {
         if flow.hw.account(len, now, self.threshold) {
             self.push(flow);
         }
     }
 
     /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
-    fn push(&self, flow: &Cold) {
+    fn push(&self, flow: &FlowShared) {
         // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed then: see
         // `Tier::forget`.
         if unsafe { self.queue.add((&flow.hw.node).into()) } {
-            flow.table().kick();
+            flow.table().schedule_gc();
         }
     }
 
@@ -356,7 +356,7 @@ impl Tier {
 
     /// Forgets a dead flow, after taking its rules away. False if the packet path is about to queue
     /// it: then another time.
-    pub(crate) fn forget(&self, flow: &Cold) -> bool {
+    pub(crate) fn forget(&self, flow: &FlowShared) -> bool {
         if flow.hw.step(Stage::Software, Stage::Closed) {
             return true;
         }
@@ -505,14 +505,14 @@ impl Inner {
 }
 
 /// Adds what hardware has forwarded to conntrack's own counters, as `nf_ct_acct_add()` does.
-fn account(cold: &Cold, dir: usize, delta: &Delta) {
-    if cold.acct.is_null() {
+fn account(shared: &FlowShared, dir: usize, delta: &Delta) {
+    if shared.acct.is_null() {
         return;
     }
     // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
     // holds the entry; C changes the counters atomically as well.
     unsafe {
-        let counter = cold.acct.add(dir);
+        let counter = shared.acct.add(dir);
 
         AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
             .fetch_add(delta.packets as i64, Ordering::Relaxed);

@@ -119,7 +119,7 @@ impl Inner {
             return false;
         }
         if flow.ct.get().is_dying() {
-            flow.kill(TeardownReason::CtDying);
+            flow.teardown(TeardownReason::CtDying);
             return false;
         }
         let agreed = flow.agreed(generation);

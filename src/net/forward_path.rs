@@ -82,7 +82,7 @@ pub(crate) struct Half<'a> {
 
 /// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. What is not
 /// `known` of the other direction is guessed: its packets come in where these leave, and are routed as from
-/// there. If they do not, the first one says so ([`Cold::revisit`](crate::flow::shared::Cold::revisit)).
+/// there. If they do not, the first one says so ([`FlowShared::revisit`](crate::flow::shared::FlowShared::revisit)).
 ///
 /// # Safety
 ///

@@ -93,7 +93,7 @@ unsafe fn offload<F: Store>(
         return Err(SkipReason::L4Proto);
     }
     if ft.watch.wants(ft.generation()) {
-        ft.kick();
+        ft.schedule_gc();
     }
     let mut known = None;
     if ct.is_offloaded() {
@@ -101,7 +101,7 @@ unsafe fn offload<F: Store>(
         unsafe {
             if let Some(flow) = ft.find(ct) {
                 if !ft.watch.lets(ct, ft.counts()) {
-                    flow.kill(TeardownReason::Count);
+                    flow.teardown(TeardownReason::Count);
                     return Err(SkipReason::Count);
                 }
                 known = flow.revisit(dir, pkt);
@@ -185,7 +185,7 @@ unsafe fn offload<F: Store>(
     // section that the forward hook is.
     unsafe {
         ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
-        flow.as_ref().cold.added_by(dir, pkt);
+        flow.as_ref().shared.added_by(dir, pkt);
         if proto == L4Proto::Tcp {
             flow.as_ref().catch_up();
         }

@@ -42,7 +42,7 @@ pub(super) fn ask<F: Family>(
     pkt: &Packet<F::Key>,
 ) -> Result<Change, MissReason> {
     let generation = ft.generation();
-    let qos = &entry.flow().cold.qos[entry.dir() as usize];
+    let qos = &entry.flow().shared.qos[entry.dir() as usize];
     let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
 
     match qos.known(generation, came) {
