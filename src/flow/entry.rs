@@ -4,13 +4,13 @@
 //!
 //! ```text
 //!   Flow<F>  +--------------------+--------------------+------------------+
-//!            | Entry, original    | Entry, reply       | FlowShared             |
+//!            | Entry, original    | Entry, reply       | FlowShared       |
 //!            | 2 cache lines      | 2 cache lines      | ct, state, links |
 //!            +--------------------+--------------------+------------------+
 //!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
 //! ```
 //!
-//! A flow is made by [`Flow::new`], published and withdrawn by the flowtable, and freed a grace
+//! A flow is made by [`Flow::new`](crate::flow::object::Flow::new), published and withdrawn by the flowtable, and freed a grace
 //! period after the worker took it out, by which time no packet looks at it any more.
 
 use crate::{
@@ -66,7 +66,7 @@ use nft_flow::{
 ///
 /// # Invariants
 ///
-/// - It is one of the two entries of a [`Flow`]: the one at the index that `flags` says.
+/// - It is one of the two entries of a [`Flow`](crate::flow::object::Flow): the one at the index that `flags` says.
 /// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
 /// - `neigh` is null or a neighbour to which the entry holds a reference.
 #[repr(C, align(64))]

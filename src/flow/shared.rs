@@ -61,7 +61,7 @@ use nft_flow::{
 ///
 /// # Invariants
 ///
-/// It is the last part of a [`Flow`] of family `nfproto`.
+/// It is the last part of a [`Flow`](crate::flow::object::Flow) of family `nfproto`.
 #[repr(C)]
 pub(crate) struct FlowShared {
     /// In the flowtable's wheel; used under its lock.

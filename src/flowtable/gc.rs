@@ -292,7 +292,7 @@ impl Flowtable {
             let _rcu = rcu::read_lock();
 
             with_family!(shared, F, |flow| {
-                if !flow.entries.iter().all(|entry| F::dst_valid(entry)) {
+                if !flow.entries.iter().all(F::dst_valid) {
                     Some(TeardownReason::DstStale)
                 } else if flow
                     .entries

@@ -4,7 +4,7 @@
 //! the tables, the ageing wheel and the flows.
 //!
 //! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
-//! [kills](crate::flow::shared::FlowShared::teardown) it, which may be the packet path, and puts it on the list of
+//! [tears it down](crate::flow::shared::FlowShared::teardown), which may be the packet path, and puts it on the list of
 //! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
 //!
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where

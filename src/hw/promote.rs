@@ -260,7 +260,7 @@ impl Inner {
         }
         let total = flow.hw.bytes.load(Ordering::Relaxed);
         Outcome::In(Resident {
-            flow: flow.into(),
+            flow,
             rules,
             agreed,
             ports: described.descs.map(|d| d.ingress.port.ifindex),

@@ -12,7 +12,7 @@
 //! namespace ends the walk.
 //!
 //! Where no device is listed, but there is a tunnel whose outer packets come in by one that is, packets are picked
-//! up at the tunnel's own device: the worker gives it the hook, see [`crate::flowtable::follow`].
+//! up at the tunnel's own device: the worker gives it the hook, see `src/flowtable/follow.rs`.
 
 use crate::{
     ffi::{

@@ -98,6 +98,10 @@ impl RxStats {
     }
 
     /// Counts a packet, and finds out where the next ones are counted.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RxStats::count`].
     #[cold]
     #[inline(never)]
     unsafe fn look_up(&self, net: *mut c::net, devices: &Devices<'_>, len: u32) {
