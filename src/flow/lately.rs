@@ -4,7 +4,8 @@
 //! left alone.
 //!
 //! Each packet of a connection that is not offloaded comes to the rule that adds it. To ask for its way
-//! anew costs more than the packet itself, and the answer rarely changes within a second.
+//! anew costs more than the packet itself, and the answer rarely changes within a second. Where a neighbour
+//! or a bridge has yet to answer, it is asked again after an eighth of that.
 //!
 //! A connection has a mark of its own, in one of few places that its set has; the oldest one makes room.
 //! So no connection is left alone because of another one, and if there are more of them than places, they
@@ -39,6 +40,8 @@ const SETS: usize = 256;
 const WEIGHT: u32 = 7;
 const REFUSED: u32 = 1 << 3;
 const BITS: u32 = WEIGHT | REFUSED;
+/// The weight of refusals for what is over soon: who has it is left alone for an eighth of a second.
+const PASSING: u32 = WEIGHT - 1;
 
 /// A connection.
 struct Place {
@@ -109,9 +112,10 @@ impl Lately {
         )
     }
 
-    /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe.
+    /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe. By this the weight does not get
+    /// above `most`.
     #[cold]
-    fn note(&self, ct: Ct, seed: &Seed, bits: u32, ruleset: u32) {
+    fn note(&self, ct: Ct, seed: &Seed, bits: u32, most: u32, ruleset: u32) {
         /// Who was refused a moment ago is, as a rule, refused again.
         const REMEMBERED: u32 = 5 * ffi::HZ;
 
@@ -124,15 +128,15 @@ impl Lately {
             Some(place) => {
                 if place.is_fresh(now) {
                     let old = place.when.load(Ordering::Relaxed);
-                    let weight = WEIGHT.min((old & WEIGHT) + (bits & WEIGHT));
+                    let weight = most.min((old & WEIGHT) + (bits & WEIGHT));
 
-                    bits = (old | bits) & REFUSED | weight;
+                    bits = (old | bits) & REFUSED | weight.max(old & WEIGHT);
                 } else if bits & REFUSED != 0
                     && place.age(now) < REMEMBERED
                     && place.when.load(Ordering::Relaxed) & REFUSED != 0
                     && self.ruleset.load(Ordering::Relaxed) == ruleset
                 {
-                    bits |= WEIGHT;
+                    bits = bits & REFUSED | most;
                 }
                 place
             }
@@ -156,24 +160,23 @@ impl Lately {
     /// Packets of this connection come in or leave by another way than the one that was found, or it has
     /// no place just now. With a weight of [`ENOUGH`](Self::ENOUGH) in a second it is left alone.
     pub(crate) fn unsettle(&self, ct: Ct, seed: &Seed, weight: u32, ruleset: u32) {
-        self.note(ct, seed, weight.min(WEIGHT), ruleset);
+        self.note(ct, seed, weight.min(WEIGHT), WEIGHT, ruleset);
     }
 
     /// A flow of this connection was not added, and why.
     pub(crate) fn refuse(&self, ct: Ct, seed: &Seed, why: SkipReason, ruleset: u32) {
-        let weight = match why {
+        let (weight, most) = match why {
+            // This is over soon: somebody has just been asked for an address, or about a port.
+            SkipReason::Neigh | SkipReason::PathClosed | SkipReason::PathChange => (1, PASSING),
             // This may be over with the next packet: bridges have not heard the station yet.
-            SkipReason::Neigh
-            | SkipReason::DeviceNotListed
-            | SkipReason::PathClosed
+            SkipReason::DeviceNotListed
             | SkipReason::NoMem
             | SkipReason::TableFull
-            | SkipReason::PathChange
-            | SkipReason::FlowtableClosing => 1,
-            _ => Self::ENOUGH,
+            | SkipReason::FlowtableClosing => (1, Self::ENOUGH),
+            _ => (Self::ENOUGH, Self::ENOUGH),
         };
 
-        self.note(ct, seed, weight | REFUSED, ruleset);
+        self.note(ct, seed, weight | REFUSED, most, ruleset);
     }
 
     /// Is it to be left alone, and why?
@@ -191,7 +194,13 @@ impl Lately {
             .find(|place| place.mark.load(Ordering::Acquire) == mark)?;
         let bits = place.when.load(Ordering::Relaxed) & BITS;
 
-        if !place.is_fresh(now) || bits & WEIGHT < Self::ENOUGH {
+        let long = match bits & WEIGHT {
+            Self::ENOUGH => ffi::HZ,
+            PASSING if bits & REFUSED != 0 => ffi::HZ / 8,
+            _ => return None,
+        };
+
+        if place.age(now) >= long {
             return None;
         }
         Some(match bits & REFUSED {
