@@ -86,9 +86,10 @@ struct nfo_left {
 	bool	dont_fragment;
 };
 
-/* What a packet came in with. */
+/* What a packet came in with, and the hash of its key in a flowtable. */
 struct nfo_probe {
 	u32	print;
+	u32	hash;
 	u32	generation;
 	u32	mark;
 	u32	priority;
@@ -98,7 +99,7 @@ struct nfo_probe {
 };
 
 void nfo_probe_note(const struct nfo_probe *probe);
-bool nfo_probe_noted(u32 print, struct nfo_probe *probe);
+bool nfo_probe_noted(u32 print, u32 hash, struct nfo_probe *probe);
 void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left);
 u32 nfo_skb_print(const struct sk_buff *skb, u32 network, u32 transport, u8 proto);
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp);

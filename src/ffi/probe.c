@@ -64,12 +64,13 @@ void nfo_probe_note(const struct nfo_probe *probe)
 }
 
 /* What the packet with this print came in with, if it is the latest one. The CPU may be another one by now
- * if the packet has waited in a queue.
+ * if the packet has waited in a queue, and a packet that came in elsewhere is in the memory of an earlier
+ * one: the key has to be the same.
  */
-bool nfo_probe_noted(u32 print, struct nfo_probe *probe)
+bool nfo_probe_noted(u32 print, u32 hash, struct nfo_probe *probe)
 {
 	local_bh_disable();
 	*probe = *this_cpu_ptr(&nfo_unknown);
 	local_bh_enable();
-	return probe->print == print;
+	return probe->print == print && probe->hash == hash;
 }

@@ -88,8 +88,9 @@ impl FlowShared {
         let generation = self.table().generation();
         // SAFETY: A packet in the forward hook has its network header.
         let print = unsafe { c::nfo_skb_print(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
+        let noted = Probe::noted(print, self.hashes[dir as usize]);
 
-        if let Some(mut probe) = Probe::noted(print).filter(|p| p.generation == generation) {
+        if let Some(mut probe) = noted.filter(|p| p.generation == generation) {
             probe.has |= has::MET;
             self.bounce(dir, &probe);
             self.kept.store(generation, Ordering::Relaxed);

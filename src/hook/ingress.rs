@@ -249,20 +249,12 @@ fn forward<F: Store, const PLAIN: bool>(
         }
     };
 
+    let hash = pkt.key.hash(&ft.seed);
     // SAFETY: The hook is an RCU read-side section; items and arrays are freed after a grace
     // period.
-    let entry = match unsafe { F::table(ft).lookup(pkt.key.hash(&ft.seed), &pkt.key) } {
+    let entry = match unsafe { F::table(ft).lookup(hash, &pkt.key) } {
         Some(entry) => entry,
-        None => {
-            return Err(unknown::<F>(
-                ft,
-                skb,
-                offset,
-                pkt.thoff,
-                pkt.proto,
-                pkt.ds_field,
-            ))
-        }
+        None => return Err(unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash)),
     };
 
     let valid = if entry.is_unconditional() && (PLAIN || !skb.has_secpath()) {
@@ -272,7 +264,8 @@ fn forward<F: Store, const PLAIN: bool>(
     };
     if !valid {
         // The packet adds the flow anew.
-        unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, pkt.ds_field);
+        let hash = entry.flow().shared.hashes[entry.dir() as usize];
+        unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash);
         return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
     }
     if entry.ct.is_dying() {

@@ -33,10 +33,12 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
-    pub(crate) fn note(&self) {
+    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it. `hash`: that
+    /// of its key.
+    pub(crate) fn note(&self, hash: u32) {
         let noted = c::nfo_probe {
             print: self.print,
+            hash,
             generation: self.generation,
             mark: self.came.mark,
             priority: self.came.priority,
@@ -49,10 +51,11 @@ impl Probe {
         unsafe { c::nfo_probe_note(&noted) };
     }
 
-    /// What was noted of the packet with this print.
-    pub(crate) fn noted(print: u32) -> Option<Self> {
+    /// What was noted of the packet with this print, if its key had this hash.
+    pub(crate) fn noted(print: u32, hash: u32) -> Option<Self> {
         let mut noted = c::nfo_probe {
             print: 0,
+            hash: 0,
             generation: NO_RULESET,
             mark: 0,
             priority: 0,
@@ -62,7 +65,7 @@ impl Probe {
         };
 
         // SAFETY: No preconditions.
-        unsafe { c::nfo_probe_noted(print, &mut noted) }.then_some(Self {
+        unsafe { c::nfo_probe_noted(print, hash, &mut noted) }.then_some(Self {
             print,
             generation: noted.generation,
             came: Looks {

@@ -71,7 +71,8 @@ pub(super) fn ask<F: Family>(
     }
 }
 
-/// A packet has no flow. What it came in with is noted, as it may be the packet that adds one.
+/// A packet, whose key has this `hash`, has no flow. What it came in with is noted, as it may be the packet
+/// that adds one.
 #[cold]
 #[inline(never)]
 pub(super) fn unknown<F: Family>(
@@ -80,9 +81,11 @@ pub(super) fn unknown<F: Family>(
     offset: usize,
     thoff: u8,
     proto: L4Proto,
-    ds_field: u8,
+    hash: u32,
 ) -> MissReason {
-    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note();
+    let ds_field = F::ds_field(skb.head().get(offset..).unwrap_or_default());
+
+    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note(hash);
     MissReason::NoEntry
 }
 
