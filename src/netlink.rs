@@ -31,9 +31,9 @@ use kernel::{
     str::CStrExt, //
 };
 use nft_flow::{
+    direction::Direction, //
     prefix::Prefix,
     reason::TeardownReason,
-    state::Direction, //
 };
 
 static FAMILY: Family = Family::new(c"nft_offload", 1, &OPS);

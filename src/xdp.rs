@@ -42,6 +42,7 @@ use kernel::{
     ffi::c_int, //
 };
 use nft_flow::{
+    direction::Direction, //
     encap::{
         Encap,
         Encaps, //
@@ -51,7 +52,6 @@ use nft_flow::{
         L4Proto,
         PortId, //
     },
-    state::Direction, //
 };
 
 /// Finds the flow of a packet that has come to `dev`, and describes it. The direction of the packet,

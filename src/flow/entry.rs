@@ -51,11 +51,11 @@ use core::{
     }, //
 };
 use nft_flow::{
+    direction::Direction,
     key::{
         L4Proto,
         PortId, //
     },
-    state::Direction,
     window::{
         Reach,
         Sent, //

@@ -22,13 +22,13 @@ use core::sync::atomic::{
 };
 use kernel::prelude::*;
 use nft_flow::{
+    direction::Direction, //
     key::{
         AddrKey,
         Key,
         Seed, //
     },
     reason::SkipReason,
-    state::Direction, //
 };
 
 /// Places of a set: one cache line.

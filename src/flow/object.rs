@@ -41,9 +41,9 @@ use core::{
     }, //
 };
 use nft_flow::{
+    direction::Direction,
     key::L4Proto,
     reason::SkipReason,
-    state::Direction,
     table::Item,
     window::after, //
 };

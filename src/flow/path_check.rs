@@ -25,7 +25,7 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::sync::rcu;
-use nft_flow::state::Direction;
+use nft_flow::direction::Direction;
 
 /// Could packets that come in like this one be picked up, and may it add a flow?
 ///

@@ -36,9 +36,9 @@ use core::{
     sync::atomic::Ordering, //
 };
 use nft_flow::{
+    direction::Direction, //
     key::L4Proto,
     reason::TeardownReason,
-    state::Direction, //
 };
 
 impl FlowShared {

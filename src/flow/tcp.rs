@@ -63,13 +63,13 @@ use core::sync::atomic::{
     Ordering, //
 };
 use nft_flow::{
+    direction::Direction,
     key::L4Proto,
     parse::tcp,
     reason::{
         MissReason,
         TeardownReason, //
     },
-    state::Direction,
     window::{
         after,
         is_ahead,

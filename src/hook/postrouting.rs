@@ -13,8 +13,8 @@ use crate::{
 };
 use kernel::ffi::c_uint;
 use nft_flow::{
+    direction::Direction, //
     key::L4Proto,
-    state::Direction, //
 };
 
 /// A packet leaves the ruleset, and has not been dropped.

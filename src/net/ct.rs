@@ -28,8 +28,8 @@ use core::{
 };
 use nft_flow::{
     deadline,
+    direction::Direction, //
     key::L4Proto,
-    state::Direction, //
 };
 
 use tcp::TCP_FLAG_BE_LIBERAL;

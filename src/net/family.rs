@@ -18,6 +18,7 @@ use crate::{
 };
 use nft_flow::{
     desc::Tuple,
+    direction::Direction, //
     encap::ethertype,
     key::{
         Key,
@@ -38,7 +39,6 @@ use nft_flow::{
         Rewrite4,
         Rewrite6, //
     },
-    state::Direction, //
 };
 
 /// What differs between IPv4 and IPv6.

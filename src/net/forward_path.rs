@@ -36,9 +36,9 @@ use core::{
     ptr::NonNull, //
 };
 use nft_flow::{
+    direction::Direction, //
     key::Seed,
     reason::SkipReason,
-    state::Direction, //
 };
 
 /// `RTN_UNICAST`, include/uapi/linux/rtnetlink.h.

@@ -10,7 +10,7 @@ use core::ptr::{
     self,
     NonNull, //
 };
-use nft_flow::state::Direction;
+use nft_flow::direction::Direction;
 
 /// `INET_DSCP_MASK`, include/net/inet_dscp.h.
 const INET_DSCP_MASK: u8 = c::NFO_INET_DSCP_MASK;

@@ -24,7 +24,7 @@ use crate::key::{
     PortId,
     PortProto, //
 };
-use crate::rare;
+use crate::other_l4;
 use crate::reason::MissReason;
 
 /// Bits of the TCP flags byte.
@@ -286,7 +286,7 @@ pub fn any_ipv4(
     peek: impl Fn(usize) -> Option<[u8; 4]>,
 ) -> Result<Packet4, Miss> {
     match ipv4(hdr, skb_len, port) {
-        Err(Miss::Reason(MissReason::L4Proto)) => rare::ipv4(hdr, skb_len, port, peek),
+        Err(Miss::Reason(MissReason::L4Proto)) => other_l4::ipv4(hdr, skb_len, port, peek),
         result => result,
     }
 }
@@ -307,7 +307,7 @@ pub fn any_ipv6(
 ) -> Result<Packet6, Miss> {
     match ipv6(hdr, skb_len, port) {
         Err(Miss::Reason(MissReason::L4Proto | MissReason::ExtHeader)) => {
-            rare::ipv6(hdr, skb_len, port, peek)
+            other_l4::ipv6(hdr, skb_len, port, peek)
         }
         result => result,
     }
@@ -345,7 +345,7 @@ pub fn big_ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Mis
         return Err(MissReason::Jumbogram.into());
     };
     let packet = match behind_ipv6(hdr, ip, skb_len, skb_len, port) {
-        Err(Miss::Reason(MissReason::ExtHeader)) => rare::ipv6(hdr, skb_len, port, |_| None),
+        Err(Miss::Reason(MissReason::ExtHeader)) => other_l4::ipv6(hdr, skb_len, port, |_| None),
         result => result,
     }?;
 

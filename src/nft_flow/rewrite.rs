@@ -16,6 +16,7 @@ use crate::key::{
     Key6,
     L4Proto, //
 };
+use crate::other_l4;
 use crate::parse::{
     Miss,
     Packet4,
@@ -23,7 +24,6 @@ use crate::parse::{
     IPV4_LEN,
     IPV6_LEN, //
 };
-use crate::rare;
 use crate::reason::MissReason;
 
 /// What TTL - 1 does to the sum over an IPv4 header; the TTL is the first byte of its word.
@@ -357,10 +357,10 @@ fn rare_transport(
 ) -> Result<(), Miss> {
     match proto {
         L4Proto::Tcp | L4Proto::Udp => transport(l4, proto, ports, addr, full, csum),
-        L4Proto::Sctp => rare::sctp(l4, l4_len as u16, ports, csum),
-        L4Proto::Icmp => rare::icmp(l4, ports, Delta::NONE, full, csum),
-        L4Proto::Icmpv6 => rare::icmp(l4, ports, addr, full, csum),
-        L4Proto::Gre => rare::gre(l4, ports),
+        L4Proto::Sctp => other_l4::sctp(l4, l4_len as u16, ports, csum),
+        L4Proto::Icmp => other_l4::icmp(l4, ports, Delta::NONE, full, csum),
+        L4Proto::Icmpv6 => other_l4::icmp(l4, ports, addr, full, csum),
+        L4Proto::Gre => other_l4::gre(l4, ports),
         // Nothing in ESP depends on the addresses. AH does not survive translation, here or in
         // the stack.
         L4Proto::Esp | L4Proto::Ah => Ok(()),

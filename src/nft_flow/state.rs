@@ -12,27 +12,6 @@ use crate::sync::{
 const REASON_MASK: u32 = 0xff;
 const DEAD: u32 = 1 << 8;
 
-/// A direction of a connection, with conntrack's numbers (`enum ip_conntrack_dir`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Direction {
-    /// From the side that opened the connection.
-    Original = 0,
-    /// Towards the side that opened the connection.
-    Reply = 1,
-}
-
-impl Direction {
-    /// The other direction.
-    #[inline]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Direction::Original => Direction::Reply,
-            Direction::Reply => Direction::Original,
-        }
-    }
-}
-
 /// The state of a flow, shared by its two directions and by every CPU.
 ///
 /// Zeroed memory is an active flow. Death is final. The accesses are relaxed, except that a thread

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::ffi::c;
 use nft_flow::{
-    state::Direction,
+    direction::Direction,
     window::{
         after,
         Reach,
