@@ -101,7 +101,7 @@ impl Operation for Flush {
                     let which = |flow: &FlowShared| filter.matches(flow);
 
                     found = true;
-                    flows += ft.kill_all(reason, which, || !ft.is_closed() && !killed());
+                    flows += ft.teardown_all(reason, which, || !ft.is_closed() && !killed());
                 }
                 !killed()
             });
@@ -291,6 +291,6 @@ impl<'a> Filter<'a> {
                 .devices
                 .iter()
                 .flatten()
-                .all(|&d| flow.passes(&|by| by == d))
+                .all(|&d| flow.uses_device(&|by| by == d))
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
 //! do stations that move: packets to them leave through the bridge, and theirs come in where there
-//! is no flow, which says enough (see [`crate::flow::shared::FlowShared::revisit`]). Bridges give notice by way of
+//! is no flow, which says enough (see [`crate::flow::shared::FlowShared::rule_hit`]). Bridges give notice by way of
 //! switchdev; in kernels without it the worker finds out within a second. Rules in hardware need notice of all
 //! of these: packets that it forwards are not seen.
 

@@ -69,7 +69,7 @@ pub(crate) fn teardown(reason: TeardownReason) {
 }
 
 /// Counts what a flowtable that is going away has forwarded.
-pub(crate) fn gone(packets: u64, bytes: u64) {
+pub(crate) fn add_retired(packets: u64, bytes: u64) {
     // SAFETY: Per-CPU data may be touched in any context.
     unsafe { c::nfo_stat_gone(packets, bytes) };
 }
@@ -94,7 +94,7 @@ pub(crate) fn torn_down(reason: TeardownReason) -> u64 {
     sum(TEARDOWN + reason.index())
 }
 
-/// Packets and bytes of the flowtables that are gone, see [`gone`].
-pub(crate) fn all_gone() -> (u64, u64) {
+/// Packets and bytes of the flowtables that are gone, see [`add_retired`].
+pub(crate) fn retired() -> (u64, u64) {
     (sum(NFO_STATS), sum(NFO_STATS + 1))
 }

@@ -170,11 +170,11 @@ unsafe fn describe<F: Family>(
     if !entry.is_live()
         || entry.ct.is_dying()
         || !F::dst_valid(entry)
-        || !entry.agrees(ft.generation())
+        || !entry.gen_matches(ft.generation())
         || entry.needs_secpath()
         || entry.has_flag(flag::ASKED)
         || (entry.is_bridged()
-            && (!flow.shared.may_enter(dir) || flow.shared.refresh_due(dir, now)))
+            && (!flow.shared.ports_forwarding(dir) || flow.shared.refresh_due(dir, now)))
     {
         return Err(EAGAIN);
     }

@@ -110,8 +110,8 @@ u8 nfo_tos2priority(u8 tos);
 
 bool nfo_dst_hold(struct dst_entry *dst);
 struct dst_entry *nfo_route_input(struct net_device *dev, struct flowi *fl, u8 family);
-bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family);
-bool nfo_came_in(const struct net_device *in, u32 ifindex);
+bool nfo_same_nexthop(const struct dst_entry *a, const struct dst_entry *b, u8 family);
+bool nfo_dev_is_or_above(const struct net_device *in, u32 ifindex);
 bool nfo_skb_source(const struct sk_buff *skb, u8 *mac);
 u32 nfo_dst_mtu(struct dst_entry *dst, u8 family);
 bool nfo_dst_check(struct dst_entry *dst, u32 cookie);

@@ -133,7 +133,7 @@ static bool same_gateway6(const struct rt6_info *a, const struct rt6_info *b)
 }
 
 /* Does a packet with route @a go the same way as by @b? One that is bridged has no route of its own. */
-bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 family)
+bool nfo_same_nexthop(const struct dst_entry *a, const struct dst_entry *b, u8 family)
 {
 	if (!a || a == b || a->flags & DST_FAKE_RTABLE)
 		return true;
@@ -147,7 +147,7 @@ bool nfo_same_way(const struct dst_entry *a, const struct dst_entry *b, u8 famil
 }
 
 /* Is a packet that is in the forward path by way of @in one that came in at this device? */
-bool nfo_came_in(const struct net_device *in, u32 ifindex)
+bool nfo_dev_is_or_above(const struct net_device *in, u32 ifindex)
 {
 	if (in->ifindex == ifindex)
 		return true;

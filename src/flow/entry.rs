@@ -103,7 +103,7 @@ pub(crate) mod flag {
     /// The next packet is to be looked at, see [`crate::flow::tcp`].
     pub(crate) const ASKED: u8 = 1 << 5;
     /// Somebody on the way out asks for the connection, see `flowtable::egress`.
-    pub(super) const ASKED_FOR: u8 = 1 << 6;
+    pub(super) const WANTS_CT: u8 = 1 << 6;
     /// The flow has been taken down.
     pub(super) const DEAD: u8 = 1 << 7;
 }
@@ -188,8 +188,8 @@ impl<F: Family> Entry<F> {
     }
 
     /// Has this ruleset seen a packet of this direction, and kept the flow?
-    pub(crate) fn agrees(&self, generation: u32) -> bool {
-        self.flow().shared.qos[self.dir() as usize].agrees(generation)
+    pub(crate) fn gen_matches(&self, generation: u32) -> bool {
+        self.flow().shared.qos[self.dir() as usize].gen_matches(generation)
     }
 
     /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
@@ -225,26 +225,26 @@ impl<F: Family> Entry<F> {
     /// May every packet of the direction use it that did not come through IPsec, as long as the route is
     /// valid: has the flow not been taken down, and has neither direction to do with IPsec?
     #[inline(always)]
-    pub(crate) fn is_unconditional(&self) -> bool {
+    pub(crate) fn is_usable_by_all(&self) -> bool {
         self.flags() & (flag::SECPATH | flag::XFRM | flag::DEAD) == 0
     }
 
-    /// Is there anything to do for a packet that most flows do not ask for? See `special` in
+    /// Is there anything to do for a packet that most flows do not ask for? See `slow_checks` in
     /// `hook/ingress.rs`.
     #[inline(always)]
-    pub(crate) fn is_special(&self) -> bool {
+    pub(crate) fn needs_slow_checks(&self) -> bool {
         self.flags() & (flag::BRIDGED | flag::ASKED) != 0
     }
 
     /// Does somebody on the way out ask for the connection?
-    pub(crate) fn is_asked_for(&self) -> bool {
-        self.has_flag(flag::ASKED_FOR)
+    pub(crate) fn wants_ct(&self) -> bool {
+        self.has_flag(flag::WANTS_CT)
     }
 
     /// Says whether somebody does.
-    pub(crate) fn set_asked_for(&self, asked: bool) {
-        if self.is_asked_for() != asked {
-            self.set_flag(flag::ASKED_FOR, asked);
+    pub(crate) fn set_wants_ct(&self, asked: bool) {
+        if self.wants_ct() != asked {
+            self.set_flag(flag::WANTS_CT, asked);
             if asked {
                 // Such packets are not left as they are.
                 self.take_stamp();
@@ -265,15 +265,15 @@ impl<F: Family> Entry<F> {
 
     /// A packet goes to a ruleset that has not seen one of this direction yet.
     #[cold]
-    pub(crate) fn bounce(&self, probe: &Probe) {
+    pub(crate) fn send_to_ruleset(&self, probe: &Probe) {
         self.let_options(false);
-        self.flow().shared.bounce(self.dir(), probe);
+        self.flow().shared.send_to_ruleset(self.dir(), probe);
     }
 
     /// A packet goes to the ruleset that is of interest though others have passed.
     #[cold]
-    pub(crate) fn send_there(&self, probe: &Probe) {
-        self.flow().shared.qos[self.dir() as usize].sent(probe);
+    pub(crate) fn send_probe(&self, probe: &Probe) {
+        self.flow().shared.qos[self.dir() as usize].add_probe(probe);
     }
 
     /// Do packets leave through IPsec?
@@ -295,7 +295,7 @@ impl<F: Family> Entry<F> {
 
     /// Has a packet, of which this is the beginning, been rewritten as the fast path does it? `ports`: what
     /// it has for ports, if the protocol has some.
-    pub(crate) fn would_leave_so(&self, hdr: &[u8], ports: Option<u32>) -> bool {
+    pub(crate) fn matches_rewrite(&self, hdr: &[u8], ports: Option<u32>) -> bool {
         F::is_rewritten(&self.rewrite, hdr, ports)
     }
 
@@ -317,7 +317,7 @@ impl<F: Family> Entry<F> {
     }
 
     /// No packet uses the entry from now on.
-    pub(crate) fn die(&self) {
+    pub(crate) fn set_dead(&self) {
         self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
     }
 

@@ -238,7 +238,7 @@ impl Shape {
     }
 
     /// Asks the bridges again. Of the spanning tree only with `rtnl` held.
-    fn look_again(&self, net: *mut c::net, rtnl: bool) {
+    fn recheck(&self, net: *mut c::net, rtnl: bool) {
         let forwarded = self.forwarded.load(Ordering::Relaxed);
         let open = |gate: &Gate| gate.is_open(net, rtnl, forwarded);
         let open = self.gates.iter().flatten().all(open);
@@ -415,7 +415,7 @@ impl IngressTable {
 
     /// Asks the bridges of some shapes again, from `cursor` on. Of the spanning tree only with `rtnl`
     /// held. True if there are more.
-    pub(crate) fn look_again(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
+    pub(crate) fn recheck(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
         const BUCKETS_AT_ONCE: usize = 32;
 
         self.writer.visit(cursor, BUCKETS_AT_ONCE, |shape| {
@@ -423,7 +423,7 @@ impl IngressTable {
             let shape = unsafe { shape.as_ref() };
 
             if shape.is_gated() {
-                shape.look_again(net, rtnl);
+                shape.recheck(net, rtnl);
             }
             Visit::Keep
         })

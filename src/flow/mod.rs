@@ -2,10 +2,10 @@
 
 //! One flow: the entries of both directions, and what they share.
 
+mod backoff;
 pub(crate) mod entry;
 pub(crate) mod hw_state;
 pub(crate) mod ingress_path;
-mod lately;
 pub(crate) mod object;
 mod path_check;
 pub(crate) mod qos;

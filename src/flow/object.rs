@@ -248,7 +248,7 @@ impl<F: Family> Flow<F> {
             let this = &mut *flow.as_ptr();
 
             for entry in &mut this.entries {
-                entry.die();
+                entry.set_dead();
                 entry.set_neigh(None);
             }
             ManuallyDrop::drop(&mut this.shared.ct);

@@ -108,7 +108,7 @@ pub(crate) unsafe fn is_current<F: Family>(
 
 impl FlowShared {
     /// Do the bridges below let packets of direction `dir` up?
-    pub(crate) fn may_enter(&self, dir: Direction) -> bool {
+    pub(crate) fn ports_forwarding(&self, dir: Direction) -> bool {
         // SAFETY: The flow uses it.
         self.shapes[dir as usize].is_none_or(|shape| unsafe { shape.as_ref() }.is_open())
     }
@@ -145,7 +145,7 @@ impl FlowShared {
     }
 
     /// Do packets of the flow pass a device whose index is one of those?
-    pub(crate) fn passes(&self, those: &dyn Fn(u32) -> bool) -> bool {
+    pub(crate) fn uses_device(&self, those: &dyn Fn(u32) -> bool) -> bool {
         let leaves = with_family!(self, |flow| flow.entries.iter().any(|entry| {
             // SAFETY: The route is valid; a device is freed after a grace period, and so is a
             // neighbour, which keeps its own when routes have lost it. The flowtable's lock

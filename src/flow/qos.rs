@@ -59,13 +59,13 @@ const DSCP: u8 = 0xfc;
 
 /// What a packet looks like: DSCP, in the upper six bits, mark and priority.
 #[derive(Clone, Copy)]
-pub(crate) struct Looks {
+pub(crate) struct SkbMeta {
     dscp: u8,
     mark: u32,
     priority: u32,
 }
 
-impl Looks {
+impl SkbMeta {
     /// Of a packet at ingress, as far as rules may have looked at it.
     pub(crate) fn at_ingress(skb: Skb, ds_field: u8, by_tos: bool) -> Self {
         Self {
@@ -119,7 +119,7 @@ pub(crate) struct Change {
 
 impl Change {
     /// From what a packet came in and left with.
-    fn new(came: Looks, left: Looks, by_tos: bool) -> Self {
+    fn new(came: SkbMeta, left: SkbMeta, by_tos: bool) -> Self {
         let mut how = 0;
 
         // SAFETY: No preconditions.
@@ -155,7 +155,7 @@ impl Change {
     }
 
     /// Does a packet that came in with neither mark nor priority leave as it came?
-    fn is_none(&self, came: Looks) -> bool {
+    fn is_none(&self, came: SkbMeta) -> bool {
         came.mark | came.priority | self.mark | self.priority(came.dscp) == 0
             && self.dscp().is_none()
     }
@@ -233,7 +233,7 @@ impl Answer {
 }
 
 /// What is known of looks.
-pub(crate) enum Known {
+pub(crate) enum Lookup {
     /// The ruleset has seen no packet of the direction.
     Nothing,
     /// It has seen others, but none like this. True: there is no room for more answers.
@@ -294,35 +294,35 @@ impl Qos {
     }
 
     /// Has this ruleset let a packet of the direction pass?
-    pub(crate) fn agrees(&self, generation: u32) -> bool {
+    pub(crate) fn gen_matches(&self, generation: u32) -> bool {
         self.generation.load(Ordering::Relaxed) == generation && generation != NO_RULESET
     }
 
     /// What ruleset `generation` makes of packets with these looks.
-    pub(crate) fn known(&self, generation: u32, came: Looks) -> Known {
-        if !self.agrees(generation) {
-            return Known::Nothing;
+    pub(crate) fn lookup(&self, generation: u32, came: SkbMeta) -> Lookup {
+        if !self.gen_matches(generation) {
+            return Lookup::Nothing;
         }
         let found = self.read(|| {
-            if !self.agrees(generation) {
-                return Known::Nothing;
+            if !self.gen_matches(generation) {
+                return Lookup::Nothing;
             }
             self.answers
                 .iter()
                 .find(|a| a.has_dscp(came.dscp) && a.is_for(came.mark, came.priority))
                 .map_or_else(
-                    || Known::Others(self.answers.iter().all(|a| !a.is_free())),
+                    || Lookup::Others(self.answers.iter().all(|a| !a.is_free())),
                     |a| {
                         let change = a.change();
-                        Known::Answer(change, change.is_none(came))
+                        Lookup::Answer(change, change.is_none(came))
                     },
                 )
         });
-        found.unwrap_or(Known::Others(false))
+        found.unwrap_or(Lookup::Others(false))
     }
 
     /// A packet goes to the ruleset.
-    pub(crate) fn sent(&self, probe: &Probe) {
+    pub(crate) fn add_probe(&self, probe: &Probe) {
         let now = (ffi::jiffies32() / TICK) as u8;
 
         self.write(|| {
@@ -344,7 +344,7 @@ impl Qos {
 
     /// The packet with this print has come to the rule that adds the flow. Was it one that was sent to
     /// ruleset `generation`?
-    pub(crate) fn met(&self, print: u32, generation: u32) -> bool {
+    pub(crate) fn rule_hit(&self, print: u32, generation: u32) -> bool {
         if !self.is_awaited(print) {
             return false;
         }
@@ -365,7 +365,7 @@ impl Qos {
     }
 
     /// The packet with this print has passed the ruleset: what it was sent with.
-    pub(crate) fn arrived(&self, print: u32) -> Option<Probe> {
+    pub(crate) fn take_probe(&self, print: u32) -> Option<Probe> {
         if !self.is_awaited(print) {
             return None;
         }
@@ -384,8 +384,8 @@ impl Qos {
 
     /// The ruleset that a packet was sent to has let it pass, and it left with these looks. `by_tos`:
     /// forwarding sets priorities. `marks`: those of the conntrack entry.
-    pub(crate) fn learn(&self, probe: &Probe, left: Looks, by_tos: bool, marks: u32) {
-        let Looks {
+    pub(crate) fn add_answer(&self, probe: &Probe, left: SkbMeta, by_tos: bool, marks: u32) {
+        let SkbMeta {
             dscp,
             mark,
             priority,
@@ -436,7 +436,7 @@ impl Qos {
     }
 
     /// The ruleset has to be asked again.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn clear(&self) {
         self.write(|| self.generation.store(NO_RULESET, Ordering::Relaxed));
     }
 

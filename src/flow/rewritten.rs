@@ -18,13 +18,13 @@ use core::sync::atomic::{
 };
 
 /// Connections that are remembered; more share places.
-const PLACES: usize = 256;
+const SLOTS: usize = 256;
 /// How long, in jiffies.
 const MEMORY: u32 = 60 * HZ;
 
 /// A place. What is in it was written at different times, at worst: then a connection is asked about
 /// once more, or left alone for longer.
-struct Place {
+struct Slot {
     /// Stands for connection and ruleset. [`ANYONE`] if several contend for the place: then whoever
     /// comes is left alone for a second.
     who: AtomicU32,
@@ -36,22 +36,22 @@ const NOBODY: u32 = 0;
 const ANYONE: u32 = 1;
 
 /// The memory of a flowtable.
-pub(crate) struct Rewritten([Place; PLACES]);
+pub(crate) struct Rewritten([Slot; SLOTS]);
 
 impl Rewritten {
     pub(super) fn new() -> Self {
         Self(
             [const {
-                Place {
+                Slot {
                     who: AtomicU32::new(NOBODY),
                     since: AtomicU32::new(0),
                 }
-            }; PLACES],
+            }; SLOTS],
         )
     }
 
     /// The place of a connection, and what stands for it there.
-    fn place(&self, ct: Ct, generation: u32) -> (&Place, u32) {
+    fn slot(&self, ct: Ct, generation: u32) -> (&Slot, u32) {
         const FACTOR: u32 = 0x9e37_79b1;
 
         // Memory of entries is used again: so is the place, but for other ports.
@@ -59,30 +59,29 @@ impl Rewritten {
         let hash = at.wrapping_mul(FACTOR);
         let who = (hash ^ ct.ports() ^ generation).wrapping_mul(FACTOR) | 2;
 
-        (&self.0[(hash >> 24) as usize % PLACES], who)
+        (&self.0[(hash >> 24) as usize % SLOTS], who)
     }
 
     /// Under this ruleset packets of the connection are rewritten.
     pub(crate) fn remember(&self, ct: Ct, generation: u32) {
-        let (place, who) = self.place(ct, generation);
+        let (slot, who) = self.slot(ct, generation);
         let now = ffi::jiffies32();
-        let other = place.who.load(Ordering::Relaxed);
+        let other = slot.who.load(Ordering::Relaxed);
         let contended = other != NOBODY
             && other != who
-            && now.wrapping_sub(place.since.load(Ordering::Relaxed)) < HZ;
+            && now.wrapping_sub(slot.since.load(Ordering::Relaxed)) < HZ;
 
-        place.since.store(now, Ordering::Relaxed);
-        place
-            .who
+        slot.since.store(now, Ordering::Relaxed);
+        slot.who
             .store(if contended { ANYONE } else { who }, Ordering::Relaxed);
     }
 
     /// Are they, as far as is known?
     pub(crate) fn contains(&self, ct: Ct, generation: u32) -> bool {
-        let (place, who) = self.place(ct, generation);
-        let age = ffi::jiffies32().wrapping_sub(place.since.load(Ordering::Relaxed));
+        let (slot, who) = self.slot(ct, generation);
+        let age = ffi::jiffies32().wrapping_sub(slot.since.load(Ordering::Relaxed));
 
-        match place.who.load(Ordering::Relaxed) {
+        match slot.who.load(Ordering::Relaxed) {
             ANYONE => age < HZ,
             known => known == who && age < MEMORY,
         }

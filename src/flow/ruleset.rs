@@ -17,8 +17,8 @@ use crate::{
         qos::{
             self,
             has,
-            Looks,
             Probe, //
+            SkbMeta,
         },
         shared::FlowShared,
         table_ref::TableRef, //
@@ -56,15 +56,15 @@ impl FlowShared {
 
         if due {
             self.refreshed[dir as usize].store(now, Ordering::Relaxed);
-            self.expect(dir, now);
+            self.arm_reval_timeout(dir, now);
         }
         due
     }
 
     /// A packet of direction `dir` is on its way through the ruleset. If it does not pass,
-    /// [`FlowShared::is_disowned`].
-    fn expect(&self, dir: Direction, now: u32) {
-        let _ = self.bounced[dir as usize].compare_exchange(
+    /// [`FlowShared::reval_timed_out`].
+    fn arm_reval_timeout(&self, dir: Direction, now: u32) {
+        let _ = self.reval_since[dir as usize].compare_exchange(
             0,
             now | 1,
             Ordering::Relaxed,
@@ -73,9 +73,9 @@ impl FlowShared {
     }
 
     /// A packet of direction `dir` goes to a ruleset that has not seen one yet.
-    pub(crate) fn bounce(&self, dir: Direction, probe: &Probe) {
-        self.qos[dir as usize].sent(probe);
-        self.expect(dir, ffi::jiffies32());
+    pub(crate) fn send_to_ruleset(&self, dir: Direction, probe: &Probe) {
+        self.qos[dir as usize].add_probe(probe);
+        self.arm_reval_timeout(dir, ffi::jiffies32());
     }
 
     /// The packet that has added the flow is the first of direction `dir` that passes the ruleset, if the
@@ -92,16 +92,16 @@ impl FlowShared {
 
         if let Some(mut probe) = noted.filter(|p| p.generation == generation) {
             probe.has |= has::MET;
-            self.bounce(dir, &probe);
-            self.kept.store(generation, Ordering::Relaxed);
+            self.send_to_ruleset(dir, &probe);
+            self.rule_gen.store(generation, Ordering::Relaxed);
         }
     }
 
     /// The ruleset has to be asked again.
-    pub(crate) fn ask_again(&self) {
+    pub(crate) fn invalidate(&self) {
         with_family!(self, |flow| {
             for (entry, qos) in flow.entries.iter().zip(&self.qos) {
-                qos.forget();
+                qos.clear();
                 entry.take_stamp();
             }
         });
@@ -109,16 +109,16 @@ impl FlowShared {
 
     /// Looks after what is known of the ruleset, once in a while: mark and labels of the conntrack entry
     /// may have changed; stamps get old; and packets may have another DSCP than they used to have.
-    pub(crate) fn tend(&self) {
+    pub(crate) fn refresh_stamps(&self) {
         let marks = self.ct.get().marks();
 
         if self.qos.iter().any(|qos| qos.is_outdated(marks)) {
-            self.ask_again();
+            self.invalidate();
         }
         let generation = self.table().generation();
         with_family!(self, |flow| {
             for (entry, qos) in flow.entries.iter().zip(&self.qos) {
-                if !qos.agrees(generation) || qos.has_several() {
+                if !qos.gen_matches(generation) || qos.has_several() {
                     entry.take_stamp();
                 }
             }
@@ -127,31 +127,31 @@ impl FlowShared {
 
     /// Ruleset `generation` may say something else by now: the next packet of each direction passes it. A
     /// flow in hardware has to leave that, so it is asked less often. Returns whether it is asked.
-    pub(crate) fn doubt(&self, generation: u32, now: u32) -> bool {
+    pub(crate) fn request_reval(&self, generation: u32, now: u32) -> bool {
         const IN_HARDWARE: u32 = 5 * ffi::HZ;
 
-        let since = now.wrapping_sub(self.asked.load(Ordering::Relaxed));
+        let since = now.wrapping_sub(self.reval_requested.load(Ordering::Relaxed));
         if self.hw.is_there() && since < IN_HARDWARE
-            || !self.qos.iter().any(|qos| qos.agrees(generation))
+            || !self.qos.iter().any(|qos| qos.gen_matches(generation))
         {
             return false;
         }
-        self.asked.store(now, Ordering::Relaxed);
+        self.reval_requested.store(now, Ordering::Relaxed);
         // The rule that adds the flow has to be met again.
-        self.kept.store(qos::NO_RULESET, Ordering::Relaxed);
-        self.ask_again();
+        self.rule_gen.store(qos::NO_RULESET, Ordering::Relaxed);
+        self.invalidate();
         true
     }
 
     /// Has the ruleset had its packets for long enough, and not agreed? So it is too if what is let
     /// through for a bridge's sake does not get past it, whatever rules the bridge has.
-    pub(crate) fn is_disowned(&self, now: u32) -> bool {
-        const PATIENCE: u32 = 2 * ffi::HZ;
+    pub(crate) fn reval_timed_out(&self, now: u32) -> bool {
+        const REVAL_TIMEOUT: u32 = 2 * ffi::HZ;
 
-        self.bounced.iter().any(|bounced| {
-            let since = bounced.load(Ordering::Relaxed);
+        self.reval_since.iter().any(|reval_since| {
+            let since = reval_since.load(Ordering::Relaxed);
 
-            since != 0 && now.wrapping_sub(since) as i32 > PATIENCE as i32
+            since != 0 && now.wrapping_sub(since) as i32 > REVAL_TIMEOUT as i32
         })
     }
 
@@ -161,11 +161,11 @@ impl FlowShared {
     /// # Safety
     ///
     /// `dst` is the route of a packet of the flow, or null.
-    unsafe fn goes_by(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
+    unsafe fn route_matches(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
         let ours = with_family!(self, |flow| flow.entries[dir as usize].dst.as_ptr());
 
         // SAFETY: Both are valid, if there are two, and of this family.
-        unsafe { c::nfo_same_way(dst, ours, self.nfproto) }
+        unsafe { c::nfo_same_nexthop(dst, ours, self.nfproto) }
     }
 
     /// A packet of direction `dir` has passed the whole ruleset, and came through IPsec: it says nothing about
@@ -182,7 +182,7 @@ impl FlowShared {
     ///
     /// `skb` is a packet of the flow that leaves, with its IP header at `data` in the linear part, and its
     /// transport header, of protocol `proto`, `thoff` bytes from there.
-    pub(crate) unsafe fn passed(
+    pub(crate) unsafe fn postrouting(
         &self,
         dir: Direction,
         skb: *const c::sk_buff,
@@ -190,39 +190,45 @@ impl FlowShared {
         proto: u8,
     ) {
         // SAFETY: By the contract of this function.
-        if !unsafe { self.goes_by(dir, skb::route(skb)) } {
+        if !unsafe { self.route_matches(dir, skb::route(skb)) } {
             if self.teardown(TeardownReason::RouteChange) {
-                self.table().unsettle(self.ct.get(), TableRef::ENOUGH);
+                self.table()
+                    .note_route_mismatch(self.ct.get(), TableRef::MISMATCH_LIMIT);
             }
             return;
         }
         let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
         // SAFETY: The packet is valid.
-        let probe = qos.arrived(unsafe { c::nfo_skb_print(skb, 0, thoff, proto) });
+        let probe = qos.take_probe(unsafe { c::nfo_skb_print(skb, 0, thoff, proto) });
 
         if let Some(probe) = probe.filter(|probe| probe.generation == generation) {
             // SAFETY: By the contract of this function.
-            let (left, kept) = unsafe { (Looks::of(skb), self.leaves_so(dir, &probe, skb, thoff)) };
+            let (left, as_expected) = unsafe {
+                (
+                    SkbMeta::of(skb),
+                    self.rewritten_as_expected(dir, &probe, skb, thoff),
+                )
+            };
 
-            if !kept {
+            if !as_expected {
                 if self.teardown(TeardownReason::Rewritten) {
                     self.table().rewritten().remember(self.ct.get(), generation);
                 }
                 return;
             }
-            if self.kept.load(Ordering::Relaxed) == generation {
+            if self.rule_gen.load(Ordering::Relaxed) == generation {
                 with_family!(self, F, |flow| {
                     let by_tos = qos::is_by_tos::<F>(self.table());
 
-                    qos.learn(&probe, left, by_tos, self.ct.get().marks());
+                    qos.add_answer(&probe, left, by_tos, self.ct.get().marks());
                     // The next packet puts it back, if it is right.
                     flow.entries[dir as usize].take_stamp();
                 });
             }
         }
-        if qos.agrees(generation) {
-            self.bounced[dir as usize].store(0, Ordering::Relaxed);
+        if qos.gen_matches(generation) {
+            self.reval_since[dir as usize].store(0, Ordering::Relaxed);
         }
     }
 
@@ -231,8 +237,8 @@ impl FlowShared {
     ///
     /// # Safety
     ///
-    /// As for [`FlowShared::passed`].
-    unsafe fn leaves_so(
+    /// As for [`FlowShared::postrouting`].
+    unsafe fn rewritten_as_expected(
         &self,
         dir: Direction,
         probe: &Probe,
@@ -260,7 +266,7 @@ impl FlowShared {
             && (left.has_checksum || self.proto != L4Proto::Udp || !has(has::CHECKSUM))
             && left.dont_fragment == has(has::DONT_FRAGMENT)
             && with_family!(self, |flow| {
-                flow.entries[dir as usize].would_leave_so(hdr, ports.then_some(left.ports))
+                flow.entries[dir as usize].matches_rewrite(hdr, ports.then_some(left.ports))
             })
     }
 
@@ -275,25 +281,25 @@ impl FlowShared {
     /// # Safety
     ///
     /// `pkt` is in the forward hook and RCU is held.
-    pub(crate) unsafe fn revisit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<Known> {
+    pub(crate) unsafe fn rule_hit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<Known> {
         if !self.state.is_live() {
             return None;
         }
         // SAFETY: A packet in the forward hook has a route.
-        let why = if !unsafe { self.goes_by(dir, skb::route(pkt.skb)) } {
+        let why = if !unsafe { self.route_matches(dir, skb::route(pkt.skb)) } {
             TeardownReason::RouteChange
         // SAFETY: By the contract of this function.
-        } else if !with_family!(self, |flow| unsafe { flow.comes_in_so(dir, pkt) }) {
+        } else if !with_family!(self, |flow| unsafe { flow.ingress_matches(dir, pkt) }) {
             TeardownReason::PathChange
         } else {
             return None;
         };
 
-        let known = with_family!(self, |flow| flow.known_way(dir.opposite()));
+        let known = with_family!(self, |flow| flow.known_path(dir.opposite()));
         if self.teardown(why) {
             // Three times are enough.
             self.table()
-                .unsettle(self.ct.get(), TableRef::ENOUGH / 3 + 1);
+                .note_route_mismatch(self.ct.get(), TableRef::MISMATCH_LIMIT / 3 + 1);
         }
         Some(known)
     }
@@ -305,8 +311,8 @@ impl<F: Family> Flow<F> {
     ///
     /// # Safety
     ///
-    /// As for [`FlowShared::revisit`].
-    unsafe fn comes_in_so(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
+    /// As for [`FlowShared::rule_hit`].
+    unsafe fn ingress_matches(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
         let shared = &self.shared;
         let [orig, reply] = &self.entries;
         let (this, answers) = match dir {
@@ -326,8 +332,8 @@ impl<F: Family> Flow<F> {
         };
 
         // In force when the packet was sent to the rules, and still: these are its rules.
-        if shared.qos[dir as usize].met(print, generation) {
-            shared.kept.store(generation, Ordering::Relaxed);
+        if shared.qos[dir as usize].rule_hit(print, generation) {
+            shared.rule_gen.store(generation, Ordering::Relaxed);
             if has_options {
                 this.let_options(true);
             }
@@ -337,7 +343,7 @@ impl<F: Family> Flow<F> {
             return true;
         }
         // SAFETY: The packet is in the forward hook, RCU is held.
-        if !unsafe { c::nfo_came_in((*pkt.state).in_, shared.entered[dir as usize]) } {
+        if !unsafe { c::nfo_dev_is_or_above((*pkt.state).in_, shared.entered[dir as usize]) } {
             if now.wrapping_sub(shared.lost[dir as usize].load(Ordering::Relaxed))
                 < forward_path::QUIET
             {
@@ -365,7 +371,7 @@ impl<F: Family> Flow<F> {
     }
 
     /// What is known of a direction.
-    fn known_way(&self, dir: Direction) -> Known {
+    fn known_path(&self, dir: Direction) -> Known {
         let entry = &self.entries[dir as usize];
 
         Known {

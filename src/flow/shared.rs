@@ -53,7 +53,7 @@ use nft_flow::{
         L4Proto, //
     },
     llist,
-    state::State,
+    state::FlowState,
     table::Item, //
 };
 
@@ -68,7 +68,7 @@ pub(crate) struct FlowShared {
     pub(crate) link: Link,
     /// In the flowtable's list of dead flows.
     pub(crate) dead: llist::Node,
-    pub(crate) state: State,
+    pub(crate) state: FlowState,
     pub(crate) proto: L4Proto,
     pub(super) nfproto: u8,
     pub(crate) ct: ManuallyDrop<CtRef>,
@@ -86,12 +86,12 @@ pub(crate) struct FlowShared {
     pub(super) refreshed: [AtomicU32; 2],
     /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset that has not
     /// agreed yet.
-    pub(super) bounced: [AtomicU32; 2],
+    pub(super) reval_since: [AtomicU32; 2],
     /// The ruleset in which a packet of either direction that was sent there last came to the rule that
     /// adds the flow.
-    pub(super) kept: AtomicU32,
-    /// `jiffies` when the flow was last asked, see [`FlowShared::doubt`].
-    pub(super) asked: AtomicU32,
+    pub(super) rule_gen: AtomicU32,
+    /// `jiffies` when the flow was last asked, see [`FlowShared::request_reval`].
+    pub(super) reval_requested: AtomicU32,
     key: AddrKey,
     hash: u32,
     /// Of the keys of both directions.
@@ -102,7 +102,7 @@ pub(crate) struct FlowShared {
     pub(crate) entered: [u32; 2],
     /// Who sends them, by the frame's address; zeroes if that is not known.
     pub(super) senders: [[u8; 6]; 2],
-    /// `jiffies` when [`FlowShared::revisit`] last looked at all devices that packets of each direction pass, and
+    /// `jiffies` when [`FlowShared::rule_hit`] last looked at all devices that packets of each direction pass, and
     /// when it last found that they come in where they cannot be picked up.
     pub(super) looked: [AtomicU32; 2],
     pub(super) lost: [AtomicU32; 2],
@@ -150,7 +150,7 @@ impl FlowShared {
         Self {
             link: Link::new(),
             dead: llist::Node::new(),
-            state: State::new(),
+            state: FlowState::new(),
             proto,
             nfproto: F::NFPROTO,
             ct: ManuallyDrop::new(CtRef::new(ct)),
@@ -160,10 +160,10 @@ impl FlowShared {
             qos: Default::default(),
             options: Default::default(),
             refreshed: [AtomicU32::new(now), AtomicU32::new(now)],
-            bounced: Default::default(),
+            reval_since: Default::default(),
             // The ruleset may have changed since the rule was come to.
-            kept: AtomicU32::new(qos::NO_RULESET),
-            asked: AtomicU32::new(now),
+            rule_gen: AtomicU32::new(qos::NO_RULESET),
+            reval_requested: AtomicU32::new(now),
             hash: key.hash(&table.seed),
             hashes: entries.each_ref().map(|entry| entry.key.hash(&table.seed)),
             key,

@@ -10,7 +10,7 @@ use crate::{
         c, //
     },
     flow::{
-        lately::Lately,
+        backoff::Backoff,
         rewritten::Rewritten,
         shared::FlowShared, //
     },
@@ -65,7 +65,7 @@ struct Busy {
     worker: *mut c::nfo_worker,
     net: *mut c::net,
     /// Connections that are left alone.
-    lately: Lately,
+    backoff: Backoff,
     /// Connections whose packets are rewritten by rules.
     rewritten: Rewritten,
 }
@@ -99,7 +99,7 @@ impl TableRef {
             has_hw,
             worker: core::ptr::null_mut(),
             net,
-            lately: Lately::new()?,
+            backoff: Backoff::new()?,
             rewritten: Rewritten::new(),
         };
 
@@ -230,27 +230,27 @@ impl TableRef {
     pub(crate) const NO_STAMP: u32 = 1;
 
     /// Packets of this connection have just come in or left by another way than the one that was found.
-    /// With a `weight` of [`ENOUGH`](Self::ENOUGH) in a second it is left alone for that long.
-    pub(crate) fn unsettle(&self, ct: Ct, weight: u32) {
+    /// With a `weight` of [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second it is left alone for that long.
+    pub(crate) fn note_route_mismatch(&self, ct: Ct, weight: u32) {
         self.busy
-            .lately
-            .unsettle(ct, &self.seed, weight, self.generation());
+            .backoff
+            .note_route_mismatch(ct, &self.seed, weight, self.generation());
     }
 
     /// A flow of this connection was not added: mostly it is left alone for a second.
     pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
         self.busy
-            .lately
+            .backoff
             .refuse(ct, &self.seed, why, self.generation());
     }
 
     /// Is it left alone, and why?
-    pub(crate) fn lets_alone(&self, ct: Ct) -> Option<SkipReason> {
-        self.busy.lately.is_on(ct, &self.seed, self.generation())
+    pub(crate) fn backoff_reason(&self, ct: Ct) -> Option<SkipReason> {
+        self.busy.backoff.reason(ct, &self.seed, self.generation())
     }
 
-    /// See [`unsettle`](Self::unsettle).
-    pub(crate) const ENOUGH: u32 = Lately::ENOUGH;
+    /// See [`note_route_mismatch`](Self::note_route_mismatch).
+    pub(crate) const MISMATCH_LIMIT: u32 = Backoff::MISMATCH_LIMIT;
 
     /// Connections whose packets are rewritten by rules.
     pub(crate) fn rewritten(&self) -> &Rewritten {

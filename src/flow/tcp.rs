@@ -137,8 +137,8 @@ impl FlowShared {
         with_family!(self, |flow| flow.ask(dir, tcp.flags, tcp.seq));
     }
 
-    /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::went_by`].
-    pub(crate) fn went_by(&self, dir: Direction, tcp: &c::nfo_tcp) {
+    /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::observe_tcp`].
+    pub(crate) fn observe_tcp(&self, dir: Direction, tcp: &c::nfo_tcp) {
         let segment = Segment {
             seq: tcp.seq,
             end: tcp.end,
@@ -146,7 +146,7 @@ impl FlowShared {
             window: tcp.window,
         };
 
-        with_family!(self, |flow| flow.went_by(dir, tcp.flags, &segment));
+        with_family!(self, |flow| flow.observe_tcp(dir, tcp.flags, &segment));
     }
 
     /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
@@ -231,7 +231,7 @@ impl<F: Family> Flow<F> {
 
     /// A packet of direction `dir` has passed the ruleset. It may be one that the hook has not seen: from
     /// a device whose ingress is redirected, a fragment, with IP options.
-    pub(crate) fn went_by(&self, dir: Direction, flags: u8, segment: &Segment) {
+    pub(crate) fn observe_tcp(&self, dir: Direction, flags: u8, segment: &Segment) {
         let entry = &self.entries[dir as usize];
 
         if flags & (tcp::SYN | tcp::RST) == 0 {

@@ -32,12 +32,12 @@ impl FlowShared {
     /// be called by the packet path.
     #[cold]
     pub(crate) fn teardown(&self, reason: TeardownReason) -> bool {
-        if !self.state.kill(reason) {
+        if !self.state.set_dead(reason) {
             return false;
         }
         with_family!(self, |flow| {
             for entry in &flow.entries {
-                entry.die();
+                entry.set_dead();
             }
             for entry in &flow.entries {
                 entry.set_neigh(None);

@@ -46,9 +46,9 @@ use nft_flow::{
 #[derive(Clone, Copy)]
 enum Rejected {
     /// It was in no table.
-    Unseen(SkipReason),
+    Unpublished(SkipReason),
     /// It was in some.
-    Seen(SkipReason),
+    Published(SkipReason),
 }
 
 impl Flowtable {
@@ -89,14 +89,14 @@ impl Flowtable {
         let (added, wanted) = self.locked(|inner| {
             let looked = inner.egress.mark([orig, reply]);
             let added = if inner.closing {
-                Err(Rejected::Unseen(SkipReason::FlowtableClosing))
+                Err(Rejected::Unpublished(SkipReason::FlowtableClosing))
             } else {
                 // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
                 unsafe { insert(&mut inner.cts, shared, FlowShared::is_live) }
-                    .map_err(Rejected::Unseen)
+                    .map_err(Rejected::Unpublished)
                     .and_then(|()| {
                         // SAFETY: As above.
-                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Seen)
+                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Published)
                     })
             };
             match added {
@@ -109,10 +109,10 @@ impl Flowtable {
                     };
                 }
                 // A packet may have found it already: the worker frees it.
-                Err(Rejected::Seen(_)) => {
+                Err(Rejected::Published(_)) => {
                     shared.teardown(TeardownReason::NotAdded);
                 }
-                Err(Rejected::Unseen(_)) => (),
+                Err(Rejected::Unpublished(_)) => (),
             }
             (
                 added,
@@ -125,14 +125,14 @@ impl Flowtable {
         if wanted {
             self.schedule_gc();
         }
-        if let Err(Rejected::Unseen(why)) = added {
+        if let Err(Rejected::Unpublished(why)) = added {
             // SAFETY: By the contract of this function, and it is in no table.
             unsafe { self.discard(flow) };
             return Err(why);
         }
         stats::count(stats::Counter::FlowsAdded);
         added.map_err(|e| match e {
-            Rejected::Seen(why) | Rejected::Unseen(why) => why,
+            Rejected::Published(why) | Rejected::Unpublished(why) => why,
         })
     }
 
@@ -172,7 +172,7 @@ impl Flowtable {
                 self.macs
                     .fetch_or(mac_bit(input.layer.mac), Ordering::Relaxed);
             }
-            self.tell_shapes(inner);
+            self.publish_counts(inner);
             shape
         })?;
         // SAFETY: A use of it is ours, if there is one.
@@ -200,17 +200,17 @@ impl Flowtable {
         if inner.shapes.is_empty() && self.has_shapes() {
             self.macs.store(0, Ordering::Relaxed);
         }
-        self.tell_shapes(inner);
+        self.publish_counts(inner);
     }
 
     /// Says to packets and the worker which shapes there are, if that has changed.
-    fn tell_shapes(&self, inner: &Inner) {
-        for (told, now) in [
+    fn publish_counts(&self, inner: &Inner) {
+        for (shown, now) in [
             (&self.shaped, inner.shapes.len()),
             (&self.gated, inner.shapes.gated()),
         ] {
-            if told.load(Ordering::Relaxed) != now {
-                told.store(now, Ordering::Relaxed);
+            if shown.load(Ordering::Relaxed) != now {
+                shown.store(now, Ordering::Relaxed);
             }
         }
     }

@@ -106,14 +106,14 @@ unsafe fn mark<F: Family>(entry: &Entry<F>, askers: Option<&Askers>) {
 
     let asked = askers.is_some_and(|a| a.families(ifindex) & family != 0);
 
-    entry.set_asked_for(asked && !entry.is_xfrm());
+    entry.set_wants_ct(asked && !entry.is_xfrm());
 }
 
 impl Flowtable {
     /// Looks who asks for connections now, and tells the flows if that has changed. False if it is to be
     /// done again soon, because RTNL was not to be had: it must not be waited for here, see
-    /// [`look_at_bridges`](Self::look_at_bridges).
-    pub(super) fn look_at_egress(&self) -> bool {
+    /// [`check_bridges`](Self::check_bridges).
+    pub(super) fn check_egress(&self) -> bool {
         let now = ffi::jiffies32();
         let old = self.locked(|inner| {
             // The worker may be in a hurry because of something else.

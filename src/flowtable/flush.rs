@@ -34,17 +34,17 @@ const BUCKETS_AT_ONCE: usize = 64;
 impl Flowtable {
     /// Kills every flow for which `which` holds, and says how many it were. Ends early when `go_on`
     /// says so.
-    pub(crate) fn kill_all(
+    pub(crate) fn teardown_all(
         &self,
         reason: TeardownReason,
         which: impl Fn(&FlowShared) -> bool,
         go_on: impl Fn() -> bool,
     ) -> usize {
-        self.kill_family::<V4>(reason, &which, &go_on)
-            + self.kill_family::<V6>(reason, &which, &go_on)
+        self.teardown_family::<V4>(reason, &which, &go_on)
+            + self.teardown_family::<V6>(reason, &which, &go_on)
     }
 
-    fn kill_family<F: Store>(
+    fn teardown_family<F: Store>(
         &self,
         reason: TeardownReason,
         which: &impl Fn(&FlowShared) -> bool,
@@ -88,13 +88,13 @@ impl Flowtable {
         traffic::closing(|| {
             ft.closed.store(true, Ordering::Relaxed);
             ft.netns.remove(ft);
-            let (packets, bytes) = ft.tell_traffic();
-            stats::gone(packets, bytes);
+            let (packets, bytes) = ft.fold_mib_stats();
+            stats::add_retired(packets, bytes);
         });
         ft.locked(|inner| inner.closing = true);
         // SAFETY: Initialised. The worker does not run from here on.
         unsafe { c::nfo_worker_cancel(ft.worker.get()) };
-        ft.kill_all(TeardownReason::FlowtableDelete, |_| true, || true);
+        ft.teardown_all(TeardownReason::FlowtableDelete, |_| true, || true);
         // A namespace that ends frees what routes and connections belong to. A packet may be about to
         // put a flow that it has killed on the list of the dead: in a namespace that lives.
         ft.gc_collect();

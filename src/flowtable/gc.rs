@@ -51,9 +51,9 @@ const SLICES: usize = 16;
 /// Jiffies between two of them.
 const SLICE: u32 = HZ / SLICES as u32;
 /// Flows that are asked in a second, at most: with more of them, each one less often.
-const ASKS_PER_SECOND: usize = 16384;
+const REVALS_PER_SECOND: usize = 16384;
 /// Buckets whose flows are asked before others get a chance to run, and how many are left is looked at.
-const BUCKETS_ASKED: usize = 32;
+const REVAL_BUCKETS: usize = 32;
 
 impl Flowtable {
     /// Has the worker run for the first time, in a second.
@@ -63,11 +63,11 @@ impl Flowtable {
     }
 
     /// One run of the worker. Returns how many jiffies to pause then.
-    fn work(&self) -> usize {
-        let kicked = self.begin_work();
+    fn gc_run(&self) -> usize {
+        let scheduled = self.begin_work();
         let unread = self.read_rules();
-        let asking = self.ask();
-        let soon = match (unread, asking) {
+        let revalidating = self.request_revals();
+        let soon = match (unread, revalidating) {
             (None, false) => u32::MAX,
             (None, true) => SLICE,
             (Some(wait), _) => wait,
@@ -77,10 +77,10 @@ impl Flowtable {
             .due
             .load(Ordering::Relaxed)
             .wrapping_sub(ffi::jiffies32());
-        if !kicked && rest != 0 && rest <= HZ {
+        if !scheduled && rest != 0 && rest <= HZ {
             return soon.min(rest) as usize;
         }
-        let pause = self.work_all();
+        let pause = self.gc_pass();
         self.due.store(
             ffi::jiffies32().wrapping_add(pause as u32),
             Ordering::Relaxed,
@@ -95,35 +95,37 @@ impl Flowtable {
 
     /// Asks flows whose packets the ruleset may say something else about by now: the next one of each
     /// direction passes it. A part of the table each time. Returns whether there is anything to ask.
-    fn ask(&self) -> bool {
-        if !self.watch.asks() {
+    fn request_revals(&self) -> bool {
+        if !self.watch.has_volatile() {
             return false;
         }
         let generation = self.generation();
         let now = ffi::jiffies32();
-        if now.wrapping_sub(self.asked.load(Ordering::Relaxed)) < SLICE {
+        if now.wrapping_sub(self.reval_slice.load(Ordering::Relaxed)) < SLICE {
             return true;
         }
-        self.asked.store(now, Ordering::Relaxed);
-        let mut left = ASKS_PER_SECOND / SLICES;
+        self.reval_slice.store(now, Ordering::Relaxed);
+        let mut left = REVALS_PER_SECOND / SLICES;
         let mut buckets = usize::MAX;
 
         while left != 0 && buckets != 0 && !self.is_closed() {
             self.locked(|inner| {
                 buckets = buckets.min(inner.cts.buckets().div_ceil(SLICES));
-                let n = buckets.min(BUCKETS_ASKED);
-                let mut cursor = inner.asked;
+                let n = buckets.min(REVAL_BUCKETS);
+                let mut cursor = inner.reval_cursor;
                 let more = inner.cts.visit(&mut cursor, n, |shared| {
                     // SAFETY: In the table, hence valid; the lock is held.
                     let shared = unsafe { shared.as_ref() };
 
-                    if self.watch.is_volatile(shared.ct.get()) && shared.doubt(generation, now) {
+                    if self.watch.is_volatile(shared.ct.get())
+                        && shared.request_reval(generation, now)
+                    {
                         stats::count(stats::Counter::FlowsAsked);
                         left = left.saturating_sub(1);
                     }
                     Visit::Keep
                 });
-                inner.asked = if more { cursor } else { Cursor::default() };
+                inner.reval_cursor = if more { cursor } else { Cursor::default() };
                 buckets = if more { buckets.wrapping_sub(n) } else { 0 };
             });
             // SAFETY: Process context, no lock is held.
@@ -133,13 +135,13 @@ impl Flowtable {
     }
 
     /// Everything else. Returns how many jiffies to pause then.
-    fn work_all(&self) -> usize {
-        self.alerted.store(false, Ordering::Relaxed);
+    fn gc_pass(&self) -> usize {
+        self.bridge_check_scheduled.store(false, Ordering::Relaxed);
         self.gc_collect();
-        self.tell_traffic();
-        self.look_at_bridges();
-        let sure = self.look_at_egress();
-        let behind = self.age();
+        self.fold_mib_stats();
+        self.check_bridges();
+        let sure = self.check_egress();
+        let behind = self.gc_step();
         self.gc_collect();
         self.follow();
         self.resize(&self.v4, |inner| &mut inner.w4);
@@ -166,7 +168,7 @@ impl Flowtable {
     /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
     /// which must not be waited for here: who holds it may wait for a flowtable's end, which waits
     /// for us. Nor is it held for long.
-    fn look_at_bridges(&self) {
+    fn check_bridges(&self) {
         const STEPS: usize = 8;
 
         let mut cursor = Cursor::default();
@@ -177,7 +179,7 @@ impl Flowtable {
             let rtnl = unsafe { c::nfo_rtnl_trylock() };
 
             for _ in 0..STEPS {
-                more = self.locked(|inner| inner.shapes.look_again(&mut cursor, self.net(), rtnl));
+                more = self.locked(|inner| inner.shapes.recheck(&mut cursor, self.net(), rtnl));
                 if !more {
                     break;
                 }
@@ -186,7 +188,7 @@ impl Flowtable {
                 // SAFETY: Locked above.
                 unsafe { c::nfo_rtnl_unlock() };
             } else {
-                self.alert();
+                self.schedule_bridge_check();
             }
             // SAFETY: Process context, no lock is held.
             unsafe { c::nfo_cond_resched() };
@@ -233,7 +235,7 @@ impl Flowtable {
 
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
     /// flows the dead must be taken out in between.
-    fn age(&self) -> bool {
+    fn gc_step(&self) -> bool {
         let mut due = [NonNull::<FlowShared>::dangling(); FLOWS_AT_ONCE];
         let begun = tick();
 
@@ -318,7 +320,7 @@ impl Flowtable {
             TeardownReason::CtDying
         } else if idle >= timeout {
             TeardownReason::Idle
-        } else if shared.is_disowned(ffi::jiffies32()) {
+        } else if shared.reval_timed_out(ffi::jiffies32()) {
             TeardownReason::Ruleset
         } else if ct.is_closed() {
             TeardownReason::Conntrack
@@ -327,7 +329,7 @@ impl Flowtable {
         } else if !shared.is_current() {
             TeardownReason::PathChange
         } else {
-            shared.tend();
+            shared.refresh_stamps();
             shared.keep_up();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));
@@ -356,7 +358,7 @@ pub(super) unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
 unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
     // SAFETY: By the contract of this function.
     unsafe {
-        let pause = (*of_worker(worker)).work();
+        let pause = (*of_worker(worker)).gc_run();
 
         c::nfo_worker_queue(worker, pause);
     }

@@ -128,7 +128,7 @@ pub(crate) struct Flowtable {
     /// In the list of the namespace.
     pub(crate) place: Place,
     /// Something about bridges has changed, and the worker has not looked yet.
-    alerted: AtomicBool,
+    bridge_check_scheduled: AtomicBool,
     /// Nobody else is to begin a walk, or go on with one.
     closed: AtomicBool,
     /// The families that are served: IPv4, IPv6.
@@ -136,7 +136,7 @@ pub(crate) struct Flowtable {
     /// When the worker is to do all its work, in `jiffies`: in between it asks flows.
     due: AtomicU32,
     /// When the worker last asked flows, in `jiffies`.
-    asked: AtomicU32,
+    reval_slice: AtomicU32,
     /// What the ruleset asks for that changes by itself.
     #[pin]
     pub(crate) watch: Watch,
@@ -161,10 +161,10 @@ pub(crate) struct Inner {
     wheel: Wheel,
     egress: Egress,
     /// How far the worker has got with asking flows.
-    asked: Cursor,
+    reval_cursor: Cursor,
     closing: bool,
     /// Traffic that the network namespace's statistics have.
-    told: Totals,
+    reported: Totals,
 }
 
 // SAFETY: The pointer to the C object is used under the rules of nf_tables, as long as it is there.
@@ -261,9 +261,9 @@ impl Flowtable {
             cts: wc,
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
-            asked: Cursor::default(),
+            reval_cursor: Cursor::default(),
             closing: false,
-            told: traffic::NONE,
+            reported: traffic::NONE,
         };
         // SAFETY: A flowtable has a type from its creation on.
         let family = unsafe { (*(*nf.as_ptr()).type_).family };
@@ -285,7 +285,7 @@ impl Flowtable {
             cts,
             netns,
             place: Place::new(),
-            alerted: AtomicBool::new(false),
+            bridge_check_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
@@ -293,7 +293,7 @@ impl Flowtable {
             follows <- Follows::new(),
             serves,
             due: AtomicU32::new(ffi::jiffies32()),
-            asked: AtomicU32::new(ffi::jiffies32()),
+            reval_slice: AtomicU32::new(ffi::jiffies32()),
             watch <- Watch::new(),
             inner <- new_spinlock!(inner, "nft_offload::flowtable"),
         });
@@ -347,11 +347,13 @@ impl Flowtable {
 
     /// Adds the latest traffic to the statistics of the network namespace. Returns how many packets
     /// and bytes there were, ever.
-    fn tell_traffic(&self) -> (u64, u64) {
+    fn fold_mib_stats(&self) -> (u64, u64) {
         let now = self.traffic.totals();
 
         // SAFETY: The namespace outlives its flowtables.
-        self.locked(|inner| unsafe { traffic::tell(self.net(), &now, &mut inner.told) });
+        self.locked(|inner| unsafe {
+            traffic::fold_mib_stats(self.net(), &now, &mut inner.reported)
+        });
         let [v4, v6] = now.family;
         (
             v4.packets.wrapping_add(v6.packets),
@@ -369,10 +371,10 @@ impl Flowtable {
 
     /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
     /// to make it.
-    pub(crate) fn alert(&self) {
+    pub(crate) fn schedule_bridge_check(&self) {
         const SOON: usize = (HZ / 10) as usize;
 
-        if self.has_gates() && !self.alerted.swap(true, Ordering::Relaxed) {
+        if self.has_gates() && !self.bridge_check_scheduled.swap(true, Ordering::Relaxed) {
             self.due.store(
                 ffi::jiffies32().wrapping_add(SOON as u32),
                 Ordering::Relaxed,

@@ -370,7 +370,7 @@ impl Netns {
     }
 
     /// Looks for the flows that events are about.
-    fn look(&self, events: &Events) -> Result {
+    fn handle_events(&self, events: &Events) -> Result {
         /// What makes a flow go, the likeliest first.
         const REASONS: [TeardownReason; 5] = [
             TeardownReason::DeviceDown,
@@ -403,13 +403,17 @@ impl Netns {
             self.for_each(|ft| {
                 let changed = |ifindex: u32| devices.binary_search(&ifindex).is_ok();
 
-                ft.kill_all(reason, |flow| flow.passes(&changed), || !ft.is_closed());
+                ft.teardown_all(
+                    reason,
+                    |flow| flow.uses_device(&changed),
+                    || !ft.is_closed(),
+                );
                 true
             });
         }
         if events.list.contains(&Event::Bridges) {
             self.for_each(|ft| {
-                ft.alert();
+                ft.schedule_bridge_check();
                 true
             });
         }
@@ -432,10 +436,10 @@ impl WorkItem for Netns {
             if now.list.is_empty() && !now.all {
                 return;
             }
-            if now.all || this.look(&now).is_err() {
+            if now.all || this.handle_events(&now).is_err() {
                 this.for_each(|ft| {
-                    ft.kill_all(TeardownReason::PathChange, |_| true, || !ft.is_closed());
-                    ft.alert();
+                    ft.teardown_all(TeardownReason::PathChange, |_| true, || !ft.is_closed());
+                    ft.schedule_bridge_check();
                     true
                 });
             }

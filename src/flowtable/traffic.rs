@@ -99,7 +99,7 @@ impl Drop for Traffic {
 /// # Safety
 ///
 /// `net` is valid.
-pub(crate) unsafe fn tell(net: *mut c::net, now: &Totals, before: &mut Totals) {
+pub(crate) unsafe fn fold_mib_stats(net: *mut c::net, now: &Totals, before: &mut Totals) {
     for (v6, (now, before)) in now.family.iter().zip(&mut before.family).enumerate() {
         let packets = now.packets.wrapping_sub(before.packets);
 
@@ -117,7 +117,7 @@ pub(crate) unsafe fn tell(net: *mut c::net, now: &Totals, before: &mut Totals) {
 /// many set out, and arrived, ever.
 static CLOSING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 
-/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`stats::gone`].
+/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`stats::add_retired`].
 pub(super) fn closing(f: impl FnOnce()) {
     CLOSING[0].fetch_add(1, Ordering::SeqCst);
     f();
@@ -146,7 +146,7 @@ pub(crate) fn forwarded() -> (u64, u64) {
     for _ in 0..TRIES {
         let arrived = CLOSING[1].load(Ordering::SeqCst);
         let (packets, bytes) = all();
-        let gone = stats::all_gone();
+        let gone = stats::retired();
 
         sums = (gone.0.wrapping_add(packets), gone.1.wrapping_add(bytes));
         // Nobody was on the way.

@@ -257,19 +257,27 @@ fn forward<F: Store, const PLAIN: bool>(
         None => return Err(unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash)),
     };
 
-    let valid = if entry.is_unconditional() && (PLAIN || !skb.has_secpath()) {
+    let valid = if entry.is_usable_by_all() && (PLAIN || !skb.has_secpath()) {
         F::route_valid(entry)
     } else {
-        may_use(entry, skb, offset)?
+        check_usable(entry, skb, offset)?
     };
     if !valid {
         // The packet adds the flow anew.
         let hash = entry.flow().shared.hashes[entry.dir() as usize];
         unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash);
-        return Err(kill(entry, TeardownReason::DstStale, MissReason::DstStale));
+        return Err(teardown(
+            entry,
+            TeardownReason::DstStale,
+            MissReason::DstStale,
+        ));
     }
     if entry.ct.is_dying() {
-        return Err(kill(entry, TeardownReason::CtDying, MissReason::CtDying));
+        return Err(teardown(
+            entry,
+            TeardownReason::CtDying,
+            MissReason::CtDying,
+        ));
     }
     let stamped = entry.has_stamp(ft.stamp(pkt.ds_field));
     if PLAIN && !stamped {
@@ -296,7 +304,7 @@ fn forward<F: Store, const PLAIN: bool>(
         return Err(MissReason::SctpChunk);
     }
     if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
-        entry.send_there(&probe_of::<F>(ft, skb, place, &pkt));
+        entry.send_probe(&probe_of::<F>(ft, skb, place, &pkt));
         return Err(MissReason::ExtHeader);
     }
     go::<F, false>(ft, skb, place, entry, &pkt, change)
@@ -318,10 +326,10 @@ fn go<F: Family, const PLAIN: bool>(
     if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
     }
-    if entry.is_special() {
+    if entry.needs_slow_checks() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
         let counts = PLAIN || place.shape.is_none();
-        special(
+        slow_checks(
             entry,
             skb,
             thoff,
@@ -385,7 +393,7 @@ fn go<F: Family, const PLAIN: bool>(
         if let Some(change) = change {
             change.restore::<F>(skb);
         }
-        if entry.is_asked_for() && entry.ct.attach(skb, entry.dir()) {
+        if entry.wants_ct() && entry.ct.attach(skb, entry.dir()) {
             stats::count(stats::Counter::PacketsWithCt);
         }
     }
@@ -416,7 +424,7 @@ fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool
 /// packet be forwarded? That depends on the packet, which may have come through the SA of somebody else.
 /// Asked before anything is learnt from it. Returns whether the route is valid.
 #[inline(never)]
-fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool, MissReason> {
+fn check_usable<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool, MissReason> {
     if !entry.is_live() {
         return Err(MissReason::FlowDead);
     }
@@ -434,7 +442,7 @@ fn may_use<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool,
 /// What only some flows ask of a packet with `len` bytes from the transport header on. `bytes`: what the
 /// devices above the one that it came in by have to count as received, if nobody else sees to that.
 #[inline(never)]
-fn special<F: Family>(
+fn slow_checks<F: Family>(
     entry: &Entry<F>,
     skb: Skb,
     thoff: usize,
@@ -444,7 +452,7 @@ fn special<F: Family>(
     let now = ffi::jiffies32();
     let shared = &entry.flow().shared;
 
-    if entry.is_bridged() && !shared.may_enter(entry.dir()) {
+    if entry.is_bridged() && !shared.ports_forwarding(entry.dir()) {
         return Err(MissReason::Bridge);
     }
     if entry.has_flag(flag::ASKED) {
@@ -498,7 +506,7 @@ fn account<F: Family>(entry: &Entry<F>, len: u32) {
 }
 
 #[cold]
-fn kill<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) -> MissReason {
+fn teardown<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason) -> MissReason {
     entry.flow().shared.teardown(why);
     reason
 }

@@ -34,7 +34,7 @@ pub(super) unsafe extern "C" fn postrouting(
             let netns = &*netns.cast::<Netns>();
 
             if let Some(flow) = netns.find(ct) {
-                passed_of(flow, dir, skb, (*state).pf);
+                flow_postrouting(flow, dir, skb, (*state).pf);
             }
         }
     }
@@ -47,7 +47,7 @@ pub(super) unsafe extern "C" fn postrouting(
 ///
 /// As for [`postrouting`].
 #[cold]
-unsafe fn passed_of(flow: &FlowShared, dir: Direction, packet: *mut c::sk_buff, family: u8) {
+unsafe fn flow_postrouting(flow: &FlowShared, dir: Direction, packet: *mut c::sk_buff, family: u8) {
     const TCP: u8 = L4Proto::Tcp.number();
     let mut proto = 0;
 
@@ -61,12 +61,12 @@ unsafe fn passed_of(flow: &FlowShared, dir: Direction, packet: *mut c::sk_buff, 
         }
         if proto == TCP {
             if let Some(tcp) = skb::tcp(packet, thoff as u32) {
-                flow.went_by(dir, &tcp);
+                flow.observe_tcp(dir, &tcp);
             }
         }
         if c::nfo_skb_secpath(packet) {
             flow.came_secured(dir);
         }
-        flow.passed(dir, packet, thoff as u32, proto);
+        flow.postrouting(dir, packet, thoff as u32, proto);
     }
 }

@@ -253,7 +253,7 @@ impl FlowShared {
 
     /// Which directions have passed the ruleset `generation`? None if the flow or its conntrack
     /// entry is on its way out, or a route is not valid any more.
-    pub(super) fn agreed(&self, generation: u32) -> [bool; 2] {
+    pub(super) fn validated(&self, generation: u32) -> [bool; 2] {
         if !self.is_live() || self.ct.get().is_dying() {
             return [false; 2];
         }
@@ -262,7 +262,7 @@ impl FlowShared {
             let [orig, reply] = &flow.entries;
             let valid = F::dst_valid(orig) && F::dst_valid(reply);
 
-            [orig, reply].map(|entry| valid && entry.agrees(generation))
+            [orig, reply].map(|entry| valid && entry.gen_matches(generation))
         })
     }
 

@@ -184,7 +184,7 @@ struct Resident {
     flow: FlowRef,
     rules: [Option<Rule>; 2],
     /// The directions that the ruleset had agreed to.
-    agreed: [bool; 2],
+    validated: [bool; 2],
     /// The interfaces of both sides.
     ports: [u32; 2],
     /// Of what the rules were made.
@@ -214,7 +214,7 @@ struct Counts {
     lost: u64,
     swapped: u64,
     stale: u64,
-    unsettled: u64,
+    ruleset_changed: u64,
     partial: u64,
     full: u64,
     collision: u64,

@@ -203,8 +203,8 @@ impl Inner {
     /// Adds the rules of a flow.
     fn install(&mut self, flow: FlowRef, table: &TableRef, at: usize) -> Outcome {
         // What the ruleset has not seen is not for hardware.
-        let agreed = flow.agreed(table.generation());
-        if !agreed.contains(&true) {
+        let validated = flow.validated(table.generation());
+        if !validated.contains(&true) {
             return Outcome::Later;
         }
         let described = match flow.describe() {
@@ -224,7 +224,7 @@ impl Inner {
         let mut rules = [None, None];
         let mut failed = None;
         for dir in 0..2 {
-            if !agreed[dir] {
+            if !validated[dir] {
                 continue;
             }
             let cookie = Cookie(described.cookies[dir]);
@@ -262,7 +262,7 @@ impl Inner {
         Outcome::In(Resident {
             flow,
             rules,
-            agreed,
+            validated,
             ports: described.descs.map(|d| d.ingress.port.ifindex),
             print: described.print(),
             rate: Rate::new(total, now_ms(), 0, 1000),

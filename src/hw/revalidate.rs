@@ -122,12 +122,12 @@ impl Inner {
             flow.teardown(TeardownReason::CtDying);
             return false;
         }
-        let agreed = flow.agreed(generation);
-        let was = resident.agreed;
-        if agreed != was {
-            self.counts.unsettled += 1;
+        let validated = flow.validated(generation);
+        let was = resident.validated;
+        if validated != was {
+            self.counts.ruleset_changed += 1;
             // The other direction has come in as well, maybe.
-            let more = agreed.iter().zip(was).all(|(&now, was)| now || !was);
+            let more = validated.iter().zip(was).all(|(&now, was)| now || !was);
             self.demote(at, if more { Next::Waiting } else { Next::Software });
             return false;
         }

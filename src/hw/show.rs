@@ -41,7 +41,7 @@ impl Tier {
             ("bytes", n.bytes),
             ("swapped", n.swapped),
             ("stale", n.stale),
-            ("unsettled", n.unsettled),
+            ("unsettled", n.ruleset_changed),
             ("partial", n.partial),
             ("aged", n.aged),
             ("lost", n.lost),

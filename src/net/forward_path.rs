@@ -82,7 +82,7 @@ pub(crate) struct Half<'a> {
 
 /// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. What is not
 /// `known` of the other direction is guessed: its packets come in where these leave, and are routed as from
-/// there. If they do not, the first one says so ([`FlowShared::revisit`](crate::flow::shared::FlowShared::revisit)).
+/// there. If they do not, the first one says so ([`FlowShared::rule_hit`](crate::flow::shared::FlowShared::rule_hit)).
 ///
 /// # Safety
 ///
@@ -98,7 +98,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     // SAFETY: A packet in the forward hook has a route and an ingress device.
     let (this, other, arrival, answers) = unsafe {
         let skb = pkt.skb;
-        let came_in = (*pkt.state).in_;
+        let in_dev = (*pkt.state).in_;
         let this = NonNull::new(skb::route(skb)).ok_or(SkipReason::RouteReply)?;
 
         if !c::nfo_dst_hold(this.as_ptr()) {
@@ -135,7 +135,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             return Err(SkipReason::RouteReply);
         }
         let returning = |dst: Dst| {
-            let returns = c::nfo_came_in(came_in, (*dst.dev()).ifindex as u32);
+            let returns = c::nfo_dev_is_or_above(in_dev, (*dst.dev()).ifindex as u32);
             (dst, returns)
         };
         // With the mark of this packet: connections have marks. Unless answers go back the way that
@@ -164,7 +164,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             let mut mac = [0; 6];
 
             c::nfo_skb_source(skb, mac.as_mut_ptr());
-            Some((came_in.cast_const(), mac))
+            Some((in_dev.cast_const(), mac))
         };
         (this, other, arrival, answers)
     };

@@ -126,7 +126,7 @@ impl Watch {
     }
 
     /// Is there anything that flows are asked for?
-    pub(crate) fn asks(&self) -> bool {
+    pub(crate) fn has_volatile(&self) -> bool {
         self.volatile.load(Ordering::Relaxed) != 0 || self.thresholds.load(Ordering::Relaxed) != 0
     }
 

@@ -104,7 +104,7 @@ unsafe fn offload<F: Store>(
                     flow.teardown(TeardownReason::Count);
                     return Err(SkipReason::Count);
                 }
-                known = flow.revisit(dir, pkt);
+                known = flow.rule_hit(dir, pkt);
             }
         }
         // Still, or in another flowtable; if the flow was killed just now, it is added anew below.
@@ -158,7 +158,7 @@ unsafe fn offload<F: Store>(
     if ct.is_dying() {
         return Err(SkipReason::CtDying);
     }
-    if let Some(why) = ft.lets_alone(ct) {
+    if let Some(why) = ft.backoff_reason(ct) {
         return Err(why);
     }
     if ft.rewritten().contains(ct, ft.generation()) {

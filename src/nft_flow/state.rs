@@ -24,20 +24,20 @@ const DEAD: u32 = 1 << 8;
 /// - If `DEAD` is clear, the low byte is zero.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct State(AtomicU32);
+pub struct FlowState(AtomicU32);
 
-impl State {
+impl FlowState {
     /// A new, active flow.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         // INVARIANT: Neither `DEAD` nor a reason.
-        State(AtomicU32::new(0))
+        FlowState(AtomicU32::new(0))
     }
 
     /// A new, active flow.
     #[cfg(loom)]
     pub fn new() -> Self {
-        State(AtomicU32::new(0))
+        FlowState(AtomicU32::new(0))
     }
 
     /// Whether packets may be forwarded by the flow: not dead. One load.
@@ -58,7 +58,7 @@ impl State {
     /// Kills the flow. Returns `true` to exactly one caller, whose reason is kept and who has to
     /// take the flow apart.
     #[cold]
-    pub fn kill(&self, reason: TeardownReason) -> bool {
+    pub fn set_dead(&self, reason: TeardownReason) -> bool {
         let mut state = self.0.load(Ordering::Relaxed);
         while state & DEAD == 0 {
             // INVARIANT: `DEAD` was clear, hence the low byte zero; both are set together.
@@ -76,7 +76,7 @@ impl State {
     }
 }
 
-impl Default for State {
+impl Default for FlowState {
     fn default() -> Self {
         Self::new()
     }
@@ -89,9 +89,9 @@ mod tests {
     #[test]
     fn one_killer() {
         for reason in TeardownReason::ALL {
-            let state = State::default();
-            assert!(state.kill(*reason));
-            assert!(!state.kill(TeardownReason::Idle));
+            let state = FlowState::default();
+            assert!(state.set_dead(*reason));
+            assert!(!state.set_dead(TeardownReason::Idle));
             assert!(!state.is_live());
             assert_eq!(state.reason(), Some(*reason));
         }
@@ -99,13 +99,13 @@ mod tests {
 
     #[test]
     fn one_killer_of_many() {
-        let state = State::new();
+        let state = FlowState::new();
         let wins: usize = std::thread::scope(|s| {
             let killers: Vec<_> = TeardownReason::ALL
                 .iter()
                 .map(|reason| {
                     let state = &state;
-                    s.spawn(move || state.kill(*reason).then_some(*reason))
+                    s.spawn(move || state.set_dead(*reason).then_some(*reason))
                 })
                 .collect();
             let won: Vec<_> = killers
@@ -120,6 +120,6 @@ mod tests {
 
     #[test]
     fn is_one_word() {
-        assert_eq!(size_of::<State>(), 4);
+        assert_eq!(size_of::<FlowState>(), 4);
     }
 }

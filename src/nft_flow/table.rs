@@ -517,8 +517,8 @@ fn put<T>(buckets: &Buckets<T>, hash: u32, item: NonNull<T>) -> Option<usize> {
         let bucket = view.bucket(index);
         if let Some(slot) = bucket.vacant() {
             // Before the entry appears, so that readers come this far.
-            for passed in 0..step {
-                view.bucket(home.wrapping_add(passed)).passed(true);
+            for between in 0..step {
+                view.bucket(home.wrapping_add(between)).count_overflow(true);
             }
             bucket.publish(slot, tag(hash), item);
             return Some(index & buckets.len().wrapping_sub(1));
@@ -537,8 +537,9 @@ fn take<T>(buckets: &Buckets<T>, hash: u32, item: &T) -> Option<usize> {
         let bucket = view.bucket(index);
         if let Some(slot) = bucket.find(item) {
             bucket.clear(slot);
-            for passed in 0..step {
-                view.bucket(home.wrapping_add(passed)).passed(false);
+            for between in 0..step {
+                view.bucket(home.wrapping_add(between))
+                    .count_overflow(false);
             }
             return Some(index & buckets.len().wrapping_sub(1));
         }

@@ -3,7 +3,7 @@
 //! What a packet came in with that is on its way through the ruleset.
 
 use super::{
-    Looks,
+    SkbMeta,
     NO_RULESET, //
 };
 use crate::ffi::{
@@ -16,7 +16,7 @@ use core::sync::atomic::{
 };
 
 /// How long the first one is waited for, in jiffies. It may be in a queue to userspace.
-const PATIENCE: u32 = ffi::HZ / 4;
+const PROBE_TIMEOUT: u32 = ffi::HZ / 4;
 
 /// A packet on its way through the ruleset.
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ pub(crate) struct Probe {
     pub(crate) print: u32,
     /// The ruleset that was in force when it came in.
     pub(crate) generation: u32,
-    pub(crate) came: Looks,
+    pub(crate) came: SkbMeta,
     /// Its TTL or hop limit.
     pub(crate) ttl: u8,
     /// Bits of [`has`].
@@ -68,7 +68,7 @@ impl Probe {
         unsafe { c::nfo_probe_noted(print, hash, &mut noted) }.then_some(Self {
             print,
             generation: noted.generation,
-            came: Looks {
+            came: SkbMeta {
                 dscp: noted.dscp,
                 mark: noted.mark,
                 priority: noted.priority,
@@ -108,7 +108,7 @@ impl ProbeCell {
         (print != 0).then(|| Probe {
             print,
             generation: self.generation.load(Ordering::Relaxed),
-            came: Looks {
+            came: SkbMeta {
                 dscp,
                 mark: self.mark.load(Ordering::Relaxed),
                 priority: self.priority.load(Ordering::Relaxed),
@@ -131,7 +131,7 @@ impl ProbeCell {
 
     /// Is a packet waited for that was sent to this ruleset?
     pub(super) fn is_awaited(&self, generation: u32, now: u8) -> bool {
-        const STEPS: u8 = (PATIENCE / TICK) as u8;
+        const STEPS: u8 = (PROBE_TIMEOUT / TICK) as u8;
         let [.., then] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
 
         self.print.load(Ordering::Relaxed) != 0
@@ -141,4 +141,8 @@ impl ProbeCell {
 }
 
 /// In these units the age of a probe is counted, in jiffies.
-pub(super) const TICK: u32 = if PATIENCE >= 16 { PATIENCE / 16 } else { 1 };
+pub(super) const TICK: u32 = if PROBE_TIMEOUT >= 16 {
+    PROBE_TIMEOUT / 16
+} else {
+    1
+};

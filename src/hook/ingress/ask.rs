@@ -13,9 +13,9 @@ use crate::{
             self,
             has,
             Change,
-            Known,
-            Looks,
+            Lookup,
             Probe, //
+            SkbMeta,
         },
         table_ref::TableRef, //
     },
@@ -43,26 +43,26 @@ pub(super) fn ask<F: Family>(
 ) -> Result<Change, MissReason> {
     let generation = ft.generation();
     let qos = &entry.flow().shared.qos[entry.dir() as usize];
-    let came = Looks::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
+    let came = SkbMeta::at_ingress(skb, pkt.ds_field, qos::is_by_tos::<F>(ft));
 
-    match qos.known(generation, came) {
-        Known::Answer(change, nothing) => {
-            if nothing && !entry.is_asked_for() {
+    match qos.lookup(generation, came) {
+        Lookup::Answer(change, nothing) => {
+            if nothing && !entry.wants_ct() {
                 if let Some(stamp) = TableRef::stamp_of(generation, pkt.ds_field) {
                     entry.put_stamp(stamp, || {
-                        !entry.is_asked_for()
-                            && matches!(qos.known(generation, came), Known::Answer(_, true))
+                        !entry.wants_ct()
+                            && matches!(qos.lookup(generation, came), Lookup::Answer(_, true))
                     });
                 }
             }
             Ok(change)
         }
-        Known::Nothing => {
-            entry.bounce(&probe_of::<F>(ft, skb, place, pkt));
+        Lookup::Nothing => {
+            entry.send_to_ruleset(&probe_of::<F>(ft, skb, place, pkt));
             Err(MissReason::Ruleset)
         }
-        Known::Others(full) => {
-            qos.sent(&probe_of::<F>(ft, skb, place, pkt));
+        Lookup::Others(full) => {
+            qos.add_probe(&probe_of::<F>(ft, skb, place, pkt));
             Err(match full {
                 true => MissReason::ManyLooks,
                 false => MissReason::Looks,
@@ -121,7 +121,7 @@ pub(super) fn probe<F: Family>(
     Probe {
         print: skb.print(offset as u32, thoff.into(), proto.number()),
         generation: ft.generation(),
-        came: Looks::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
+        came: SkbMeta::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
         ttl: F::ttl(hdr),
         has: flag(sum, has::CHECKSUM) | flag(F::must_not_fragment(hdr), has::DONT_FRAGMENT),
     }

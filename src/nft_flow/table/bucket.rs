@@ -159,7 +159,7 @@ impl<T> Bucket<T> {
     }
 
     /// Notes that one entry more (`true`) or less went past this bucket. For the writer.
-    pub(super) fn passed(&self, more: bool) {
+    pub(super) fn count_overflow(&self, more: bool) {
         let [.., word] = &self.meta;
         // The count is the highest 32 bits; it cannot exceed the number of entries.
         let one = 1 << (BITS - 32);

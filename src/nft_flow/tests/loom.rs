@@ -37,7 +37,7 @@ use nft_flow::{
         Node, //
     },
     reason::TeardownReason,
-    state::State,
+    state::FlowState,
     table::{
         Buckets,
         Item,
@@ -325,12 +325,12 @@ fn close() {
 #[test]
 fn kill_once() {
     loom::model(|| {
-        let state = Arc::new(State::new());
+        let state = Arc::new(FlowState::new());
         let other = thread::spawn({
             let state = state.clone();
-            move || state.kill(TeardownReason::Rst)
+            move || state.set_dead(TeardownReason::Rst)
         });
-        let mine = state.kill(TeardownReason::Idle);
+        let mine = state.set_dead(TeardownReason::Idle);
         let theirs = other.join().unwrap();
         assert!(mine ^ theirs);
         let reason = if mine {
@@ -351,7 +351,7 @@ fn short_deadline() {
 
     for before in [10, 20] {
         loom::model(move || {
-            let shared = Arc::new((State::new(), AtomicU32::new(before)));
+            let shared = Arc::new((FlowState::new(), AtomicU32::new(before)));
             let worker = thread::spawn({
                 let shared = shared.clone();
                 move || {
@@ -365,7 +365,7 @@ fn short_deadline() {
             });
 
             let (state, timeout) = &*shared;
-            assert!(state.kill(TeardownReason::Idle));
+            assert!(state.set_dead(TeardownReason::Idle));
             deadline::settle();
             // As `nf_ct_refresh()` does. The last store stays, which the model only knows of exchanges.
             if timeout.load(Ordering::Relaxed) != 20 {

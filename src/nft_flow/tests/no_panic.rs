@@ -22,7 +22,7 @@ use nft_flow::{
     parse::{self, Miss},
     reason::{MissReason, TeardownReason},
     rewrite::{any4, any6, apply4, apply6, Csum, Rewrite4, Rewrite6},
-    state::State,
+    state::FlowState,
     table::{Item, Table},
     window::{Reach, Sent},
 };
@@ -30,7 +30,7 @@ use nft_flow::{
 pub struct Flow<K, R> {
     key: K,
     hash: u32,
-    state: State,
+    state: FlowState,
     sent: Sent,
     reach: Reach,
     rewrite: R,
@@ -144,8 +144,8 @@ pub extern "C" fn big_hot6(hdr: &[u8], len: usize, port: PortId) -> Result<u32, 
 }
 
 #[no_mangle]
-pub extern "C" fn cold(state: &State) -> bool {
-    state.kill(TeardownReason::Rst)
+pub extern "C" fn cold(state: &FlowState) -> bool {
+    state.set_dead(TeardownReason::Rst)
 }
 "#;
 

@@ -44,14 +44,14 @@ const BITS: u32 = WEIGHT | REFUSED;
 const PASSING: u32 = WEIGHT - 1;
 
 /// A connection.
-struct Place {
+struct Slot {
     /// Its mark, 0 for none.
     mark: AtomicU32,
     /// `jiffies`, but for its low bits.
     when: AtomicU32,
 }
 
-impl Place {
+impl Slot {
     const fn new() -> Self {
         Self {
             mark: AtomicU32::new(0),
@@ -70,10 +70,10 @@ impl Place {
 }
 
 #[repr(align(64))]
-struct Set([Place; WAYS]);
+struct Set([Slot; WAYS]);
 
 /// The memory of a flowtable.
-pub(crate) struct Lately {
+pub(crate) struct Backoff {
     sets: KVec<Set>,
     /// `jiffies` of the latest entry: mostly there is none.
     latest: AtomicU32,
@@ -81,13 +81,13 @@ pub(crate) struct Lately {
     ruleset: AtomicU32,
 }
 
-impl Lately {
+impl Backoff {
     /// Nothing so far.
     pub(super) fn new() -> Result<Self> {
         let mut sets = KVec::with_capacity(SETS, GFP_KERNEL_ACCOUNT)?;
 
         for _ in 0..SETS {
-            sets.push(Set([const { Place::new() }; WAYS]), GFP_KERNEL_ACCOUNT)?;
+            sets.push(Set([const { Slot::new() }; WAYS]), GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Self {
             sets,
@@ -98,7 +98,7 @@ impl Lately {
 
     /// The set of a connection, and its mark. The memory of an entry is used again: its ports tell the
     /// connections apart.
-    fn set(&self, ct: Ct, seed: &Seed) -> (&[Place], u32) {
+    fn set(&self, ct: Ct, seed: &Seed) -> (&[Slot], u32) {
         let hash = AddrKey::new(ct.as_ptr() as usize).hash(seed);
         let tuple = ct.tuple(Direction::Original);
         // SAFETY: All members of these unions are integers of two bytes together.
@@ -121,45 +121,45 @@ impl Lately {
 
         let now = ffi::jiffies32();
         let (set, mark) = self.set(ct, seed);
-        let known = |place: &&Place| place.mark.load(Ordering::Relaxed) == mark;
+        let known = |slot: &&Slot| slot.mark.load(Ordering::Relaxed) == mark;
         let mut bits = bits;
 
-        let place = match set.iter().find(known) {
-            Some(place) => {
-                if place.is_fresh(now) {
-                    let old = place.when.load(Ordering::Relaxed);
+        let slot = match set.iter().find(known) {
+            Some(slot) => {
+                if slot.is_fresh(now) {
+                    let old = slot.when.load(Ordering::Relaxed);
                     let weight = most.min((old & WEIGHT) + (bits & WEIGHT));
 
                     bits = (old | bits) & REFUSED | weight.max(old & WEIGHT);
                 } else if bits & REFUSED != 0
-                    && place.age(now) < REMEMBERED
-                    && place.when.load(Ordering::Relaxed) & REFUSED != 0
+                    && slot.age(now) < REMEMBERED
+                    && slot.when.load(Ordering::Relaxed) & REFUSED != 0
                     && self.ruleset.load(Ordering::Relaxed) == ruleset
                 {
                     bits = bits & REFUSED | most;
                 }
-                place
+                slot
             }
             None => {
-                let age = |place: &&Place| match place.is_fresh(now) {
-                    true => place.age(now),
+                let age = |slot: &&Slot| match slot.is_fresh(now) {
+                    true => slot.age(now),
                     false => u32::MAX,
                 };
-                let Some(place) = set.iter().max_by_key(age) else {
+                let Some(slot) = set.iter().max_by_key(age) else {
                     return;
                 };
-                place
+                slot
             }
         };
-        place.when.store(now & !BITS | bits, Ordering::Relaxed);
-        place.mark.store(mark, Ordering::Release);
+        slot.when.store(now & !BITS | bits, Ordering::Relaxed);
+        slot.mark.store(mark, Ordering::Release);
         self.latest.store(now, Ordering::Relaxed);
         self.ruleset.store(ruleset, Ordering::Relaxed);
     }
 
     /// Packets of this connection come in or leave by another way than the one that was found, or it has
-    /// no place just now. With a weight of [`ENOUGH`](Self::ENOUGH) in a second it is left alone.
-    pub(crate) fn unsettle(&self, ct: Ct, seed: &Seed, weight: u32, ruleset: u32) {
+    /// no place just now. With a weight of [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second it is left alone.
+    pub(crate) fn note_route_mismatch(&self, ct: Ct, seed: &Seed, weight: u32, ruleset: u32) {
         self.note(ct, seed, weight.min(WEIGHT), WEIGHT, ruleset);
     }
 
@@ -172,15 +172,15 @@ impl Lately {
             SkipReason::DeviceNotListed
             | SkipReason::NoMem
             | SkipReason::TableFull
-            | SkipReason::FlowtableClosing => (1, Self::ENOUGH),
-            _ => (Self::ENOUGH, Self::ENOUGH),
+            | SkipReason::FlowtableClosing => (1, Self::MISMATCH_LIMIT),
+            _ => (Self::MISMATCH_LIMIT, Self::MISMATCH_LIMIT),
         };
 
         self.note(ct, seed, weight | REFUSED, most, ruleset);
     }
 
     /// Is it to be left alone, and why?
-    pub(crate) fn is_on(&self, ct: Ct, seed: &Seed, ruleset: u32) -> Option<SkipReason> {
+    pub(crate) fn reason(&self, ct: Ct, seed: &Seed, ruleset: u32) -> Option<SkipReason> {
         let now = ffi::jiffies32();
 
         if now.wrapping_sub(self.latest.load(Ordering::Relaxed)) > ffi::HZ + BITS
@@ -189,18 +189,18 @@ impl Lately {
             return None;
         }
         let (set, mark) = self.set(ct, seed);
-        let place = set
+        let slot = set
             .iter()
-            .find(|place| place.mark.load(Ordering::Acquire) == mark)?;
-        let bits = place.when.load(Ordering::Relaxed) & BITS;
+            .find(|slot| slot.mark.load(Ordering::Acquire) == mark)?;
+        let bits = slot.when.load(Ordering::Relaxed) & BITS;
 
         let long = match bits & WEIGHT {
-            Self::ENOUGH => ffi::HZ,
+            Self::MISMATCH_LIMIT => ffi::HZ,
             PASSING if bits & REFUSED != 0 => ffi::HZ / 8,
             _ => return None,
         };
 
-        if place.age(now) >= long {
+        if slot.age(now) >= long {
             return None;
         }
         Some(match bits & REFUSED {
@@ -209,6 +209,6 @@ impl Lately {
         })
     }
 
-    /// See [`unsettle`](Self::unsettle).
-    pub(crate) const ENOUGH: u32 = WEIGHT;
+    /// See [`note_route_mismatch`](Self::note_route_mismatch).
+    pub(crate) const MISMATCH_LIMIT: u32 = WEIGHT;
 }
