@@ -172,7 +172,7 @@ unsafe fn describe<F: Family>(
         || !F::dst_valid(entry)
         || !entry.gen_matches(ft.generation())
         || entry.needs_secpath()
-        || entry.has_flag(flag::ASKED)
+        || entry.has_flag(flag::CT_VERDICT_PENDING)
         || (entry.is_bridged()
             && (!flow.shared.ports_forwarding(dir) || flow.shared.refresh_due(dir, now)))
     {
@@ -202,7 +202,7 @@ unsafe fn describe<F: Family>(
 
         out.write(answer);
     }
-    flow.shared.tcp.lose_sight();
+    flow.shared.tcp.mark_windows_stale();
     let _ = entry.saw(now);
     Ok(dir)
 }

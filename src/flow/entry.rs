@@ -57,8 +57,8 @@ use nft_flow::{
         PortId, //
     },
     window::{
-        Reach,
-        Sent, //
+        MaxEnd, //
+        Window,
     }, //
 };
 
@@ -74,7 +74,7 @@ pub(crate) struct Entry<F: Family> {
     pub(crate) key: F::Key,
     pub(crate) rewrite: F::Rewrite,
     /// Of TCP: how far this direction has got.
-    pub(crate) sent: Sent,
+    pub(crate) max_end: MaxEnd,
     pub(crate) dst: ManuallyDrop<Dst>,
     neigh: AtomicPtr<c::neighbour>,
     pub(crate) ct: Ct,
@@ -85,8 +85,8 @@ pub(crate) struct Entry<F: Family> {
     /// [`TableRef::stamp`].
     stamp: AtomicU32,
     pub(crate) mtu: u16,
-    /// Of TCP: how far around `sent` packets of this direction may be.
-    pub(crate) reach: Reach,
+    /// Of TCP: how far around `max_end` packets of this direction may be.
+    pub(crate) window: Window,
     flags: AtomicU8,
 }
 
@@ -101,7 +101,7 @@ pub(crate) mod flag {
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
     /// The next packet is to be looked at, see [`crate::flow::tcp`].
-    pub(crate) const ASKED: u8 = 1 << 5;
+    pub(crate) const CT_VERDICT_PENDING: u8 = 1 << 5;
     /// Somebody on the way out asks for the connection, see `flowtable::egress`.
     pub(super) const WANTS_CT: u8 = 1 << 6;
     /// The flow has been taken down.
@@ -125,7 +125,7 @@ impl<F: Family> Entry<F> {
         out: Half<'_>,
         side: Side,
         proto: L4Proto,
-        (end, reach): (u32, Reach),
+        (end, window): (u32, Window),
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, side.port);
         let xfrm = matches!(out.output, Output::Xfrm);
@@ -135,8 +135,8 @@ impl<F: Family> Entry<F> {
         Self {
             rewrite: F::rewrite(&key, ct.tuple(dir.opposite()), proto),
             key,
-            sent: Sent::new(end),
-            reach,
+            max_end: MaxEnd::new(end),
+            window,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
             neigh: AtomicPtr::new(match out.output {
@@ -233,7 +233,7 @@ impl<F: Family> Entry<F> {
     /// `hook/ingress.rs`.
     #[inline(always)]
     pub(crate) fn needs_slow_checks(&self) -> bool {
-        self.flags() & (flag::BRIDGED | flag::ASKED) != 0
+        self.flags() & (flag::BRIDGED | flag::CT_VERDICT_PENDING) != 0
     }
 
     /// Does somebody on the way out ask for the connection?

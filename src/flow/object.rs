@@ -205,9 +205,9 @@ impl<F: Family> Flow<F> {
         let [orig_in, reply_in] = shapes;
         let orig_in = side(orig_in, &reply.input, &reply);
         let reply_in = side(reply_in, &orig.input, &orig);
-        let ([there, back], liberal) = ct.start();
-        let control = tcp::Control::new([there.side, back.side], liberal);
-        let [there, back] = [(there.end, there.reach), (back.end, back.reach)];
+        let ([there, back], liberal) = ct.initial_windows();
+        let tcp = tcp::TcpState::new([there.peer, back.peer], liberal);
+        let [there, back] = [(there.end, there.window), (back.end, back.window)];
         let entries = [
             Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
             Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
@@ -217,7 +217,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                shared: FlowShared::new(ct, proto, &entries, control, shapes, entered, table),
+                shared: FlowShared::new(ct, proto, &entries, tcp, shapes, entered, table),
                 entries,
             });
         }

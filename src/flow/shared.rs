@@ -72,7 +72,7 @@ pub(crate) struct FlowShared {
     pub(crate) proto: L4Proto,
     pub(super) nfproto: u8,
     pub(crate) ct: ManuallyDrop<CtRef>,
-    pub(crate) tcp: tcp::Control,
+    pub(crate) tcp: tcp::TcpState,
     /// `jiffies` when the flow was made.
     pub(super) since: u32,
     /// Conntrack's counters of both directions, null if it keeps none.
@@ -139,7 +139,7 @@ impl FlowShared {
         ct: Ct,
         proto: L4Proto,
         entries: &[Entry<F>; 2],
-        tcp: tcp::Control,
+        tcp: tcp::TcpState,
         shapes: [Option<NonNull<Shape>>; 2],
         entered: [(u32, [u8; 6]); 2],
         table: &TableRef,

@@ -8,17 +8,17 @@
 //! it does without a flowtable: invalid, and dropped by the usual rules.
 //!
 //! Conntrack can only tell if it knows how far both directions have got. The packet path notes that
-//! in one word per direction ([`Sent`](nft_flow::window::Sent)). Before such a packet meets conntrack, by whichever way it
+//! in one word per direction ([`MaxEnd`](nft_flow::window::MaxEnd)). Before such a packet meets conntrack, by whichever way it
 //! has come, conntrack's windows are moved there and its checks, which are relaxed while the flow is offloaded,
 //! are made strict.
 //! They are relaxed again by the next segment of another kind: one that the hook sees a jiffy later, or one
 //! that has passed the ruleset. The windows are as wide as conntrack knew them when the flow was made, or
-//! as samples have shown since ([`Side`]).
+//! as samples have shown since ([`PeerState`]).
 //!
 //! The word must not be moved by packets that somebody made up. So a segment moves it if it starts
 //! where the last one has ended; or if it is ahead by no more than the receiver's window allows, and
 //! acknowledges what the other side may have sent; or if it is the other side, in step itself, that
-//! acknowledges more than we have seen. A segment further away than any window reaches ([`Reach`](nft_flow::window::Reach))
+//! acknowledges more than we have seen. A segment further away than any window reaches ([`Window`](nft_flow::window::Window))
 //! takes the slow path besides.
 //!
 //! Of a RST conntrack believes the number that the other side has acknowledged last, and nothing else.
@@ -49,10 +49,10 @@ use crate::{
     net::{
         ct::{
             self,
-            HandBack,
-            Known,
-            Progress,
-            Windows, //
+            Fixup,
+            SeqState,
+            WindowFixup, //
+            Windows,
         },
         family::Family, //
     }, //
@@ -73,52 +73,52 @@ use nft_flow::{
     window::{
         after,
         is_ahead,
+        PeerState, //
         Segment,
-        Side, //
     }, //
 };
 
 /// What the control path knows of a TCP connection.
-pub(crate) struct Control {
+pub(crate) struct TcpState {
     /// Conntrack did not check windows before the flow was offloaded.
     liberal: bool,
     /// Original and reply.
-    sides: [Side; 2],
+    peers: [PeerState; 2],
     /// `jiffies` when conntrack was last asked to judge a packet.
-    asked: AtomicU32,
+    synced_at: AtomicU32,
     /// It is as strict as it was then.
     strict: AtomicBool,
     /// Other packets have passed since.
     went_on: AtomicBool,
     /// Packets pass, or have passed, that the packet path does not see.
-    unseen: AtomicBool,
+    windows_stale: AtomicBool,
     /// `jiffies` when a segment in step last passed the ruleset.
     passed: AtomicU32,
 }
 
-impl Control {
+impl TcpState {
     /// Of a connection whose windows conntrack checks, unless it is `liberal`.
-    pub(crate) fn new(sides: [Side; 2], liberal: bool) -> Self {
+    pub(crate) fn new(peers: [PeerState; 2], liberal: bool) -> Self {
         Self {
             liberal,
-            sides,
-            asked: AtomicU32::new(0),
+            peers,
+            synced_at: AtomicU32::new(0),
             strict: AtomicBool::new(false),
             went_on: AtomicBool::new(false),
-            unseen: AtomicBool::new(false),
+            windows_stale: AtomicBool::new(false),
             passed: AtomicU32::new(ffi::jiffies32()),
         }
     }
 
     /// From now on packets may pass that the packet path does not see.
-    pub(crate) fn lose_sight(&self) {
-        if !self.is_unseen() {
-            self.unseen.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_windows_stale(&self) {
+        if !self.are_windows_stale() {
+            self.windows_stale.store(true, Ordering::Relaxed);
         }
     }
 
-    fn is_unseen(&self) -> bool {
-        self.unseen.load(Ordering::Relaxed)
+    fn are_windows_stale(&self) -> bool {
+        self.windows_stale.load(Ordering::Relaxed)
     }
 
     fn is_strict(&self) -> bool {
@@ -132,9 +132,9 @@ impl Control {
 }
 
 impl FlowShared {
-    /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::ask`].
-    pub(crate) fn ask(&self, dir: Direction, tcp: &c::nfo_tcp) {
-        with_family!(self, |flow| flow.ask(dir, tcp.flags, tcp.seq));
+    /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::sync_ct`].
+    pub(crate) fn sync_ct(&self, dir: Direction, tcp: &c::nfo_tcp) {
+        with_family!(self, |flow| flow.sync_ct(dir, tcp.flags, tcp.seq));
     }
 
     /// A TCP packet of direction `dir` has passed the whole ruleset, see [`Flow::observe_tcp`].
@@ -150,12 +150,12 @@ impl FlowShared {
     }
 
     /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
-    pub(crate) fn keep_up(&self) {
+    pub(crate) fn refresh_ct(&self) {
         let ct = self.ct.get();
         let seen = self.seen();
 
         if self.proto == L4Proto::Tcp {
-            with_family!(self, |flow| flow.goes_on(seen));
+            with_family!(self, |flow| flow.check_progress(seen));
             if self.tcp.is_in_doubt() {
                 // Conntrack has said how long it lasts if it does not.
                 return;
@@ -169,63 +169,63 @@ impl FlowShared {
 impl<F: Family> Flow<F> {
     /// How far both directions have got. `generous`: where the windows may have grown since they were last
     /// looked at, they are as wide as they can be.
-    fn known(&self, now: u32, generous: bool) -> Known {
+    fn windows(&self, now: u32, generous: bool) -> Windows {
         // Noted at most half a second late: what was in flight then has arrived, and is acknowledged.
         let passed = self.shared.tcp.passed.load(Ordering::Relaxed);
         let quiet = now.wrapping_sub(passed) >= HZ
             && self.entries.iter().all(|entry| entry.idle(now) >= HZ);
         let of = |dir: Direction| {
-            let side = &self.shared.tcp.sides[dir as usize];
+            let peer = &self.shared.tcp.peers[dir as usize];
             let other = &self.entries[dir.opposite() as usize];
-            let width = match side.width() {
-                width if quiet || !generous => width,
-                width if side.is_sampled() => width.saturating_mul(2),
-                width => width.max(other.reach.bytes()),
+            let maxwin = match peer.maxwin() {
+                maxwin if quiet || !generous => maxwin,
+                maxwin if peer.is_sampled() => maxwin.saturating_mul(2),
+                maxwin => maxwin.max(other.window.bytes()),
             };
-            let acked = match side.acked() {
-                _ if quiet => other.sent.end(),
-                acked if side.may_acknowledge(acked, other.sent.end()) => acked,
-                _ => other.sent.end().wrapping_sub(width),
+            let maxack = match peer.maxack() {
+                _ if quiet => other.max_end.end(),
+                maxack if peer.may_acknowledge(maxack, other.max_end.end()) => maxack,
+                _ => other.max_end.end().wrapping_sub(maxwin),
             };
 
-            Progress {
-                end: self.entries[dir as usize].sent.end(),
-                width,
-                acked,
+            SeqState {
+                end: self.entries[dir as usize].max_end.end(),
+                maxwin,
+                maxack,
             }
         };
 
-        Known {
-            progress: [of(Direction::Original), of(Direction::Reply)],
+        Windows {
+            seq: [of(Direction::Original), of(Direction::Reply)],
             quiet,
         }
     }
 
     /// Conntrack is about to judge a SYN, FIN or RST of direction `dir` that starts at `seq`.
     #[cold]
-    pub(crate) fn ask(&self, dir: Direction, flags: u8, seq: u32) {
-        let control = &self.shared.tcp;
+    pub(crate) fn sync_ct(&self, dir: Direction, flags: u8, seq: u32) {
+        let state = &self.shared.tcp;
         let ct = self.shared.ct.get();
         let rst = flags & tcp::RST != 0;
         let now = ffi::jiffies32();
 
-        control.asked.store(now, Ordering::Relaxed);
-        let went_on = control.went_on.swap(false, Ordering::Relaxed);
-        let stale = !control.strict.swap(true, Ordering::Relaxed) || went_on;
-        if control.is_unseen() {
-            ct.judge_unseen(rst.then_some((dir, seq)));
+        state.synced_at.store(now, Ordering::Relaxed);
+        let went_on = state.went_on.swap(false, Ordering::Relaxed);
+        let stale = !state.strict.swap(true, Ordering::Relaxed) || went_on;
+        if state.are_windows_stale() {
+            ct.sync_stale_windows(rst.then_some((dir, seq)));
         } else {
             // From somebody who knows where its sender has got to.
-            let exact = seq == self.entries[dir as usize].sent.end();
-            let mut known = self.known(now, exact);
+            let exact = seq == self.entries[dir as usize].max_end.end();
+            let mut windows = self.windows(now, exact);
 
             if rst && exact {
-                known.progress[dir.opposite() as usize].acked = seq;
+                windows.seq[dir.opposite() as usize].maxack = seq;
             }
-            ct.judge(&known, control.liberal, stale);
+            ct.sync_windows(&windows, state.liberal, stale);
         }
         for entry in &self.entries {
-            entry.set_flag(flag::ASKED, true);
+            entry.set_flag(flag::CT_VERDICT_PENDING, true);
         }
     }
 
@@ -235,11 +235,11 @@ impl<F: Family> Flow<F> {
         let entry = &self.entries[dir as usize];
 
         if flags & (tcp::SYN | tcp::RST) == 0 {
-            if !entry.sent.follow(segment.seq, segment.end) {
+            if !entry.max_end.follow(segment.seq, segment.end) {
                 // Noted, if it is to be; it has passed anyway.
                 let _ = out_of_order(entry, segment);
             }
-            if self.heed(entry, segment) {
+            if self.learn_windows(entry, segment) {
                 self.shared
                     .tcp
                     .passed
@@ -248,101 +248,101 @@ impl<F: Family> Flow<F> {
         }
         if flags & tcp::CONTROL != 0 {
             // It may be over. Otherwise it has to go on first.
-            self.settle(false);
+            self.read_ct_verdict(false);
         } else if self.shared.tcp.is_strict() {
-            self.settle(true);
+            self.read_ct_verdict(true);
         }
     }
 
     /// The hook sees a segment of `entry`, of another kind than those that conntrack is asked to judge, and
-    /// [`flag::ASKED`] is set.
+    /// [`flag::CT_VERDICT_PENDING`] is set.
     #[cold]
-    pub(crate) fn look(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
-        let control = &self.shared.tcp;
+    pub(crate) fn check_ct_verdict(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
+        let state = &self.shared.tcp;
 
-        let _ = self.heed(entry, segment);
-        if !control.is_strict() {
-            entry.set_flag(flag::ASKED, false);
+        let _ = self.learn_windows(entry, segment);
+        if !state.is_strict() {
+            entry.set_flag(flag::CT_VERDICT_PENDING, false);
             return;
         }
-        control.went_on.store(true, Ordering::Relaxed);
+        state.went_on.store(true, Ordering::Relaxed);
         // Conntrack's verdict may still be under way.
-        if control.asked.load(Ordering::Relaxed) != now {
-            if self.settle(true) {
-                self.shared.ct.get().go_on_closing();
+        if state.synced_at.load(Ordering::Relaxed) != now {
+            if self.read_ct_verdict(true) {
+                self.shared.ct.get().advance_close();
             }
         }
     }
 
     /// Learns from a segment if it is in step, and so from one who knows how far that side has got; otherwise
     /// false.
-    fn heed(&self, entry: &Entry<F>, segment: &Segment) -> bool {
+    fn learn_windows(&self, entry: &Entry<F>, segment: &Segment) -> bool {
         let other = &self.entries[entry.dir().opposite() as usize];
 
-        if segment.end != entry.sent.end() || self.shared.tcp.is_unseen() {
+        if segment.end != entry.max_end.end() || self.shared.tcp.are_windows_stale() {
             return false;
         }
         // The other side has sent all that this one acknowledges.
         if let Some(ack) = segment.ack {
-            let known = other.sent.end();
+            let known = other.max_end.end();
 
-            if after(ack, known) && other.reach.holds(known, ack) {
-                other.sent.set(ack);
+            if after(ack, known) && other.window.contains(known, ack) {
+                other.max_end.set(ack);
             }
         }
-        self.shared.tcp.sides[entry.dir() as usize].learn(segment, other.sent.end());
+        self.shared.tcp.peers[entry.dir() as usize].learn(segment, other.max_end.end());
         true
     }
 
     /// The hook forwards a segment of `entry`: once in a while one is looked at.
     #[cold]
     pub(crate) fn sample(&self, entry: &Entry<F>, segment: &Segment) {
-        let _ = self.heed(entry, segment);
+        let _ = self.learn_windows(entry, segment);
     }
 
     /// Was conntrack asked to judge a packet, and packets have been seen since? Then the connection goes on:
     /// for the worker, of flows in hardware. `seen`: when the latest was.
-    pub(crate) fn goes_on(&self, seen: u32) {
-        let control = &self.shared.tcp;
-        let asked = control.asked.load(Ordering::Relaxed);
+    pub(crate) fn check_progress(&self, seen: u32) {
+        let state = &self.shared.tcp;
+        let synced_at = state.synced_at.load(Ordering::Relaxed);
 
-        if control.is_strict() && after(seen, asked.wrapping_add(HZ)) {
-            self.settle(true);
+        if state.is_strict() && after(seen, synced_at.wrapping_add(HZ)) {
+            self.read_ct_verdict(true);
         }
     }
 
     /// The flow is in the table now: packets that passed conntrack before that, and after it had told how
     /// far it was, are noted.
-    pub(crate) fn catch_up(&self) {
-        self.take(self.shared.ct.get().ends());
+    pub(crate) fn sync_window_ends(&self) {
+        self.raise_ends(self.shared.ct.get().window_ends());
     }
 
-    fn take(&self, ends: [Option<u32>; 2]) {
+    fn raise_ends(&self, ends: [Option<u32>; 2]) {
         for (entry, end) in self.entries.iter().zip(ends) {
-            if let Some(end) = end.filter(|end| after(*end, entry.sent.end())) {
-                entry.sent.set(end);
+            if let Some(end) = end.filter(|end| after(*end, entry.max_end.end())) {
+                entry.max_end.set(end);
             }
         }
     }
 
     /// Follows conntrack's state; false if that ends the flow. `go_on`: a packet of another kind has passed
     /// since conntrack judged one, which it no longer has to do.
-    fn settle(&self, go_on: bool) -> bool {
+    fn read_ct_verdict(&self, go_on: bool) -> bool {
         let ct = self.shared.ct.get();
-        let control = &self.shared.tcp;
+        let state = &self.shared.tcp;
 
         self.shared.teardown(match ct.tcp_state() {
             // Half closed, maybe: data goes on in the other direction.
             ct::TCP_ESTABLISHED | ct::TCP_FIN_WAIT | ct::TCP_CLOSE_WAIT => {
-                if control.is_strict() && !control.is_unseen() {
+                if state.is_strict() && !state.are_windows_stale() {
                     // A FIN takes a number.
-                    self.take(ct.ends());
+                    self.raise_ends(ct.window_ends());
                 }
                 if go_on {
                     for entry in &self.entries {
-                        entry.set_flag(flag::ASKED, false);
+                        entry.set_flag(flag::CT_VERDICT_PENDING, false);
                     }
-                    control.strict.store(false, Ordering::Relaxed);
+                    state.strict.store(false, Ordering::Relaxed);
                     ct.be_liberal(|| self.shared.is_live());
                 }
                 return true;
@@ -355,29 +355,29 @@ impl<F: Family> Flow<F> {
     }
 
     /// How conntrack gets its entry back when the flow is killed for this reason.
-    pub(crate) fn hand_back(&self, reason: TeardownReason) -> HandBack {
-        let control = &self.shared.tcp;
+    pub(crate) fn fixup(&self, reason: TeardownReason) -> Fixup {
+        let state = &self.shared.tcp;
         let now = ffi::jiffies32();
         let windows = match reason {
             // Conntrack has judged a packet by what we know, and knows more now.
             TeardownReason::Fin | TeardownReason::Rst | TeardownReason::SynReuse
-                if control.is_strict() =>
+                if state.is_strict() =>
             {
-                Windows::Keep
+                WindowFixup::Keep
             }
-            _ if control.is_unseen() => Windows::Forget,
-            _ => Windows::Known(self.known(now, true)),
+            _ if state.are_windows_stale() => WindowFixup::Clear,
+            _ => WindowFixup::Set(self.windows(now, true)),
         };
 
-        HandBack {
+        Fixup {
             idle: match reason {
                 TeardownReason::Idle => self.shared.idle(now),
                 _ => 0,
             },
             seen: self.shared.seen(),
             windows,
-            liberal: control.liberal,
-            judged: control.is_in_doubt(),
+            liberal: state.liberal,
+            ct_saw_last: state.is_in_doubt(),
         }
     }
 }
@@ -394,30 +394,30 @@ pub(crate) fn out_of_order<F: Family>(
     segment: &Segment,
 ) -> Result<(), MissReason> {
     let flow = entry.flow();
-    let control = &flow.shared.tcp;
+    let state = &flow.shared.tcp;
     let (this, other) = (entry.dir(), entry.dir().opposite());
-    let [sender, receiver] = [this, other].map(|dir| &control.sides[dir as usize]);
+    let [sender, receiver] = [this, other].map(|dir| &state.peers[dir as usize]);
     let answers = &flow.entries[other as usize];
-    let last = entry.sent.end();
-    let near = entry.reach.holds(last, segment.end);
+    let last = entry.max_end.end();
+    let near = entry.window.contains(last, segment.end);
 
-    if control.is_unseen() {
+    if state.are_windows_stale() {
         if !near || after(segment.end, last) {
-            entry.sent.set(segment.end);
+            entry.max_end.set(segment.end);
         }
         return Ok(());
     }
     if !near || after(segment.end, last) {
-        if is_ahead(segment, last, sender, receiver, answers.sent.end()) {
-            entry.sent.set(segment.end);
+        if is_ahead(segment, last, sender, receiver, answers.max_end.end()) {
+            entry.max_end.set(segment.end);
             return Ok(());
         }
         // The receiver knows.
-        if !answers.has_flag(flag::ASKED) {
-            answers.set_flag(flag::ASKED, true);
+        if !answers.has_flag(flag::CT_VERDICT_PENDING) {
+            answers.set_flag(flag::CT_VERDICT_PENDING, true);
         }
     }
-    let genuine = |ack| sender.may_acknowledge(ack, answers.sent.end());
+    let genuine = |ack| sender.may_acknowledge(ack, answers.max_end.end());
     if near && segment.ack.is_some_and(genuine) {
         Ok(())
     } else {

@@ -46,7 +46,7 @@ impl FlowShared {
         stats::teardown(reason);
 
         let ct = self.ct.get();
-        ct.hand_back(&with_family!(self, |flow| flow.hand_back(reason)));
+        ct.fixup(&with_family!(self, |flow| flow.fixup(reason)));
         if self.table().has_hw() {
             // The worker takes the rules away, and may be setting the bit just now.
             fence(Ordering::SeqCst);

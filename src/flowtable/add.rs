@@ -146,7 +146,7 @@ impl Flowtable {
         unsafe {
             let ct = flow.as_ref().shared.ct.get();
 
-            ct.hand_back(&flow.as_ref().hand_back(TeardownReason::NotAdded));
+            ct.fixup(&flow.as_ref().fixup(TeardownReason::NotAdded));
             self.release(flow.as_ref().shared.shapes);
             flow.as_ref().release_routes();
             Flow::destroy(flow);

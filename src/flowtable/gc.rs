@@ -330,7 +330,7 @@ impl Flowtable {
             TeardownReason::PathChange
         } else {
             shared.refresh_stamps();
-            shared.keep_up();
+            shared.refresh_ct();
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));
         };

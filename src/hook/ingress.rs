@@ -288,9 +288,9 @@ fn forward<F: Store, const PLAIN: bool>(
         if !tcp::is_data(pkt.tcp_flags) {
             return Err(MissReason::TcpFlags);
         }
-        if !entry.sent.follow(pkt.seq, pkt.seq_end()) {
+        if !entry.max_end.follow(pkt.seq, pkt.seq_end()) {
             let thoff = offset.wrapping_add(pkt.thoff.into());
-            out_of_order(entry, skb, thoff, pkt.segment_len())?;
+            check_order(entry, skb, thoff, pkt.segment_len())?;
         }
     }
     if PLAIN {
@@ -455,9 +455,9 @@ fn slow_checks<F: Family>(
     if entry.is_bridged() && !shared.ports_forwarding(entry.dir()) {
         return Err(MissReason::Bridge);
     }
-    if entry.has_flag(flag::ASKED) {
+    if entry.has_flag(flag::CT_VERDICT_PENDING) {
         let segment = segment(skb.head().get(thoff..), len);
-        entry.flow().look(entry, &segment, now);
+        entry.flow().check_ct_verdict(entry, &segment, now);
         if !entry.is_live() {
             return Err(MissReason::FlowDead);
         }
@@ -478,7 +478,7 @@ fn slow_checks<F: Family>(
 #[inline(always)]
 fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
     if ft.counts() && !skb.is_tracked() {
-        account(entry, skb.len());
+        count_ct(entry, skb.len());
     }
     if let Some(tier) = &ft.hw {
         tier.forwarded(&entry.flow().shared, skb.len(), now);
@@ -487,7 +487,7 @@ fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
 
 /// Adds to conntrack's own counters, as `nf_ct_acct_update()` does.
 #[inline(always)]
-fn account<F: Family>(entry: &Entry<F>, len: u32) {
+fn count_ct<F: Family>(entry: &Entry<F>, len: u32) {
     let acct = entry.flow().shared.acct;
 
     if acct.is_null() {
@@ -531,7 +531,7 @@ fn segment(header: Option<&[u8]>, len: u32) -> Segment {
 
 /// A TCP packet, with `len` bytes from its header at `thoff` on, does not start where the last one has ended.
 #[cold]
-fn out_of_order<F: Family>(
+fn check_order<F: Family>(
     entry: &Entry<F>,
     skb: Skb,
     thoff: usize,

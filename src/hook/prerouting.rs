@@ -40,7 +40,7 @@ pub(super) unsafe extern "C" fn prerouting(
             if let Some(tcp) =
                 skb::tcp(skb, thoff as u32).filter(|tcp| tcp.flags & tcp::CONTROL != 0)
             {
-                ask(&*netns.cast::<Netns>(), skb, state, &tcp);
+                flow_prerouting(&*netns.cast::<Netns>(), skb, state, &tcp);
             }
         }
     }
@@ -53,7 +53,7 @@ pub(super) unsafe extern "C" fn prerouting(
 ///
 /// As for [`prerouting`].
 #[cold]
-unsafe fn ask(
+unsafe fn flow_prerouting(
     netns: &Netns,
     skb: *const c::sk_buff,
     state: *const c::nf_hook_state,
@@ -66,7 +66,7 @@ unsafe fn ask(
                 .filter(|ct| ct.is_offloaded())
                 .and_then(|ct| netns.find(ct))
             {
-                flow.ask(dir, tcp);
+                flow.sync_ct(dir, tcp);
             }
         }
     }

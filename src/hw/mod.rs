@@ -494,7 +494,7 @@ impl Inner {
             self.counts.bytes = self.counts.bytes.wrapping_add(delta.bytes);
             flow.hw.bytes.fetch_add(delta.bytes, Ordering::Relaxed);
             if flow.table().counts() {
-                account(&flow, dir, &delta);
+                count_ct(&flow, dir, &delta);
             }
         }
         if let Some(used) = delta.used {
@@ -505,7 +505,7 @@ impl Inner {
 }
 
 /// Adds what hardware has forwarded to conntrack's own counters, as `nf_ct_acct_add()` does.
-fn account(shared: &FlowShared, dir: usize, delta: &Delta) {
+fn count_ct(shared: &FlowShared, dir: usize, delta: &Delta) {
     if shared.acct.is_null() {
         return;
     }

@@ -220,7 +220,7 @@ impl Inner {
         }
 
         // Conntrack must not judge by what the packet path saw before.
-        flow.tcp.lose_sight();
+        flow.tcp.mark_windows_stale();
         let mut rules = [None, None];
         let mut failed = None;
         for dir in 0..2 {

@@ -34,9 +34,9 @@ use nft_flow::{
 
 use tcp::TCP_FLAG_BE_LIBERAL;
 pub(crate) use tcp::{
-    Known,
-    Progress,
-    Windows, //
+    SeqState,
+    WindowFixup, //
+    Windows,
 };
 
 const IPPROTO_TCP: u8 = L4Proto::Tcp.number();
@@ -54,17 +54,17 @@ const IP_CT_IS_REPLY: usize = c::ip_conntrack_info_IP_CT_IS_REPLY as usize;
 const IP_CT_RELATED: usize = c::ip_conntrack_info_IP_CT_RELATED as usize;
 
 /// How conntrack gets an entry back.
-pub(crate) struct HandBack {
+pub(crate) struct Fixup {
     /// Jiffies since the last packet, if the timeout is to have run since then.
     pub(crate) idle: u32,
     /// `jiffies` of the last packet that the fast path saw.
     pub(crate) seen: u32,
     /// Of TCP.
-    pub(crate) windows: Windows,
+    pub(crate) windows: WindowFixup,
     /// Of TCP: its windows were not checked before the flow was made.
     pub(crate) liberal: bool,
     /// Of TCP: conntrack has judged the last packet, and may have given the entry a short timeout.
-    pub(crate) judged: bool,
+    pub(crate) ct_saw_last: bool,
 }
 
 /// Timeout of an offloaded entry: longer than any pause between two checks.
@@ -275,7 +275,7 @@ impl Ct {
     }
 
     /// The entry's flow is in the table now: conntrack will not see all packets.
-    pub(crate) fn hand_over(self) {
+    pub(crate) fn offload_begin(self) {
         if self.l4proto() == IPPROTO_TCP {
             self.be_liberal(|| true);
         }
@@ -317,20 +317,20 @@ impl Ct {
     }
 
     /// Gives the entry of a flow that is dead, or was never seen, back to conntrack.
-    pub(crate) fn hand_back(self, how: &HandBack) {
+    pub(crate) fn fixup(self, how: &Fixup) {
         let liberal = how.liberal;
         let state = match self.l4proto() {
             IPPROTO_TCP => {
                 self.with_tcp(|tcp| {
                     match &how.windows {
-                        Windows::Known(known) => {
-                            Self::know(tcp, known, liberal);
-                            if !how.judged {
-                                Self::outdate(tcp, known);
+                        WindowFixup::Set(windows) => {
+                            Self::set_windows(tcp, windows, liberal);
+                            if !how.ct_saw_last {
+                                Self::reset_last_segment(tcp, windows);
                             }
                         }
-                        Windows::Keep => (),
-                        Windows::Forget => Self::forget(tcp),
+                        WindowFixup::Keep => (),
+                        WindowFixup::Clear => Self::clear_windows(tcp),
                     }
                     for seen in &mut tcp.seen {
                         if !liberal {
@@ -361,7 +361,7 @@ impl Ct {
         unsafe {
             let timeout = c::nfo_ct_timeout(self.as_ptr(), state);
 
-            if how.judged
+            if how.ct_saw_last
                 && timeout > c::nfo_ct_timeout(self.as_ptr(), TCP_UNACK)
                 && self.rest() <= c::nfo_ct_timeout(self.as_ptr(), TCP_UNACK) as i32
             {

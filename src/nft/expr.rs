@@ -180,14 +180,14 @@ unsafe fn offload<F: Store>(
         })?;
 
     // From here on a packet may take the flow, and somebody may give the entry back.
-    ct.hand_over();
+    ct.offload_begin();
     // SAFETY: Just made, with the claim; whatever becomes of it, it lives until the end of the RCU
     // section that the forward hook is.
     unsafe {
         ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
         flow.as_ref().shared.added_by(dir, pkt);
         if proto == L4Proto::Tcp {
-            flow.as_ref().catch_up();
+            flow.as_ref().sync_window_ends();
         }
     }
     Ok(())

@@ -2,10 +2,10 @@
 
 //! How far each direction of a TCP connection has got, as the packet path sees it.
 //!
-//! One word per direction ([`Sent`]): the sequence number after the last byte that was sent. A segment
+//! One word per direction ([`MaxEnd`]): the sequence number after the last byte that was sent. A segment
 //! moves it if it starts exactly there, which costs a comparison and a store; who makes segments up
 //! has to guess that number. Every other segment is looked at more closely, off the common path, by
-//! what is known besides ([`Side`]): the largest window that each side has offered and the highest
+//! what is known besides ([`PeerState`]): the largest window that each side has offered and the highest
 //! number that it has acknowledged. These are read from some segments only, and so at most what
 //! connection tracking would know that has seen them all. By them a segment that is ahead, because
 //! others were lost before us, moves the word as well ([`is_ahead`]), with the same demands on its
@@ -21,7 +21,7 @@ use crate::sync::{
 /// (`MAXACKWINCONST`, net/netfilter/nf_conntrack_proto_tcp.c).
 const ACK_WINDOW: u32 = 66000;
 /// The largest window.
-const MAX_WIDTH: u32 = 1 << 30;
+const MAX_WINDOW: u32 = 1 << 30;
 
 /// The numbers of a TCP segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,18 +43,18 @@ pub struct Segment {
 /// The exponent is at least 16 and at most 30.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
-pub struct Reach(u8);
+pub struct Window(u8);
 
-impl Reach {
+impl Window {
     /// When nothing is known of the receiver: half of all sequence numbers.
-    pub const UNKNOWN: Self = Reach(30);
+    pub const UNKNOWN: Self = Window(30);
 
     /// When the receiver multiplies its 16-bit window by two, `scale` times.
     #[inline]
     pub const fn from_scale(scale: u8) -> Self {
         match scale {
             // INVARIANT: 16 to 30.
-            0..=14 => Reach(16 + scale),
+            0..=14 => Window(16 + scale),
             _ => Self::UNKNOWN,
         }
     }
@@ -67,7 +67,7 @@ impl Reach {
 
     /// Is `seq` within reach of `base`, to either side?
     #[inline(always)]
-    pub const fn holds(self, base: u32, seq: u32) -> bool {
+    pub const fn contains(self, base: u32, seq: u32) -> bool {
         // From 0 to twice the distance, which is at most 2^31.
         let above = seq.wrapping_sub(base).wrapping_add(self.bytes());
 
@@ -84,13 +84,13 @@ pub const fn after(a: u32, b: u32) -> bool {
 /// The sequence number after the last byte that was sent in a direction.
 #[derive(Debug)]
 #[repr(transparent)]
-pub struct Sent(AtomicU32);
+pub struct MaxEnd(AtomicU32);
 
-impl Sent {
+impl MaxEnd {
     /// Nothing is known but this number.
     #[cfg(not(loom))]
     pub const fn new(end: u32) -> Self {
-        Sent(AtomicU32::new(end))
+        MaxEnd(AtomicU32::new(end))
     }
 
     /// The number.
@@ -121,42 +121,42 @@ impl Sent {
 /// What is known of one side of a connection besides what it has sent. Of what it says in its segments
 /// this is a sample: never more than connection tracking would know.
 #[derive(Debug)]
-pub struct Side {
-    width: AtomicU32,
-    acked: AtomicU32,
+pub struct PeerState {
+    maxwin: AtomicU32,
+    maxack: AtomicU32,
     scale: u8,
     sampled: AtomicBool,
 }
 
-impl Side {
-    /// A side that has offered windows of up to `width` bytes, scales the ones to come by two, `scale`
-    /// times, and has acknowledged everything before `acked`.
+impl PeerState {
+    /// A side that has offered windows of up to `maxwin` bytes, scales the ones to come by two, `scale`
+    /// times, and has acknowledged everything before `maxack`.
     #[cfg(not(loom))]
-    pub const fn new(width: u32, acked: u32, scale: u8) -> Self {
+    pub const fn new(maxwin: u32, maxack: u32, scale: u8) -> Self {
         Self {
-            width: AtomicU32::new(Self::bounded(width)),
-            acked: AtomicU32::new(acked),
+            maxwin: AtomicU32::new(Self::bounded(maxwin)),
+            maxack: AtomicU32::new(maxack),
             scale: if scale < 14 { scale } else { 14 },
             sampled: AtomicBool::new(false),
         }
     }
 
-    const fn bounded(width: u32) -> u32 {
-        match width {
+    const fn bounded(maxwin: u32) -> u32 {
+        match maxwin {
             0 => 1,
-            1..=MAX_WIDTH => width,
-            _ => MAX_WIDTH,
+            1..=MAX_WINDOW => maxwin,
+            _ => MAX_WINDOW,
         }
     }
 
     /// The largest window that it has offered, in bytes.
-    pub fn width(&self) -> u32 {
-        self.width.load(Ordering::Relaxed)
+    pub fn maxwin(&self) -> u32 {
+        self.maxwin.load(Ordering::Relaxed)
     }
 
     /// The highest number that it has acknowledged.
-    pub fn acked(&self) -> u32 {
-        self.acked.load(Ordering::Relaxed)
+    pub fn maxack(&self) -> u32 {
+        self.maxack.load(Ordering::Relaxed)
     }
 
     /// Has it been learnt from any segment?
@@ -171,7 +171,7 @@ impl Side {
 
     /// May this side acknowledge `ack`, given how far the other one has got?
     pub fn may_acknowledge(&self, ack: u32, other: u32) -> bool {
-        other.wrapping_sub(ack) <= self.width().max(ACK_WINDOW)
+        other.wrapping_sub(ack) <= self.maxwin().max(ACK_WINDOW)
     }
 
     /// Learns from a segment of this side whose number was exact; `other` is how far the other side has
@@ -181,21 +181,27 @@ impl Side {
             return;
         };
 
-        if after(ack, self.acked()) {
-            self.acked.store(ack, Ordering::Relaxed);
+        if after(ack, self.maxack()) {
+            self.maxack.store(ack, Ordering::Relaxed);
         }
-        self.width
+        self.maxwin
             .fetch_max(self.window(segment), Ordering::Relaxed);
         self.sampled.store(true, Ordering::Relaxed);
     }
 }
 
-/// Is a segment that does not start at `sent` of the connection all the same, and ahead? `receiver`
+/// Is a segment that does not start at `max_end` of the connection all the same, and ahead? `receiver`
 /// has offered room where it starts, and its sender acknowledges what `receiver`, which has got to
 /// `other`, may have sent: what connection tracking asks of it.
-pub fn is_ahead(segment: &Segment, sent: u32, sender: &Side, receiver: &Side, other: u32) -> bool {
-    after(segment.end, sent)
-        && !after(segment.seq, sent.wrapping_add(receiver.width()))
+pub fn is_ahead(
+    segment: &Segment,
+    max_end: u32,
+    sender: &PeerState,
+    receiver: &PeerState,
+    other: u32,
+) -> bool {
+    after(segment.end, max_end)
+        && !after(segment.seq, max_end.wrapping_add(receiver.maxwin()))
         && segment
             .ack
             .is_some_and(|ack| sender.may_acknowledge(ack, other))
@@ -209,12 +215,12 @@ mod tests {
     #[test]
     fn reaches() {
         for scale in 0..=255 {
-            let bytes = Reach::from_scale(scale).bytes();
+            let bytes = Window::from_scale(scale).bytes();
             assert!(bytes > 65535 << scale.min(14) || scale > 14);
-            assert!(bytes.is_power_of_two() && bytes <= Reach::UNKNOWN.bytes());
+            assert!(bytes.is_power_of_two() && bytes <= Window::UNKNOWN.bytes());
         }
-        assert_eq!(Reach::from_scale(0).bytes(), 65536);
-        assert_eq!(Reach::from_scale(14), Reach::UNKNOWN);
+        assert_eq!(Window::from_scale(0).bytes(), 65536);
+        assert_eq!(Window::from_scale(14), Window::UNKNOWN);
     }
 
     fn segment(seq: u32, len: u32, ack: u32) -> Segment {
@@ -228,18 +234,20 @@ mod tests {
 
     #[test]
     fn follows() {
-        let sent = Sent::new(u32::MAX - 9);
-        assert!(sent.follow(u32::MAX - 9, 90));
-        assert_eq!(sent.end(), 90);
+        let max_end = MaxEnd::new(u32::MAX - 9);
+        assert!(max_end.follow(u32::MAX - 9, 90));
+        assert_eq!(max_end.end(), 90);
         // An acknowledgement, and what does not start there.
-        assert!(sent.follow(90, 90));
-        assert!(!sent.follow(89, 91) && !sent.follow(91, 92) && !sent.follow(u32::MAX - 9, 90));
-        assert_eq!(sent.end(), 90);
+        assert!(max_end.follow(90, 90));
+        assert!(
+            !max_end.follow(89, 91) && !max_end.follow(91, 92) && !max_end.follow(u32::MAX - 9, 90)
+        );
+        assert_eq!(max_end.end(), 90);
     }
 
     #[test]
     fn ahead() {
-        let (sender, receiver) = (Side::new(65535, 0, 7), Side::new(65535, 0, 0));
+        let (sender, receiver) = (PeerState::new(65535, 0, 7), PeerState::new(65535, 0, 0));
         let ok = |seq, len, ack| is_ahead(&segment(seq, len, ack), 1000, &sender, &receiver, 500);
         assert!(ok(2000, 100, 500) && ok(900, 101, 500));
         assert!(!ok(900, 100, 500) && !ok(900, 50, 500));
@@ -251,22 +259,22 @@ mod tests {
 
     #[test]
     fn learns() {
-        let side = Side::new(0, 100, 7);
+        let peer = PeerState::new(0, 100, 7);
         assert_eq!(
-            (side.width(), side.acked(), side.is_sampled()),
+            (peer.maxwin(), peer.maxack(), peer.is_sampled()),
             (1, 100, false)
         );
         // Of what was not sent yet nothing is believed.
-        side.learn(&segment(0, 0, 301), 300);
-        assert!(!side.is_sampled());
-        side.learn(&segment(0, 0, 300), 300);
+        peer.learn(&segment(0, 0, 301), 300);
+        assert!(!peer.is_sampled());
+        peer.learn(&segment(0, 0, 300), 300);
         assert_eq!(
-            (side.width(), side.acked(), side.is_sampled()),
+            (peer.maxwin(), peer.maxack(), peer.is_sampled()),
             (65536, 300, true)
         );
-        side.learn(&segment(0, 0, 200), 300);
-        assert_eq!((side.width(), side.acked()), (65536, 300));
-        assert_eq!(Side::new(u32::MAX, 0, 255).width(), MAX_WIDTH);
+        peer.learn(&segment(0, 0, 200), 300);
+        assert_eq!((peer.maxwin(), peer.maxack()), (65536, 300));
+        assert_eq!(PeerState::new(u32::MAX, 0, 255).maxwin(), MAX_WINDOW);
     }
 
     proptest! {
@@ -274,36 +282,36 @@ mod tests {
 
         #[test]
         fn distance(base in any::<u32>(), seq in any::<u32>(), scale in 0_u8..=16) {
-            let reach = Reach::from_scale(scale);
+            let window = Window::from_scale(scale);
             let ahead = i64::from(seq.wrapping_sub(base) as i32);
-            let bytes = i64::from(reach.bytes());
-            prop_assert_eq!(reach.holds(base, seq), (-bytes..bytes).contains(&ahead));
+            let bytes = i64::from(window.bytes());
+            prop_assert_eq!(window.contains(base, seq), (-bytes..bytes).contains(&ahead));
         }
 
         /// Segments may be lost before us, and come again: as long as the window allows what was sent,
         /// the word is where the sender has got to.
         #[test]
         fn stream(start in any::<u32>(), scale in 0_u8..=14, steps in prop::collection::vec((1_u32..65536, any::<bool>(), 0_u32..65536), 1..50)) {
-            let receiver = Side::new(65535 << scale, start, scale);
-            let sender = Side::new(65535, 0, 0);
-            let sent = Sent::new(start);
-            let (mut acked, mut end) = (start, start);
+            let receiver = PeerState::new(65535 << scale, start, scale);
+            let sender = PeerState::new(65535, 0, 0);
+            let max_end = MaxEnd::new(start);
+            let (mut maxack, mut end) = (start, start);
             for (len, lost, ack) in steps {
-                let room = (65535_u32 << scale).wrapping_sub(end.wrapping_sub(acked));
+                let room = (65535_u32 << scale).wrapping_sub(end.wrapping_sub(maxack));
                 let s = Segment { seq: end, end: end.wrapping_add(len.min(room)), ack: Some(7), window: 1 };
                 end = s.end;
                 if !lost {
                     prop_assert!(s.seq == s.end
-                        || sent.follow(s.seq, s.end)
-                        || is_ahead(&s, sent.end(), &sender, &receiver, 7));
-                    sent.set(end);
+                        || max_end.follow(s.seq, s.end)
+                        || is_ahead(&s, max_end.end(), &sender, &receiver, 7));
+                    max_end.set(end);
                 }
                 // What was lost came again, and filled the gap.
                 if ack % 4 == 0 {
-                    sent.set(end);
+                    max_end.set(end);
                 }
-                let done = sent.end().wrapping_sub(acked);
-                acked = acked.wrapping_add(if done == 0 { 0 } else { ack % done });
+                let done = max_end.end().wrapping_sub(maxack);
+                maxack = maxack.wrapping_add(if done == 0 { 0 } else { ack % done });
             }
         }
     }

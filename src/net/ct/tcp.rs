@@ -13,8 +13,8 @@ use nft_flow::{
     direction::Direction,
     window::{
         after,
-        Reach,
-        Side, //
+        PeerState, //
+        Window,
     }, //
 };
 
@@ -28,44 +28,44 @@ const TCP_FLAG_DATA_UNACKNOWLEDGED: u8 = c::NFO_TCP_DATA_UNACKNOWLEDGED;
 const TCP_ACK_SET: u8 = 3;
 
 /// What conntrack knew of a direction of a TCP connection when its flow was made.
-pub(crate) struct Start {
+pub(crate) struct InitialWindow {
     /// The sequence number after the last byte.
     pub(crate) end: u32,
     /// How far around it packets may be, given the receiver's window scale.
-    pub(crate) reach: Reach,
+    pub(crate) window: Window,
     /// The rest.
-    pub(crate) side: Side,
+    pub(crate) peer: PeerState,
 }
 
 /// How far a direction of a TCP connection has got, as the packet path saw it.
 #[derive(Clone, Copy)]
-pub(crate) struct Progress {
+pub(crate) struct SeqState {
     /// The sequence number after the last byte.
     pub(crate) end: u32,
     /// The largest window that its sender has offered.
-    pub(crate) width: u32,
+    pub(crate) maxwin: u32,
     /// The highest number that its sender has acknowledged.
-    pub(crate) acked: u32,
+    pub(crate) maxack: u32,
 }
 
 /// How far both directions have got.
 #[derive(Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct Windows {
     /// Original and reply.
-    pub(crate) progress: [Progress; 2],
+    pub(crate) seq: [SeqState; 2],
     /// Nothing is in flight.
     pub(crate) quiet: bool,
 }
 
 /// What conntrack's windows become.
 #[derive(Clone, Copy)]
-pub(crate) enum Windows {
+pub(crate) enum WindowFixup {
     /// They are up to date.
     Keep,
     /// What the packet path knows.
-    Known(Known),
+    Set(Windows),
     /// Unknown: conntrack learns them anew from the next packet of each direction.
-    Forget,
+    Clear,
 }
 
 impl Ct {
@@ -94,67 +94,67 @@ impl Ct {
 
     /// How far both directions have got, and whether conntrack knows no windows (a connection that
     /// was picked up in the middle).
-    pub(crate) fn start(self) -> ([Start; 2], bool) {
-        let start = |[sender, receiver]: [&c::ip_ct_tcp_state; 2], liberal: bool| Start {
-            // See `ends`; what was acknowledged is a part of the connection for certain.
+    pub(crate) fn initial_windows(self) -> ([InitialWindow; 2], bool) {
+        let start = |[sender, receiver]: [&c::ip_ct_tcp_state; 2], liberal: bool| InitialWindow {
+            // See `window_ends`; what was acknowledged is a part of the connection for certain.
             end: if after(sender.td_end, sender.td_maxend) {
                 receiver.td_maxack
             } else {
                 sender.td_end
             },
-            reach: if liberal {
-                Reach::UNKNOWN
+            window: if liberal {
+                Window::UNKNOWN
             } else {
                 // Zero unless both sides want to scale.
-                Reach::from_scale(receiver.td_scale)
+                Window::from_scale(receiver.td_scale)
             },
-            side: Side::new(sender.td_maxwin, sender.td_maxack, sender.td_scale),
+            peer: PeerState::new(sender.td_maxwin, sender.td_maxack, sender.td_scale),
         };
-        let nothing = || Start {
+        let nothing = || InitialWindow {
             end: 0,
-            reach: Reach::UNKNOWN,
-            side: Side::new(0, 0, 0),
+            window: Window::UNKNOWN,
+            peer: PeerState::new(0, 0, 0),
         };
-        let mut known = ([nothing(), nothing()], false);
+        let mut windows = ([nothing(), nothing()], false);
 
         if self.l4proto() == IPPROTO_TCP {
             self.with_tcp(|tcp| {
                 let [a, b] = &tcp.seen;
                 let liberal = (a.flags | b.flags) & TCP_FLAG_BE_LIBERAL != 0;
 
-                known = ([start([a, b], liberal), start([b, a], liberal)], liberal);
+                windows = ([start([a, b], liberal), start([b, a], liberal)], liberal);
             });
         }
-        known
+        windows
     }
 
     /// Brings conntrack up to date before it sees a packet that opens or closes the connection, and
     /// has it judge that packet as strictly as it would without a flowtable. `stale`: packets have
     /// passed since it last judged one.
-    pub(crate) fn judge(self, known: &Known, liberal: bool, stale: bool) {
+    pub(crate) fn sync_windows(self, windows: &Windows, liberal: bool, stale: bool) {
         self.with_tcp(|tcp| {
-            Self::know(tcp, known, liberal);
+            Self::set_windows(tcp, windows, liberal);
             if stale {
-                Self::outdate(tcp, known);
+                Self::reset_last_segment(tcp, windows);
             }
         });
     }
 
     /// Sets the windows to where the connection is now.
-    pub(super) fn know(tcp: &mut c::ip_ct_tcp, known: &Known, liberal: bool) {
-        let [a, b] = known.progress;
+    pub(super) fn set_windows(tcp: &mut c::ip_ct_tcp, windows: &Windows, liberal: bool) {
+        let [a, b] = windows.seq;
         let [orig, reply] = &mut tcp.seen;
 
         for (seen, [this, other]) in [(orig, [a, b]), (reply, [b, a])] {
             seen.td_end = this.end;
-            seen.td_maxend = this.end.wrapping_add(other.width);
-            seen.td_maxwin = this.width;
-            seen.td_maxack = this.acked;
+            seen.td_maxend = this.end.wrapping_add(other.maxwin);
+            seen.td_maxwin = this.maxwin;
+            seen.td_maxack = this.maxack;
             seen.flags |= TCP_FLAG_MAXACK_SET;
             if !liberal {
                 seen.flags &= !TCP_FLAG_BE_LIBERAL;
             }
-            if known.quiet {
+            if windows.quiet {
                 seen.flags &= !TCP_FLAG_DATA_UNACKNOWLEDGED;
             }
         }
@@ -163,10 +163,10 @@ impl Ct {
     /// What conntrack remembers of the last packet that it saw is no longer of the latest one: that was a
     /// segment with an ACK. If it was a SYN, which it ignores, it would take the next RST or SYN with ACK
     /// for the answer.
-    pub(super) fn outdate(tcp: &mut c::ip_ct_tcp, known: &Known) {
+    pub(super) fn reset_last_segment(tcp: &mut c::ip_ct_tcp, windows: &Windows) {
         if tcp.last_index != TCP_ACK_SET {
             tcp.last_index = TCP_ACK_SET;
-            tcp.last_end = known.progress[usize::from(tcp.last_dir & 1)].end;
+            tcp.last_end = windows.seq[usize::from(tcp.last_dir & 1)].end;
             tcp.last_win = tcp.last_win.max(1);
             tcp.retrans = 0;
         }
@@ -175,9 +175,9 @@ impl Ct {
     /// Has conntrack judge a packet that opens or closes a connection of which nothing is known. `rst`:
     /// the packet is a RST of this direction, with this sequence number. It may be anybody's, so that
     /// conntrack must not close the connection, but see whether it goes on.
-    pub(crate) fn judge_unseen(self, rst: Option<(Direction, u32)>) {
+    pub(crate) fn sync_stale_windows(self, rst: Option<(Direction, u32)>) {
         self.with_tcp(|tcp| {
-            Self::forget(tcp);
+            Self::clear_windows(tcp);
             if let Some((dir, seq)) = rst {
                 let other = &mut tcp.seen[dir.opposite() as usize];
 
@@ -191,7 +191,7 @@ impl Ct {
         });
     }
 
-    pub(super) fn forget(tcp: &mut c::ip_ct_tcp) {
+    pub(super) fn clear_windows(tcp: &mut c::ip_ct_tcp) {
         for seen in &mut tcp.seen {
             seen.td_maxwin = 0;
             seen.flags &= !TCP_FLAG_MAXACK_SET;
@@ -200,7 +200,7 @@ impl Ct {
 
     /// How far both directions have got by the packets that conntrack has seen. Of what overshoots the window,
     /// conntrack notes the end, but does not take it for a part of the connection.
-    pub(crate) fn ends(self) -> [Option<u32>; 2] {
+    pub(crate) fn window_ends(self) -> [Option<u32>; 2] {
         let mut ends = [None; 2];
 
         self.with_tcp(|tcp| {
@@ -214,7 +214,7 @@ impl Ct {
 
     /// One side has sent a FIN, and a packet has passed since that conntrack did not see. The state
     /// becomes what it would have made it.
-    pub(crate) fn go_on_closing(self) {
+    pub(crate) fn advance_close(self) {
         let mut changed = false;
 
         self.with_tcp(|tcp| {

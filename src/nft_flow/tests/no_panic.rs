@@ -24,15 +24,15 @@ use nft_flow::{
     rewrite::{any4, any6, apply4, apply6, Csum, Rewrite4, Rewrite6},
     state::FlowState,
     table::{Item, Table},
-    window::{Reach, Sent},
+    window::{Window, MaxEnd},
 };
 
 pub struct Flow<K, R> {
     key: K,
     hash: u32,
     state: FlowState,
-    sent: Sent,
-    reach: Reach,
+    max_end: MaxEnd,
+    window: Window,
     rewrite: R,
 }
 
@@ -67,8 +67,8 @@ pub extern "C" fn hot4(
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
     }
-    if !flow.sent.follow(packet.seq, packet.seq_end())
-        && !flow.reach.holds(flow.sent.end(), packet.seq_end())
+    if !flow.max_end.follow(packet.seq, packet.seq_end())
+        && !flow.window.contains(flow.max_end.end(), packet.seq_end())
     {
         return Err(MissReason::TcpWindow.into());
     }
@@ -95,8 +95,8 @@ pub extern "C" fn hot6(
     if !flow.state.is_live() {
         return Err(MissReason::FlowDead.into());
     }
-    if !flow.sent.follow(packet.seq, packet.seq_end())
-        && !flow.reach.holds(flow.sent.end(), packet.seq_end())
+    if !flow.max_end.follow(packet.seq, packet.seq_end())
+        && !flow.window.contains(flow.max_end.end(), packet.seq_end())
     {
         return Err(MissReason::TcpWindow.into());
     }
