@@ -15,7 +15,7 @@ use crate::{
             flag,
             Entry, //
         },
-        ingress_path::Shape, //
+        ingress_path::IngressPath, //
     },
     flowtable::{
         Flowtable,
@@ -48,9 +48,9 @@ use nft_flow::{
         Encaps, //
     },
     key::{
+        IngressId, //
         Key,
         L4Proto,
-        PortId, //
     },
 };
 
@@ -119,7 +119,7 @@ unsafe fn lookup<F: Store>(
     // With others there is more in a key than ports.
     let proto = L4Proto::from_number(key.l4proto)
         .filter(|proto| matches!(proto, L4Proto::Tcp | L4Proto::Udp))?;
-    let port = PortId::from_ifindex(key.ifindex)?;
+    let ingress_id = IngressId::from_ifindex(key.ifindex)?;
     let mut encaps = Encaps::default();
 
     // VLAN 0 is none.
@@ -131,11 +131,11 @@ unsafe fn lookup<F: Store>(
     }
     // SAFETY: RCU is held. All zeroes is a valid tuple.
     unsafe {
-        let shape = encaps.shape(port, None);
-        let shape = ft.shapes.lookup(shape.hash(&ft.seed), &shape);
-        let port = match shape {
-            Some(shape) => shape.port,
-            None if encaps.is_empty() => port,
+        let path = encaps.key(ingress_id, None);
+        let path = ft.ingress_paths.lookup(path.hash(&ft.seed), &path);
+        let ingress_id = match path {
+            Some(path) => path.id,
+            None if encaps.is_empty() => ingress_id,
             None => return None,
         };
         let mut tuple = MaybeUninit::<c::nf_conntrack_tuple>::zeroed().assume_init();
@@ -145,7 +145,7 @@ unsafe fn lookup<F: Store>(
         tuple.src.u.all = key.sport;
         tuple.dst.u.all = key.dport;
 
-        let key = F::key(&tuple, proto, port);
+        let key = F::key(&tuple, proto, ingress_id);
         let entry = F::table(ft).lookup(key.hash(&ft.seed), &key)?;
 
         Some(describe(ft, entry, flow))
@@ -180,21 +180,21 @@ unsafe fn describe<F: Family>(
     }
     // SAFETY: RCU is held, and the caller gives us the memory.
     unsafe {
-        let shapes = &flow.shared.shapes;
+        let ingress_paths = &flow.shared.ingress_paths;
         let [orig, reply] = &flow.entries;
         let answer = c::nfo_xdp_flow {
             ct: entry.ct.as_ptr(),
-            way: [
-                way(
+            tuple: [
+                xdp_tuple(
                     orig,
                     reply,
-                    shapes.each_ref().map(|s| s.map(|s| s.as_ref())),
+                    ingress_paths.each_ref().map(|s| s.map(|s| s.as_ref())),
                     entry,
                 )?,
-                way(
+                xdp_tuple(
                     reply,
                     orig,
-                    [shapes[1], shapes[0]].map(|s| s.map(|s| s.as_ref())),
+                    [ingress_paths[1], ingress_paths[0]].map(|s| s.map(|s| s.as_ref())),
                     entry,
                 )?,
             ],
@@ -207,28 +207,29 @@ unsafe fn describe<F: Family>(
     Ok(dir)
 }
 
-/// One direction. `shapes`: what packets of this one, and of the other one, come in with. `asked`:
+/// One direction. `ingress_paths`: what packets of this one, and of the other one, come in with. `asked`:
 /// the direction that has to be complete.
 ///
 /// # Safety
 ///
 /// RCU is held.
-unsafe fn way<F: Family>(
+unsafe fn xdp_tuple<F: Family>(
     entry: &Entry<F>,
-    answers: &Entry<F>,
-    [input, output]: [Option<&Shape>; 2],
+    opposite: &Entry<F>,
+    [in_path, out_path]: [Option<&IngressPath>; 2],
     asked: &Entry<F>,
-) -> Result<c::nfo_xdp_way> {
-    let plain = |entry: &Entry<F>| (entry.key_port(), Encaps::default(), false);
-    let (in_port, in_encaps, in_tunnel) = input.map_or_else(|| plain(entry), Shape::frame);
-    let (out_port, out_encaps, out_tunnel) = output.map_or_else(|| plain(answers), Shape::frame);
+) -> Result<c::nfo_xdp_tuple> {
+    let plain = |entry: &Entry<F>| (entry.ingress_id(), Encaps::default(), false);
+    let (in_id, in_encaps, in_tunnel) = in_path.map_or_else(|| plain(entry), IngressPath::frame);
+    let (out_id, out_encaps, out_tunnel) =
+        out_path.map_or_else(|| plain(opposite), IngressPath::frame);
     let must = ptr::eq(entry, asked);
     let route = entry.dst.dev();
     let mut h_dest = [0; 6];
     // SAFETY: RCU is held: route, device and neighbour are valid.
-    let mut way = unsafe {
-        c::nfo_xdp_way {
-            in_ifindex: in_port.raw(),
+    let mut tuple = unsafe {
+        c::nfo_xdp_tuple {
+            in_ifindex: in_id.raw(),
             out_ifindex: (*route).ifindex as u32,
             h_source: [0; 6],
             h_dest,
@@ -244,22 +245,22 @@ unsafe fn way<F: Family>(
 
     for encap in in_encaps.as_slice() {
         // The structure has no room for QinQ and PPPoE together.
-        let Some(place) = way.encap.get_mut(usize::from(way.encap_num)) else {
+        let Some(slot) = tuple.encap.get_mut(usize::from(tuple.encap_num)) else {
             return Err(EOPNOTSUPP);
         };
-        *place = c::nfo_xdp_encap {
+        *slot = c::nfo_xdp_encap {
             id: encap.id(),
             proto: encap.ethertype().to_be(),
         };
-        way.encap_num += 1;
+        tuple.encap_num += 1;
     }
     if entry.is_xfrm() {
-        way.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_XFRM as u8;
-        return Ok(way);
+        tuple.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_XFRM as u8;
+        return Ok(tuple);
     }
     if out_tunnel {
         // To the tunnel's device.
-        return Ok(way);
+        return Ok(tuple);
     }
 
     let neigh = entry.neigh();
@@ -280,24 +281,24 @@ unsafe fn way<F: Family>(
     if must && (neigh.is_null() || !address(neigh)) {
         return Err(EAGAIN);
     }
-    way.h_dest = h_dest;
-    match output {
+    tuple.h_dest = h_dest;
+    match out_path {
         // Down to where the answers come in.
-        Some(shape) => {
-            if !out_encaps.is_empty() || out_port.raw() != way.out_ifindex {
-                way.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_DIRECT as u8;
-                way.out_ifindex = out_port.raw();
+        Some(path) => {
+            if !out_encaps.is_empty() || out_id.raw() != tuple.out_ifindex {
+                tuple.xmit_type = c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_DIRECT as u8;
+                tuple.out_ifindex = out_id.raw();
             }
-            way.h_source = shape.mac;
+            tuple.h_source = path.mac;
         }
         // SAFETY: As above; an Ethernet device's address has six bytes.
         None => unsafe {
             if (*route).addr_len == 6 {
-                way.h_source = (*route).dev_addr.cast::<[u8; 6]>().read();
+                tuple.h_source = (*route).dev_addr.cast::<[u8; 6]>().read();
             }
         },
     }
-    Ok(way)
+    Ok(tuple)
 }
 
 /// Makes `bpf_xdp_nft_flow_lookup()` known. It goes with the module, which stays as long as a program

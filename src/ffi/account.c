@@ -113,7 +113,7 @@ static void count_rx_vlan(struct net_device *dev, u32 bytes)
 /* A packet of so many bytes has come up through the first of n devices; the last one, where the
  * list ends or the packet was picked up, has counted it. In softirq context, under RCU.
  */
-void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes)
+void nfo_count_rx(struct net *net, const u32 *devices, const u8 *rx_overhead, u32 n, u32 last, u32 bytes)
 {
 	struct net_device *dev;
 	u32 i;
@@ -123,9 +123,9 @@ void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, 
 		if (!dev)
 			continue;
 		if (is_vlan_dev(dev))
-			count_rx_vlan(dev, bytes + around[i]);
+			count_rx_vlan(dev, bytes + rx_overhead[i]);
 		else if (dev->pcpu_stat_type == NETDEV_PCPU_STAT_TSTATS)
-			dev_sw_netstats_rx_add(dev, bytes + around[i]);
+			dev_sw_netstats_rx_add(dev, bytes + rx_overhead[i]);
 	}
 }
 

@@ -25,7 +25,7 @@
 static DEFINE_PER_CPU(struct flow_offload, nfo_xdp_answer);
 
 static void nfo_xdp_fill(struct flow_offload_tuple *t, const struct nf_conn *ct, int dir,
-			 const struct nfo_xdp_way *way)
+			 const struct nfo_xdp_tuple *tuple)
 {
 	const struct nf_conntrack_tuple *ctt = &ct->tuplehash[dir].tuple;
 	int i;
@@ -45,21 +45,21 @@ static void nfo_xdp_fill(struct flow_offload_tuple *t, const struct nf_conn *ct,
 	t->dst_port = ctt->dst.u.tcp.port;
 	t->l3proto = ctt->src.l3num;
 	t->l4proto = ctt->dst.protonum;
-	t->iifidx = way->in_ifindex;
-	for (i = 0; i < way->encap_num; i++) {
-		t->encap[i].id = way->encap[i].id;
-		t->encap[i].proto = way->encap[i].proto;
+	t->iifidx = tuple->in_ifindex;
+	for (i = 0; i < tuple->encap_num; i++) {
+		t->encap[i].id = tuple->encap[i].id;
+		t->encap[i].proto = tuple->encap[i].proto;
 	}
-	t->encap_num = way->encap_num;
-	t->tun_num = way->tun_num;
+	t->encap_num = tuple->encap_num;
+	t->tun_num = tuple->tun_num;
 	t->dir = dir;
-	t->xmit_type = way->xmit_type;
-	t->mtu = way->mtu;
-	t->dst_cache = way->dst;
-	t->dst_cookie = way->cookie;
-	t->out.ifidx = way->out_ifindex;
-	ether_addr_copy(t->out.h_source, way->h_source);
-	ether_addr_copy(t->out.h_dest, way->h_dest);
+	t->xmit_type = tuple->xmit_type;
+	t->mtu = tuple->mtu;
+	t->dst_cache = tuple->dst;
+	t->dst_cookie = tuple->cookie;
+	t->out.ifidx = tuple->out_ifindex;
+	ether_addr_copy(t->out.h_source, tuple->h_source);
+	ether_addr_copy(t->out.h_dest, tuple->h_dest);
 }
 
 __bpf_kfunc_start_defs();
@@ -124,8 +124,8 @@ bpf_xdp_nft_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
 	}
 
 	answer = this_cpu_ptr(&nfo_xdp_answer);
-	nfo_xdp_fill(&answer->tuplehash[0].tuple, flow.ct, 0, &flow.way[0]);
-	nfo_xdp_fill(&answer->tuplehash[1].tuple, flow.ct, 1, &flow.way[1]);
+	nfo_xdp_fill(&answer->tuplehash[0].tuple, flow.ct, 0, &flow.tuple[0]);
+	nfo_xdp_fill(&answer->tuplehash[1].tuple, flow.ct, 1, &flow.tuple[1]);
 	answer->ct = flow.ct;
 	answer->type = NF_FLOW_OFFLOAD_ROUTE;
 	answer->flags = 0;

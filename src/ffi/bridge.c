@@ -123,7 +123,7 @@ static bool is_pvid(const struct net_device *dev, u16 vid)
 /* Would the bridge pass a frame up that comes in at the port, its spanning tree aside? In VLAN
  * @vid, 0 if it does not filter; with a tag at the port or in the bridge device or not. Under RCU.
  */
-bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device *port, u16 vid,
+bool nfo_bridge_passes_up(const struct net_device *bridge, const struct net_device *port, u16 vid,
 		       bool tagged_below, bool tagged_above)
 {
 	typeof(&br_port_flag_is_set) flag_is_set = symbol(BR_PORT_FLAG_IS_SET);

@@ -47,7 +47,7 @@ extern u32 nfo_device_generation;
 void nfo_device_gone(void);
 bool nfo_rx_counters(struct net *net, const u32 *devices, u32 n, u32 last, void __percpu **counters);
 void nfo_rx_add(void __percpu *counters, u32 bytes);
-void nfo_count_rx(struct net *net, const u32 *devices, const u8 *around, u32 n, u32 last, u32 bytes);
+void nfo_count_rx(struct net *net, const u32 *devices, const u8 *rx_overhead, u32 n, u32 last, u32 bytes);
 
 void nfo_bh_disable(void);
 void nfo_bh_enable(void);
@@ -201,7 +201,7 @@ void nfo_bridge_register(void);
 void nfo_bridge_unregister(void);
 void nfo_bridge_get(void);
 void nfo_bridge_put(void);
-bool nfo_bridge_admits(const struct net_device *bridge, const struct net_device *port, u16 vid,
+bool nfo_bridge_passes_up(const struct net_device *bridge, const struct net_device *port, u16 vid,
 		       bool tagged_below, bool tagged_above);
 bool nfo_bridge_port_forwards(const struct net_device *port);
 bool nfo_rtnl_trylock(void);
@@ -268,7 +268,7 @@ struct nfo_xdp_encap {
 };
 
 /* One direction of a flow. */
-struct nfo_xdp_way {
+struct nfo_xdp_tuple {
 	u32			in_ifindex;
 	u32			out_ifindex;
 	u8			h_source[ETH_ALEN];
@@ -284,7 +284,7 @@ struct nfo_xdp_way {
 
 struct nfo_xdp_flow {
 	struct nf_conn		*ct;
-	struct nfo_xdp_way	way[2];
+	struct nfo_xdp_tuple	tuple[2];
 };
 
 /* In Rust. The direction, or an errno. */

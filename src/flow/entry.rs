@@ -30,8 +30,8 @@ use crate::{
             V6, //
         },
         forward_path::{
-            Half,
-            Output, //
+            DirPath,
+            XmitType, //
         },
         route::{
             Dst,
@@ -53,8 +53,8 @@ use core::{
 use nft_flow::{
     direction::Direction,
     key::{
+        IngressId, //
         L4Proto,
-        PortId, //
     },
     window::{
         MaxEnd, //
@@ -111,8 +111,8 @@ pub(crate) mod flag {
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
 
 /// How packets of a direction come in.
-pub(super) struct Side {
-    pub(super) port: PortId,
+pub(super) struct EntryIngress {
+    pub(super) id: IngressId,
     pub(super) secure: bool,
     pub(super) bridged: bool,
 }
@@ -122,13 +122,13 @@ impl<F: Family> Entry<F> {
     pub(super) fn new(
         ct: Ct,
         dir: Direction,
-        out: Half<'_>,
-        side: Side,
+        out: DirPath<'_>,
+        ingress: EntryIngress,
         proto: L4Proto,
         (end, window): (u32, Window),
     ) -> Self {
-        let key = F::key(ct.tuple(dir), proto, side.port);
-        let xfrm = matches!(out.output, Output::Xfrm);
+        let key = F::key(ct.tuple(dir), proto, ingress.id);
+        let xfrm = matches!(out.xmit, XmitType::Xfrm);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
 
         // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
@@ -139,9 +139,9 @@ impl<F: Family> Entry<F> {
             window,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
-            neigh: AtomicPtr::new(match out.output {
-                Output::Neigh(neigh) => neigh.into_raw(),
-                Output::Xfrm => ptr::null_mut(),
+            neigh: AtomicPtr::new(match out.xmit {
+                XmitType::Neigh(neigh) => neigh.into_raw(),
+                XmitType::Xfrm => ptr::null_mut(),
             }),
             ct,
             seen: AtomicU32::new(out.seen),
@@ -152,8 +152,8 @@ impl<F: Family> Entry<F> {
             flags: AtomicU8::new(
                 flag(dir == Direction::Reply, flag::REPLY)
                     | flag(xfrm, flag::XFRM)
-                    | flag(side.secure, flag::SECPATH)
-                    | flag(side.bridged, flag::BRIDGED),
+                    | flag(ingress.secure, flag::SECPATH)
+                    | flag(ingress.bridged, flag::BRIDGED),
             ),
         }
     }
@@ -306,8 +306,8 @@ impl<F: Family> Entry<F> {
     }
 
     /// What stands for the way that packets come in.
-    pub(crate) fn key_port(&self) -> PortId {
-        F::port(&self.key)
+    pub(crate) fn ingress_id(&self) -> IngressId {
+        F::ingress(&self.key)
     }
 
     /// Has the flow not been taken down?

@@ -17,11 +17,11 @@ use crate::{
         c, //
     },
     net::{
-        bridge::Gate,
+        bridge::BridgePort,
         device_path::{
-            Input,
+            Ingress,
+            MAX_BRIDGE_PORTS, //
             MAX_DEVICES,
-            MAX_GATES, //
         },
         rx_stats::{
             Devices,
@@ -51,9 +51,9 @@ use nft_flow::{
         Encaps, //
     },
     key::{
+        IngressId, //
         Key,
         Key6,
-        PortId, //
     },
     reason::SkipReason,
     table::{
@@ -73,43 +73,43 @@ pub(crate) const MAX_FOLLOWED: usize = 64;
 /// # Invariants
 ///
 /// `refs` is the number of flows and tunnels that use it; changed under the flowtable's lock.
-pub(crate) struct Shape {
+pub(crate) struct IngressPath {
     key: Key6,
     hash: u32,
     /// What stands in the keys of flows.
-    pub(crate) port: PortId,
+    pub(crate) id: IngressId,
     /// The address that frames are sent to. A bridge or VLAN device may have another one than the
     /// device that the frame comes in through.
     pub(crate) mac: [u8; 6],
     /// Indices of the devices between the wire and the route, 0 for none.
     pub(crate) devices: [u32; MAX_DEVICES],
     /// How many bytes their receive counters see around the IP packet.
-    around: [u8; MAX_DEVICES],
+    rx_overhead: [u8; MAX_DEVICES],
     /// Nobody has listed the device that they come in by; it has the hook because of this.
     followed: bool,
     /// `jiffies` when a walk last found it so; of a tunnel that is followed.
     found: AtomicU32,
     /// Bridges that the packets pass.
-    gates: [Option<Gate>; MAX_GATES],
+    bridge_ports: [Option<BridgePort>; MAX_BRIDGE_PORTS],
     /// The bridges take them, as far as they have been asked.
     open: AtomicBool,
-    asked: AtomicBool,
+    checked: AtomicBool,
     /// The spanning tree's part in that.
     forwarded: AtomicBool,
     /// Where the devices count packets.
     rx_stats: RxStats,
-    parent: Option<NonNull<Shape>>,
+    parent: Option<NonNull<IngressPath>>,
     refs: AtomicU32,
     rcu: c::callback_head,
 }
 
 // SAFETY: The pointer to the parent is counted; the rest is plain data.
-unsafe impl Send for Shape {}
+unsafe impl Send for IngressPath {}
 // SAFETY: As above.
-unsafe impl Sync for Shape {}
+unsafe impl Sync for IngressPath {}
 
 // SAFETY: Key and hash never change.
-unsafe impl Item for Shape {
+unsafe impl Item for IngressPath {
     type Key = Key6;
 
     #[inline(always)]
@@ -123,7 +123,7 @@ unsafe impl Item for Shape {
     }
 }
 
-impl Shape {
+impl IngressPath {
     /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which it
     /// does not pass, count it as received.
     ///
@@ -139,7 +139,7 @@ impl Shape {
     ) {
         let devices = Devices {
             ifindices: &self.devices,
-            around: &self.around,
+            rx_overhead: &self.rx_overhead,
             last: ifindex,
         };
 
@@ -147,27 +147,30 @@ impl Shape {
         unsafe { self.rx_stats.count(net, &devices, len) };
     }
 
-    /// Is it the shape of packets that come in by `input`?
-    pub(crate) fn is_of(&self, input: &Input<'_>) -> bool {
-        let frame = input.layer.encaps.shape(input.ifindex, input.layer.peer);
+    /// Is it the shape of packets that come in by `ingress`?
+    pub(crate) fn is_of(&self, ingress: &Ingress<'_>) -> bool {
+        let frame = ingress
+            .stack
+            .encaps
+            .key(ingress.ifindex, ingress.stack.peer);
 
-        if self.mac != input.layer.mac
-            || self.devices != input.layer.devices
-            || self.followed != input.followed
-            || self.gates != input.layer.gates
+        if self.mac != ingress.stack.mac
+            || self.devices != ingress.stack.devices
+            || self.followed != ingress.followed
+            || self.bridge_ports != ingress.stack.bridge_ports
         {
             return false;
         }
-        match input.layer.tunnel {
+        match ingress.stack.tunnel {
             None => self.key == frame,
             Some((saddr, daddr, proto)) => {
                 // SAFETY: A shape holds a use of its parent.
                 let parent = self.parent.map(|p| unsafe { p.as_ref() });
-                let port = parent.map_or(input.ifindex, |p| p.port);
+                let id = parent.map_or(ingress.ifindex, |p| p.id);
 
                 parent.is_none_or(|p| p.key == frame)
-                    && parent.is_some() == input.has_frame_shape()
-                    && self.key == encap::tunnel_shape(saddr, daddr, proto, port)
+                    && parent.is_some() == ingress.needs_ingress_path()
+                    && self.key == encap::tunnel_key(saddr, daddr, proto, id)
             }
         }
     }
@@ -186,31 +189,31 @@ impl Shape {
     }
 
     /// Interface and encapsulations of the frames, and is there a tunnel in them?
-    pub(crate) fn frame(&self) -> (PortId, Encaps, bool) {
+    pub(crate) fn frame(&self) -> (IngressId, Encaps, bool) {
         if self.key.ports == 0 {
-            return (self.key.port.port(), Encaps::of_shape(&self.key), false);
+            return (self.key.ingress.ingress(), Encaps::of_key(&self.key), false);
         }
         // SAFETY: A shape holds a use of its parent.
         match self.parent.map(|p| unsafe { p.as_ref() }) {
-            Some(p) => (p.key.port.port(), Encaps::of_shape(&p.key), true),
-            None => (self.key.port.port(), Encaps::default(), true),
+            Some(p) => (p.key.ingress.ingress(), Encaps::of_key(&p.key), true),
+            None => (self.key.ingress.ingress(), Encaps::default(), true),
         }
     }
 
     /// Would packets that come in by it be let up?
     #[inline(always)]
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn ports_forwarding(&self) -> bool {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Would they, unless the bridges have yet to be asked?
-    pub(crate) fn may_be_open(&self) -> bool {
-        self.is_open() || !self.is_known()
+    pub(crate) fn may_forward(&self) -> bool {
+        self.ports_forwarding() || !self.is_checked()
     }
 
     /// Have the bridges been asked?
-    pub(crate) fn is_known(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub(crate) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
     }
 
     /// Would a device above the one where packets are picked up filter them, or a tunnel?
@@ -240,26 +243,27 @@ impl Shape {
     /// Asks the bridges again. Of the spanning tree only with `rtnl` held.
     fn recheck(&self, net: *mut c::net, rtnl: bool) {
         let forwarded = self.forwarded.load(Ordering::Relaxed);
-        let open = |gate: &Gate| gate.is_open(net, rtnl, forwarded);
-        let open = self.gates.iter().flatten().all(open);
+        let open = |port: &BridgePort| port.is_forwarding(net, rtnl, forwarded);
+        let open = self.bridge_ports.iter().flatten().all(open);
 
         if rtnl {
             self.forwarded.store(open, Ordering::Relaxed);
-            self.asked.store(true, Ordering::Relaxed);
+            self.checked.store(true, Ordering::Relaxed);
         }
-        self.open.store(open && self.is_known(), Ordering::Relaxed);
+        self.open
+            .store(open && self.is_checked(), Ordering::Relaxed);
     }
 
     /// Do its packets pass a bridge?
-    fn is_gated(&self) -> bool {
-        self.gates[0].is_some()
+    fn is_bridged(&self) -> bool {
+        self.bridge_ports[0].is_some()
     }
 
-    fn has_same_way(&self, other: &Self) -> bool {
+    fn is_same_path(&self, other: &Self) -> bool {
         self.mac == other.mac
             && self.devices == other.devices
             && self.followed == other.followed
-            && self.gates == other.gates
+            && self.bridge_ports == other.bridge_ports
     }
 }
 
@@ -269,17 +273,17 @@ impl Shape {
 ///
 /// Initialised, until it is dropped.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Numbers {
+pub(crate) struct IdPool {
     #[pin]
     ida: Opaque<c::ida>,
 }
 
 // SAFETY: C has a lock in it.
-unsafe impl Send for Numbers {}
+unsafe impl Send for IdPool {}
 // SAFETY: As above.
-unsafe impl Sync for Numbers {}
+unsafe impl Sync for IdPool {}
 
-impl Numbers {
+impl IdPool {
     /// None is in use.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
@@ -289,7 +293,7 @@ impl Numbers {
     }
 
     /// Takes the next one.
-    fn take(&self, turn: &mut Turn) -> Result<PortId, SkipReason> {
+    fn take(&self, turn: &mut Turn) -> Result<IngressId, SkipReason> {
         let number = turn.take(|from, to| {
             // SAFETY: Initialised by the type invariant.
             let number = unsafe { c::nfo_number_claim(self.ida.get(), from, to) };
@@ -300,12 +304,12 @@ impl Numbers {
             })
         })?;
 
-        PortId::from_interned(number).ok_or(SkipReason::Ifindex)
+        IngressId::from_interned(number).ok_or(SkipReason::Ifindex)
     }
 
     /// Gives one back, if it is one.
-    fn give_back(&self, port: PortId) {
-        if let Some(number) = port.interned() {
+    fn give_back(&self, id: IngressId) {
+        if let Some(number) = id.interned() {
             // SAFETY: Initialised by the type invariant.
             unsafe { c::nfo_number_free(self.ida.get(), number) };
         }
@@ -313,7 +317,7 @@ impl Numbers {
 }
 
 #[pinned_drop]
-impl PinnedDrop for Numbers {
+impl PinnedDrop for IdPool {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: Initialised by the type invariant, and not used any more.
         unsafe { c::nfo_numbers_destroy(self.ida.get()) };
@@ -321,27 +325,27 @@ impl PinnedDrop for Numbers {
 }
 
 /// Memory for the shapes that an input may need: allocated before the lock is taken.
-pub(crate) struct Reserve([Option<KBox<Shape>>; 2]);
+pub(crate) struct Prealloc([Option<KBox<IngressPath>>; 2]);
 
-impl Reserve {
-    /// Allocates what `input` may need.
-    pub(crate) fn new(input: &Input<'_>) -> Result<Self, SkipReason> {
+impl Prealloc {
+    /// Allocates what `ingress` may need.
+    pub(crate) fn new(ingress: &Ingress<'_>) -> Result<Self, SkipReason> {
         let one = |needed: bool, key: Key6, devices: [u32; MAX_DEVICES], followed: bool| {
             if !needed {
                 return Ok(None);
             }
-            let shape = Shape {
-                hash: key.hash(input.seed),
+            let path = IngressPath {
+                hash: key.hash(ingress.seed),
                 key,
-                port: input.ifindex,
-                mac: input.layer.mac,
+                id: ingress.ifindex,
+                mac: ingress.stack.mac,
                 devices,
-                around: input.layer.around,
+                rx_overhead: ingress.stack.rx_overhead,
                 followed,
                 found: AtomicU32::new(ffi::jiffies32()),
-                gates: input.layer.gates,
-                open: AtomicBool::new(!input.is_bridged()),
-                asked: AtomicBool::new(!input.is_bridged() && !followed),
+                bridge_ports: ingress.stack.bridge_ports,
+                open: AtomicBool::new(!ingress.is_bridged()),
+                checked: AtomicBool::new(!ingress.is_bridged() && !followed),
                 forwarded: AtomicBool::new(true),
                 rx_stats: RxStats::default(),
                 parent: None,
@@ -351,45 +355,45 @@ impl Reserve {
                     func: None,
                 },
             };
-            KBox::new(shape, GFP_ATOMIC | __GFP_NOWARN)
+            KBox::new(path, GFP_ATOMIC | __GFP_NOWARN)
                 .map(Some)
                 .map_err(|_| SkipReason::NoMem)
         };
-        let layer = &input.layer;
-        let key = layer.encaps.shape(input.ifindex, layer.peer);
+        let stack = &ingress.stack;
+        let key = stack.encaps.key(ingress.ifindex, stack.peer);
 
-        let outside = layer.devices_outside();
-        let frame = one(input.has_frame_shape(), key, outside, input.followed)?;
+        let outside = stack.devices_outside();
+        let frame = one(ingress.needs_ingress_path(), key, outside, ingress.followed)?;
         // The key is completed when the number of the frame's shape is known.
-        let tunnel = one(layer.tunnel.is_some(), key, layer.devices, false)?;
+        let tunnel = one(stack.tunnel.is_some(), key, stack.devices, false)?;
         Ok(Self([frame, tunnel]))
     }
 }
 
 /// The shapes of a flowtable, under its lock.
 pub(crate) struct IngressTable {
-    writer: Writer<Shape>,
+    writer: Writer<IngressPath>,
     /// Numbers of shapes.
     turn: Turn,
     /// Shapes that have to do with bridges.
-    gated: usize,
+    bridged: usize,
     /// Shapes of devices that nobody has listed.
     followed: usize,
 }
 
 impl IngressTable {
     /// Those of a table with this writer: none.
-    pub(crate) fn new(writer: Writer<Shape>) -> Self {
+    pub(crate) fn new(writer: Writer<IngressPath>) -> Self {
         Self {
             writer,
-            turn: Turn::new(PortId::MAX_INTERNED),
-            gated: 0,
+            turn: Turn::new(IngressId::MAX_INTERNED),
+            bridged: 0,
             followed: 0,
         }
     }
 
     /// The writer, for a change of the table's size and its end.
-    pub(crate) fn writer(&mut self) -> &mut Writer<Shape> {
+    pub(crate) fn writer(&mut self) -> &mut Writer<IngressPath> {
         &mut self.writer
     }
 
@@ -404,8 +408,8 @@ impl IngressTable {
     }
 
     /// How many have to do with bridges.
-    pub(crate) fn gated(&self) -> usize {
-        self.gated
+    pub(crate) fn bridged(&self) -> usize {
+        self.bridged
     }
 
     /// How many are of devices that nobody has listed.
@@ -418,12 +422,12 @@ impl IngressTable {
     pub(crate) fn recheck(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
         const BUCKETS_AT_ONCE: usize = 32;
 
-        self.writer.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+        self.writer.visit(cursor, BUCKETS_AT_ONCE, |path| {
             // SAFETY: In the table, hence valid; the lock is held.
-            let shape = unsafe { shape.as_ref() };
+            let path = unsafe { path.as_ref() };
 
-            if shape.is_gated() {
-                shape.recheck(net, rtnl);
+            if path.is_bridged() {
+                path.recheck(net, rtnl);
             }
             Visit::Keep
         })
@@ -433,13 +437,13 @@ impl IngressTable {
     pub(crate) fn each_followed(&mut self, cursor: &mut Cursor, mut each: impl FnMut(u32)) -> bool {
         const BUCKETS_AT_ONCE: usize = 64;
 
-        self.writer.visit(cursor, BUCKETS_AT_ONCE, |shape| {
+        self.writer.visit(cursor, BUCKETS_AT_ONCE, |path| {
             // SAFETY: In the table, hence valid; the lock is held.
-            let shape = unsafe { shape.as_ref() };
+            let path = unsafe { path.as_ref() };
 
-            if shape.followed {
-                shape.asked.store(true, Ordering::Relaxed);
-                if let Some(ifindex) = shape.key.port.port().ifindex() {
+            if path.followed {
+                path.checked.store(true, Ordering::Relaxed);
+                if let Some(ifindex) = path.key.ingress.ingress().ifindex() {
                     each(ifindex);
                 }
             }
@@ -451,34 +455,34 @@ impl IngressTable {
     /// keys. None: packets come in as they are, and the interface is their port.
     pub(crate) fn intern(
         &mut self,
-        numbers: &Numbers,
-        input: &Input<'_>,
-        reserve: &mut Reserve,
-    ) -> Result<Option<NonNull<Shape>>, SkipReason> {
+        ids: &IdPool,
+        ingress: &Ingress<'_>,
+        reserve: &mut Prealloc,
+    ) -> Result<Option<NonNull<IngressPath>>, SkipReason> {
         let [frame, tunnel] = &mut reserve.0;
         let frame = match frame.take() {
-            Some(shape) => {
-                let numbered = !input.layer.encaps.is_empty();
-                Some(self.get_or_insert(numbers, shape, numbered)?)
+            Some(path) => {
+                let numbered = !ingress.stack.encaps.is_empty();
+                Some(self.get_or_insert(ids, path, numbered)?)
             }
             None => None,
         };
-        let (Some(mut shape), Some((saddr, daddr, proto))) = (tunnel.take(), input.layer.tunnel)
+        let (Some(mut path), Some((saddr, daddr, proto))) = (tunnel.take(), ingress.stack.tunnel)
         else {
             return Ok(frame);
         };
 
         // SAFETY: We hold a use of it.
-        let port = frame.map_or(input.ifindex, |f| unsafe { f.as_ref() }.port);
-        shape.key = encap::tunnel_shape(saddr, daddr, proto, port);
-        shape.hash = shape.key.hash(input.seed);
-        shape.parent = frame;
-        match self.get_or_insert(numbers, shape, true) {
-            Ok(shape) => Ok(Some(shape)),
+        let id = frame.map_or(ingress.ifindex, |f| unsafe { f.as_ref() }.id);
+        path.key = encap::tunnel_key(saddr, daddr, proto, id);
+        path.hash = path.key.hash(ingress.seed);
+        path.parent = frame;
+        match self.get_or_insert(ids, path, true) {
+            Ok(path) => Ok(Some(path)),
             Err(e) => {
                 if let Some(frame) = frame {
                     // SAFETY: The use that was counted above.
-                    unsafe { self.release(numbers, frame) };
+                    unsafe { self.release(ids, frame) };
                 }
                 Err(e)
             }
@@ -487,15 +491,15 @@ impl IngressTable {
 
     fn get_or_insert(
         &mut self,
-        numbers: &Numbers,
-        mut new: KBox<Shape>,
+        ids: &IdPool,
+        mut new: KBox<IngressPath>,
         numbered: bool,
-    ) -> Result<NonNull<Shape>, SkipReason> {
+    ) -> Result<NonNull<IngressPath>, SkipReason> {
         if let Some(old) = self.writer.find(&new) {
             // SAFETY: In the table, hence valid; the lock is held.
             let this = unsafe { old.as_ref() };
 
-            if !this.has_same_way(&new) {
+            if !this.is_same_path(&new) {
                 // Its flows are about to be taken down.
                 return Err(SkipReason::PathChange);
             }
@@ -503,7 +507,7 @@ impl IngressTable {
             if let Some(parent) = new.parent {
                 // The old one holds a use of its own.
                 // SAFETY: The use was the new one's.
-                unsafe { self.release(numbers, parent) };
+                unsafe { self.release(ids, parent) };
             }
             return Ok(old);
         }
@@ -512,9 +516,9 @@ impl IngressTable {
             return Err(SkipReason::DeviceNotListed);
         }
         if numbered {
-            new.port = numbers.take(&mut self.turn)?;
+            new.id = ids.take(&mut self.turn)?;
         }
-        let (gated, followed) = (new.is_gated(), new.followed);
+        let (bridged, followed) = (new.is_bridged(), new.followed);
         let new = NonNull::from(KBox::leak(new));
 
         // SAFETY: The shape is freed a grace period after it was removed.
@@ -523,13 +527,13 @@ impl IngressTable {
             let new = unsafe { KBox::from_raw(new.as_ptr()) };
 
             if numbered {
-                numbers.give_back(new.port);
+                ids.give_back(new.id);
             }
             return Err(SkipReason::TableFull);
         }
         self.followed = self.followed.wrapping_add(usize::from(followed));
-        if gated {
-            self.gated = self.gated.wrapping_add(1);
+        if bridged {
+            self.bridged = self.bridged.wrapping_add(1);
             // SAFETY: Ended by `release`.
             unsafe { c::nfo_bridge_get() };
         }
@@ -541,38 +545,38 @@ impl IngressTable {
     /// # Safety
     ///
     /// The use was counted by [`IngressTable::intern`], and ends once.
-    pub(crate) unsafe fn release(&mut self, numbers: &Numbers, shape: NonNull<Shape>) {
+    pub(crate) unsafe fn release(&mut self, ids: &IdPool, path: NonNull<IngressPath>) {
         /// # Safety
         ///
         /// Called by RCU only, for the `rcu` of a shape that [`IngressTable::release`] has removed.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
             // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
             unsafe {
-                drop(KBox::<Shape>::from_raw(
-                    head.byte_sub(offset_of!(Shape, rcu)).cast(),
+                drop(KBox::<IngressPath>::from_raw(
+                    head.byte_sub(offset_of!(IngressPath, rcu)).cast(),
                 ));
             }
         }
 
-        let mut next = Some(shape);
-        while let Some(shape) = next {
+        let mut next = Some(path);
+        while let Some(path) = next {
             // SAFETY: Counted, hence valid.
-            let this = unsafe { shape.as_ref() };
+            let this = unsafe { path.as_ref() };
 
             if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
                 return;
             }
             next = this.parent;
             self.writer.remove(this);
-            numbers.give_back(this.port);
-            if this.is_gated() {
-                self.gated = self.gated.wrapping_sub(1);
+            ids.give_back(this.id);
+            if this.is_bridged() {
+                self.bridged = self.bridged.wrapping_sub(1);
                 // SAFETY: Counted when it was inserted.
                 unsafe { c::nfo_bridge_put() };
             }
             self.followed = self.followed.wrapping_sub(usize::from(this.followed));
             // SAFETY: Out of the table; the callback frees it.
-            unsafe { c::call_rcu(&raw mut (*shape.as_ptr()).rcu, Some(callback)) };
+            unsafe { c::call_rcu(&raw mut (*path.as_ptr()).rcu, Some(callback)) };
         }
     }
 }

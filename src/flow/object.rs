@@ -7,16 +7,16 @@ use crate::{
         entry::{
             flag,
             Entry,
-            Side, //
+            EntryIngress, //
         },
-        ingress_path::Shape,
+        ingress_path::IngressPath,
         shared::FlowShared,
         table_ref::TableRef,
         tcp, //
     },
     net::{
         ct::Ct,
-        device_path::Input,
+        device_path::Ingress,
         family::{
             Family,
             Routed,
@@ -24,8 +24,8 @@ use crate::{
             V6, //
         },
         forward_path::{
-            Half,
-            Output, //
+            DirPath,
+            XmitType, //
         },
         route::Dst, //
     }, //
@@ -164,8 +164,8 @@ impl<F: Family> Routed for Entry<F> {
         self.is_xfrm()
     }
 
-    fn entered(&self) -> u32 {
-        self.flow().shared.entered[self.dir() as usize]
+    fn iif(&self) -> u32 {
+        self.flow().shared.iif[self.dir() as usize]
     }
 }
 
@@ -184,27 +184,29 @@ impl<F: Family> Entry<F> {
 
 impl<F: Family> Flow<F> {
     /// Makes a flow of a connection and its way out in both directions, for this table. Takes over the uses
-    /// of `shapes`, which packets come in with, unless it fails.
+    /// of `ingress_paths`, which packets come in with, unless it fails.
     pub(crate) fn new(
         ct: Ct,
         proto: L4Proto,
-        [orig, reply]: [Half<'_>; 2],
-        shapes: [Option<NonNull<Shape>>; 2],
+        [orig, reply]: [DirPath<'_>; 2],
+        ingress_paths: [Option<NonNull<IngressPath>>; 2],
         table: &TableRef,
     ) -> Result<NonNull<Self>, SkipReason> {
         let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
-        let side = |shape: Option<NonNull<Shape>>, input: &Input<'_>, answers: &Half<'_>| Side {
-            port: shape.map_or(input.ifindex, |s| {
+        let entry_ingress = |path: Option<NonNull<IngressPath>>,
+                             ingress: &Ingress<'_>,
+                             opposite: &DirPath<'_>| EntryIngress {
+            id: path.map_or(ingress.ifindex, |s| {
                 // SAFETY: A use of the shape is ours.
-                unsafe { s.as_ref() }.port
+                unsafe { s.as_ref() }.id
             }),
-            secure: matches!(answers.output, Output::Xfrm),
-            bridged: input.is_bridged(),
+            secure: matches!(opposite.xmit, XmitType::Xfrm),
+            bridged: ingress.is_bridged(),
         };
-        let entered = [&reply, &orig].map(|half| (half.input.layer.devices[0], half.input.sender));
-        let [orig_in, reply_in] = shapes;
-        let orig_in = side(orig_in, &reply.input, &reply);
-        let reply_in = side(reply_in, &orig.input, &orig);
+        let iif = [&reply, &orig].map(|dir| (dir.ingress.stack.devices[0], dir.ingress.sender));
+        let [orig_in, reply_in] = ingress_paths;
+        let orig_in = entry_ingress(orig_in, &reply.ingress, &reply);
+        let reply_in = entry_ingress(reply_in, &orig.ingress, &orig);
         let ([there, back], liberal) = ct.initial_windows();
         let tcp = tcp::TcpState::new([there.peer, back.peer], liberal);
         let [there, back] = [(there.end, there.window), (back.end, back.window)];
@@ -217,7 +219,7 @@ impl<F: Family> Flow<F> {
         unsafe {
             flow.write(Self {
                 // INVARIANT: Of this family.
-                shared: FlowShared::new(ct, proto, &entries, tcp, shapes, entered, table),
+                shared: FlowShared::new(ct, proto, &entries, tcp, ingress_paths, iif, table),
                 entries,
             });
         }

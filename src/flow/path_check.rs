@@ -9,7 +9,7 @@ use crate::{
     },
     flow::{
         entry::Entry,
-        ingress_path::Shape,
+        ingress_path::IngressPath,
         object::with_family,
         shared::FlowShared,
         table_ref::TableRef, //
@@ -17,8 +17,8 @@ use crate::{
     net::{
         device_path::{
             self,
-            End,
-            Station, //
+            NextHop, //
+            WalkEnd,
         },
         family::Family, //
     }, //
@@ -41,68 +41,68 @@ pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, table: &TableRef)
             return false;
         }
         c::nfo_skb_source(pkt.skb, mac.as_mut_ptr());
-        device_path::down::<F>((*pkt.state).in_, Station::Sender(mac), table.nft())
-            .finish(&table.seed)
+        device_path::fill_forward_path::<F>((*pkt.state).in_, NextHop::Sender(mac), table.nft())
+            .ingress(&table.seed)
             .is_ok()
     }
 }
 
-/// Do packets of the direction of `entry` come in as recorded, by `shape`? `answers` is the entry of
+/// Do packets of the direction of `entry` come in as recorded, by `path`? `opposite` is the entry of
 /// the other direction. A bridge that has forgotten the station is no news if the station has been
 /// silent; while it speaks, bridges hear it (see [`FlowShared::refresh`]).
 ///
 /// # Safety
 ///
-/// RCU is held, and `shape` is in use.
+/// RCU is held, and `path` is in use.
 pub(crate) unsafe fn is_current<F: Family>(
     entry: &Entry<F>,
-    answers: &Entry<F>,
-    shape: Option<NonNull<Shape>>,
+    opposite: &Entry<F>,
+    path: Option<NonNull<IngressPath>>,
     table: &TableRef,
 ) -> bool {
     const SILENT: u32 = 20 * ffi::HZ;
 
     // SAFETY: RCU is held: devices, neighbour and shape are valid.
     unsafe {
-        let neigh = answers.neigh();
+        let neigh = opposite.neigh();
         if neigh.is_null() {
             return true;
         }
-        let dev = answers.dst.dev();
-        if entry.flow().shared.entered[entry.dir() as usize] != (*dev).ifindex as u32 {
+        let dev = opposite.dst.dev();
+        if entry.flow().shared.iif[entry.dir() as usize] != (*dev).ifindex as u32 {
             // Nobody knows how they come in but they themselves.
-            return shape.is_none_or(|shape| {
-                let shape = shape.as_ref();
-                shape.may_be_open() && !shape.is_filtered(table.net())
+            return path.is_none_or(|path| {
+                let path = path.as_ref();
+                path.may_forward() && !path.is_filtered(table.net())
             });
         }
         let now = ffi::jiffies32();
-        if shape.is_some_and(|shape| shape.as_ref().was_found(now)) {
+        if path.is_some_and(|path| path.as_ref().was_found(now)) {
             return true;
         }
-        let walk = device_path::down::<F>(dev, Station::Neigh(neigh), table.nft());
+        let walk = device_path::fill_forward_path::<F>(dev, NextHop::Neigh(neigh), table.nft());
         let end = walk.end();
-        let same = match walk.finish(&table.seed) {
-            Ok(input) => match shape {
-                Some(shape) => {
-                    let same = shape.as_ref().is_of(&input);
-                    if same && input.followed {
-                        shape.as_ref().find(now);
+        let same = match walk.ingress(&table.seed) {
+            Ok(ingress) => match path {
+                Some(path) => {
+                    let same = path.as_ref().is_of(&ingress);
+                    if same && ingress.followed {
+                        path.as_ref().find(now);
                     }
                     same
                 }
                 None => {
-                    input.layer.tunnel.is_none()
-                        && !input.has_frame_shape()
-                        && input.ifindex == entry.key_port()
+                    ingress.stack.tunnel.is_none()
+                        && !ingress.needs_ingress_path()
+                        && ingress.ifindex == entry.ingress_id()
                 }
             },
             // No device of the way is listed any more.
             Err(_) => false,
         };
 
-        same || matches!(end, End::Unknown | End::NoNeigh)
-            && shape.is_none_or(|shape| shape.as_ref().may_be_open() && entry.idle(now) > SILENT)
+        same || matches!(end, WalkEnd::Unknown | WalkEnd::NoNeigh)
+            && path.is_none_or(|path| path.as_ref().may_forward() && entry.idle(now) > SILENT)
     }
 }
 
@@ -110,16 +110,17 @@ impl FlowShared {
     /// Do the bridges below let packets of direction `dir` up?
     pub(crate) fn ports_forwarding(&self, dir: Direction) -> bool {
         // SAFETY: The flow uses it.
-        self.shapes[dir as usize].is_none_or(|shape| unsafe { shape.as_ref() }.is_open())
+        self.ingress_paths[dir as usize]
+            .is_none_or(|path| unsafe { path.as_ref() }.ports_forwarding())
     }
 
     /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
     pub(crate) fn is_current(&self) -> bool {
-        if self.shapes.iter().all(Option::is_none) {
+        if self.ingress_paths.iter().all(Option::is_none) {
             return true;
         }
         let _rcu = rcu::read_lock();
-        let [a, b] = self.shapes;
+        let [a, b] = self.ingress_paths;
         let table = self.table();
 
         with_family!(self, |flow| {
@@ -134,13 +135,13 @@ impl FlowShared {
     }
 
     /// A packet of direction `dir` and of `len` bytes was picked up at the device `ifindex`: see
-    /// [`Shape::count_rx`]. Called by the hook.
+    /// [`IngressPath::count_rx`]. Called by the hook.
     #[inline(always)]
     pub(crate) fn count_rx(&self, dir: Direction, ifindex: u32, len: u32) {
-        if let Some(shape) = self.shapes[dir as usize] {
+        if let Some(path) = self.ingress_paths[dir as usize] {
             // SAFETY: The hook is an RCU read-side section; the flow uses the shape, which is freed
             // after a grace period, and its devices are in the flowtable's namespace.
-            unsafe { shape.as_ref().count_rx(|| self.table().net(), ifindex, len) };
+            unsafe { path.as_ref().count_rx(|| self.table().net(), ifindex, len) };
         }
     }
 
@@ -158,10 +159,10 @@ impl FlowShared {
         }));
 
         leaves
-            || self.entered.iter().any(|ifindex| those(*ifindex))
-            || self.shapes.iter().flatten().any(|shape| {
+            || self.iif.iter().any(|ifindex| those(*ifindex))
+            || self.ingress_paths.iter().flatten().any(|path| {
                 // SAFETY: The flow uses it.
-                unsafe { shape.as_ref() }
+                unsafe { path.as_ref() }
                     .devices
                     .iter()
                     .any(|ifindex| *ifindex != 0 && those(*ifindex))

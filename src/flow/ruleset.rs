@@ -27,7 +27,7 @@ use crate::{
         family::Family,
         forward_path::{
             self,
-            Known, //
+            KnownPath, //
         }, //
     }, //
 };
@@ -281,7 +281,11 @@ impl FlowShared {
     /// # Safety
     ///
     /// `pkt` is in the forward hook and RCU is held.
-    pub(crate) unsafe fn rule_hit(&self, dir: Direction, pkt: &c::nft_pktinfo) -> Option<Known> {
+    pub(crate) unsafe fn rule_hit(
+        &self,
+        dir: Direction,
+        pkt: &c::nft_pktinfo,
+    ) -> Option<KnownPath> {
         if !self.state.is_live() {
             return None;
         }
@@ -315,7 +319,7 @@ impl<F: Family> Flow<F> {
     unsafe fn ingress_matches(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
         let shared = &self.shared;
         let [orig, reply] = &self.entries;
-        let (this, answers) = match dir {
+        let (this, opposite) = match dir {
             Direction::Original => (orig, reply),
             Direction::Reply => (reply, orig),
         };
@@ -343,7 +347,7 @@ impl<F: Family> Flow<F> {
             return true;
         }
         // SAFETY: The packet is in the forward hook, RCU is held.
-        if !unsafe { c::nfo_dev_is_or_above((*pkt.state).in_, shared.entered[dir as usize]) } {
+        if !unsafe { c::nfo_dev_is_or_above((*pkt.state).in_, shared.iif[dir as usize]) } {
             if now.wrapping_sub(shared.lost[dir as usize].load(Ordering::Relaxed))
                 < forward_path::QUIET
             {
@@ -366,18 +370,23 @@ impl<F: Family> Flow<F> {
         shared.looked[dir as usize].store(now, Ordering::Relaxed);
         // SAFETY: RCU is held, and a use of the shape is the flow's.
         unsafe {
-            path_check::is_current(this, answers, shared.shapes[dir as usize], shared.table())
+            path_check::is_current(
+                this,
+                opposite,
+                shared.ingress_paths[dir as usize],
+                shared.table(),
+            )
         }
     }
 
     /// What is known of a direction.
-    fn known_path(&self, dir: Direction) -> Known {
+    fn known_path(&self, dir: Direction) -> KnownPath {
         let entry = &self.entries[dir as usize];
 
-        Known {
+        KnownPath {
             dst: F::dst_valid(entry).then(|| entry.dst.get()).flatten(),
-            entered: (
-                self.shared.entered[dir as usize],
+            iif: (
+                self.shared.iif[dir as usize],
                 self.shared.senders[dir as usize],
             ),
             seen: entry.seen(),

@@ -11,7 +11,7 @@ use crate::{
     flow::{
         entry::Entry,
         hw_state::HwState,
-        ingress_path::Shape,
+        ingress_path::IngressPath,
         qos::{
             self,
             Qos, //
@@ -97,9 +97,9 @@ pub(crate) struct FlowShared {
     /// Of the keys of both directions.
     pub(crate) hashes: [u32; 2],
     /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
-    pub(crate) shapes: [Option<NonNull<Shape>>; 2],
+    pub(crate) ingress_paths: [Option<NonNull<IngressPath>>; 2],
     /// The devices that packets of each direction enter the stack by, as routing sees it.
-    pub(crate) entered: [u32; 2],
+    pub(crate) iif: [u32; 2],
     /// Who sends them, by the frame's address; zeroes if that is not known.
     pub(super) senders: [[u8; 6]; 2],
     /// `jiffies` when [`FlowShared::rule_hit`] last looked at all devices that packets of each direction pass, and
@@ -133,15 +133,15 @@ unsafe impl Sync for FlowShared {}
 
 impl FlowShared {
     /// What the directions of a new flow share, with these entries, which are in no table yet. Takes the uses of the
-    /// shapes over. `entered`: by which device packets of each direction enter the stack, and who sends
+    /// shapes over. `iif`: by which device packets of each direction enter the stack, and who sends
     /// them.
     pub(crate) fn new<F: Family>(
         ct: Ct,
         proto: L4Proto,
         entries: &[Entry<F>; 2],
         tcp: tcp::TcpState,
-        shapes: [Option<NonNull<Shape>>; 2],
-        entered: [(u32, [u8; 6]); 2],
+        ingress_paths: [Option<NonNull<IngressPath>>; 2],
+        iif: [(u32, [u8; 6]); 2],
         table: &TableRef,
     ) -> Self {
         let now = ffi::jiffies32();
@@ -167,9 +167,9 @@ impl FlowShared {
             hash: key.hash(&table.seed),
             hashes: entries.each_ref().map(|entry| entry.key.hash(&table.seed)),
             key,
-            shapes,
-            entered: entered.map(|(ifindex, _)| ifindex),
-            senders: entered.map(|(_, sender)| sender),
+            ingress_paths,
+            iif: iif.map(|(ifindex, _)| ifindex),
+            senders: iif.map(|(_, sender)| sender),
             looked: [AtomicU32::new(now), AtomicU32::new(now)],
             lost: [0; 2].map(|_| AtomicU32::new(now.wrapping_sub(forward_path::QUIET))),
             table: table.into(),

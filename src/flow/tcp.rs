@@ -397,7 +397,7 @@ pub(crate) fn out_of_order<F: Family>(
     let state = &flow.shared.tcp;
     let (this, other) = (entry.dir(), entry.dir().opposite());
     let [sender, receiver] = [this, other].map(|dir| &state.peers[dir as usize]);
-    let answers = &flow.entries[other as usize];
+    let opposite = &flow.entries[other as usize];
     let last = entry.max_end.end();
     let near = entry.window.contains(last, segment.end);
 
@@ -408,16 +408,16 @@ pub(crate) fn out_of_order<F: Family>(
         return Ok(());
     }
     if !near || after(segment.end, last) {
-        if is_ahead(segment, last, sender, receiver, answers.max_end.end()) {
+        if is_ahead(segment, last, sender, receiver, opposite.max_end.end()) {
             entry.max_end.set(segment.end);
             return Ok(());
         }
         // The receiver knows.
-        if !answers.has_flag(flag::CT_VERDICT_PENDING) {
-            answers.set_flag(flag::CT_VERDICT_PENDING, true);
+        if !opposite.has_flag(flag::CT_VERDICT_PENDING) {
+            opposite.set_flag(flag::CT_VERDICT_PENDING, true);
         }
     }
-    let genuine = |ack| sender.may_acknowledge(ack, answers.max_end.end());
+    let genuine = |ack| sender.may_acknowledge(ack, opposite.max_end.end());
     if near && segment.ack.is_some_and(genuine) {
         Ok(())
     } else {

@@ -16,17 +16,17 @@ use super::{
 use crate::{
     flow::{
         ingress_path::{
-            Reserve,
-            Shape, //
+            IngressPath, //
+            Prealloc,
         },
         object::Flow,
         shared::FlowShared, //
     },
     net::{
         ct::Ct,
-        device_path::Input,
+        device_path::Ingress,
         family::Family,
-        forward_path::Half, //
+        forward_path::DirPath, //
     },
     stats, //
 };
@@ -57,16 +57,17 @@ impl Flowtable {
         &self,
         ct: Ct,
         proto: L4Proto,
-        halves: [Half<'_>; 2],
+        halves: [DirPath<'_>; 2],
     ) -> Result<NonNull<Flow<F>>, SkipReason> {
         let [orig, reply] = &halves;
-        let a = self.intern(&reply.input)?;
-        let shapes = self
-            .intern(&orig.input)
+        let a = self.intern(&reply.ingress)?;
+        let ingress_paths = self
+            .intern(&orig.ingress)
             .map(|b| [a, b])
             .inspect_err(|_| self.release([a, None]))?;
 
-        Flow::new(ct, proto, halves, shapes, self).inspect_err(|_| self.release(shapes))
+        Flow::new(ct, proto, halves, ingress_paths, self)
+            .inspect_err(|_| self.release(ingress_paths))
     }
 
     /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
@@ -147,57 +148,64 @@ impl Flowtable {
             let ct = flow.as_ref().shared.ct.get();
 
             ct.fixup(&flow.as_ref().fixup(TeardownReason::NotAdded));
-            self.release(flow.as_ref().shared.shapes);
+            self.release(flow.as_ref().shared.ingress_paths);
             flow.as_ref().release_routes();
             Flow::destroy(flow);
             ct.release_claim();
         }
     }
 
-    /// Finds or makes the shape of packets that come in by `input`; [`None`] for plain packets.
-    pub(crate) fn intern(&self, input: &Input<'_>) -> Result<Option<NonNull<Shape>>, SkipReason> {
-        if input.layer.tunnel.is_none() && !input.has_frame_shape() {
+    /// Finds or makes the shape of packets that come in by `ingress`; [`None`] for plain packets.
+    pub(crate) fn intern(
+        &self,
+        ingress: &Ingress<'_>,
+    ) -> Result<Option<NonNull<IngressPath>>, SkipReason> {
+        if ingress.stack.tunnel.is_none() && !ingress.needs_ingress_path() {
             return Ok(None);
         }
-        let mut reserve = Reserve::new(input)?;
+        let mut reserve = Prealloc::new(ingress)?;
 
-        let shape = self.locked(|inner| {
-            let followed = inner.shapes.followed();
-            let shape = inner.shapes.intern(&self.numbers, input, &mut reserve);
+        let path = self.locked(|inner| {
+            let followed = inner.ingress_paths.followed();
+            let path = inner.ingress_paths.intern(&self.ids, ingress, &mut reserve);
 
-            if inner.shapes.followed() != followed {
+            if inner.ingress_paths.followed() != followed {
                 self.follows.change();
             }
-            if !self.may_be_to(input.layer.mac) {
+            if !self.may_be_to(ingress.stack.mac) {
                 self.macs
-                    .fetch_or(mac_bit(input.layer.mac), Ordering::Relaxed);
+                    .fetch_or(mac_bit(ingress.stack.mac), Ordering::Relaxed);
             }
             self.publish_counts(inner);
-            shape
+            path
         })?;
         // SAFETY: A use of it is ours, if there is one.
-        if shape.is_some_and(|shape| unsafe { !shape.as_ref().is_known() }) {
+        if path.is_some_and(|path| unsafe { !path.as_ref().is_checked() }) {
             self.schedule_gc();
         }
-        Ok(shape)
+        Ok(path)
     }
 
     /// Ends the use of shapes.
-    pub(crate) fn release(&self, shapes: [Option<NonNull<Shape>>; 2]) {
-        self.locked(|inner| self.release_locked(inner, shapes));
+    pub(crate) fn release(&self, ingress_paths: [Option<NonNull<IngressPath>>; 2]) {
+        self.locked(|inner| self.release_locked(inner, ingress_paths));
     }
 
-    pub(super) fn release_locked(&self, inner: &mut Inner, shapes: [Option<NonNull<Shape>>; 2]) {
-        let followed = inner.shapes.followed();
+    pub(super) fn release_locked(
+        &self,
+        inner: &mut Inner,
+        ingress_paths: [Option<NonNull<IngressPath>>; 2],
+    ) {
+        let followed = inner.ingress_paths.followed();
 
-        for shape in shapes.into_iter().flatten() {
+        for path in ingress_paths.into_iter().flatten() {
             // SAFETY: Counted by `intern`, and given back once.
-            unsafe { inner.shapes.release(&self.numbers, shape) };
+            unsafe { inner.ingress_paths.release(&self.ids, path) };
         }
-        if inner.shapes.followed() != followed {
+        if inner.ingress_paths.followed() != followed {
             self.follows.change();
         }
-        if inner.shapes.is_empty() && self.has_shapes() {
+        if inner.ingress_paths.is_empty() && self.has_ingress_paths() {
             self.macs.store(0, Ordering::Relaxed);
         }
         self.publish_counts(inner);
@@ -206,8 +214,8 @@ impl Flowtable {
     /// Says to packets and the worker which shapes there are, if that has changed.
     fn publish_counts(&self, inner: &Inner) {
         for (shown, now) in [
-            (&self.shaped, inner.shapes.len()),
-            (&self.gated, inner.shapes.gated()),
+            (&self.ingress_path_count, inner.ingress_paths.len()),
+            (&self.bridged, inner.ingress_paths.bridged()),
         ] {
             if shown.load(Ordering::Relaxed) != now {
                 shown.store(now, Ordering::Relaxed);

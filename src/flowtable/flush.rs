@@ -130,7 +130,7 @@ impl Flowtable {
                 (
                     inner.w4.close(&self.v4),
                     inner.w6.close(&self.v6),
-                    inner.shapes.writer().close(&self.shapes),
+                    inner.ingress_paths.writer().close(&self.ingress_paths),
                     inner.cts.close(&self.cts),
                 )
             }

@@ -4,7 +4,7 @@
 //!
 //! A tunnel that cannot say how its packets look from below is picked up where they come out of it. That their
 //! outer packets come in by a listed device is seen to by [`crate::net::device_path`]; each such way in is a
-//! [`Shape`](crate::flow::ingress_path::Shape) in the table. The worker compares that with the hooks that there are: flows are
+//! [`IngressPath`](crate::flow::ingress_path::IngressPath) in the table. The worker compares that with the hooks that there are: flows are
 //! made where one cannot sleep. Until the hook is there packets of that direction are slow. A device that goes
 //! takes its hook with it (`src/ffi/links.c`).
 //!
@@ -104,7 +104,7 @@ impl Flowtable {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {
-            inner.shapes.each_followed(&mut cursor, |ifindex| {
+            inner.ingress_paths.each_followed(&mut cursor, |ifindex| {
                 if let Some(place) = wanted.get_mut(n) {
                     *place = ifindex;
                     n += 1;

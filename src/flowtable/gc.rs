@@ -147,10 +147,10 @@ impl Flowtable {
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
-        self.resize(&self.shapes, |inner| inner.shapes.writer());
+        self.resize(&self.ingress_paths, |inner| inner.ingress_paths.writer());
 
         // Without switchdev bridges give no notice.
-        let pause = if self.has_gates() && !cfg!(CONFIG_NET_SWITCHDEV) {
+        let pause = if self.has_bridged() && !cfg!(CONFIG_NET_SWITCHDEV) {
             HZ / 2
         } else {
             HZ
@@ -172,14 +172,15 @@ impl Flowtable {
         const STEPS: usize = 8;
 
         let mut cursor = Cursor::default();
-        let mut more = self.has_gates();
+        let mut more = self.has_bridged();
 
         while more && !self.is_closed() {
             // SAFETY: Process context; unlocked below.
             let rtnl = unsafe { c::nfo_rtnl_trylock() };
 
             for _ in 0..STEPS {
-                more = self.locked(|inner| inner.shapes.recheck(&mut cursor, self.net(), rtnl));
+                more =
+                    self.locked(|inner| inner.ingress_paths.recheck(&mut cursor, self.net(), rtnl));
                 if !more {
                     break;
                 }
@@ -221,7 +222,7 @@ impl Flowtable {
                     });
                     inner.cts.remove(shared.as_ref());
                     inner.wheel.remove(NonNull::from(&shared.as_ref().link));
-                    self.release_locked(inner, shared.as_ref().shapes);
+                    self.release_locked(inner, shared.as_ref().ingress_paths);
                 });
                 FlowShared::free(shared);
 

@@ -33,9 +33,9 @@ use crate::{
     flow::{
         entry::Entry,
         ingress_path::{
+            IdPool,
+            IngressPath, //
             IngressTable,
-            Numbers,
-            Shape, //
         },
         shared::FlowShared,
         table_ref::TableRef, //
@@ -98,7 +98,7 @@ use traffic::{
 /// Buckets of an empty table: 16 KiB for some 900 entries.
 const MIN_BUCKETS: usize = 256;
 /// Buckets for shapes: 1 KiB. A worker makes more if there are many.
-const SHAPE_BUCKETS: usize = 16;
+const INGRESS_PATH_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 
@@ -111,17 +111,17 @@ pub(crate) struct Flowtable {
     core: TableRef,
     v4: Table<Entry<V4>>,
     v6: Table<Entry<V6>>,
-    pub(crate) shapes: Table<Shape>,
+    pub(crate) ingress_paths: Table<IngressPath>,
     /// What the fast path has forwarded.
     pub(crate) traffic: Traffic,
     /// Flag `offload`: what is done with hardware.
     pub(crate) hw: Option<Pin<KBox<Tier>>>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
-    shaped: AtomicUsize,
+    ingress_path_count: AtomicUsize,
     /// A bit for each link-layer address that they have: what is sent to another one is none of ours.
     macs: AtomicUsize,
     /// How many of them have to do with bridges.
-    gated: AtomicUsize,
+    bridged: AtomicUsize,
     /// Flows by the address of their conntrack entry.
     cts: Table<FlowShared>,
     pub(crate) netns: Arc<Netns>,
@@ -144,7 +144,7 @@ pub(crate) struct Flowtable {
     #[pin]
     worker: Opaque<c::nfo_worker>,
     #[pin]
-    numbers: Numbers,
+    ids: IdPool,
     /// Devices that are not listed, but have the hook.
     #[pin]
     follows: Follows,
@@ -156,7 +156,7 @@ pub(crate) struct Flowtable {
 pub(crate) struct Inner {
     w4: Writer<Entry<V4>>,
     w6: Writer<Entry<V6>>,
-    shapes: IngressTable,
+    ingress_paths: IngressTable,
     cts: Writer<FlowShared>,
     wheel: Wheel,
     egress: Egress,
@@ -175,7 +175,7 @@ unsafe impl Sync for Flowtable {}
 // `TableRef::from_hook` counts on it.
 const _: () = assert!(offset_of!(Flowtable, core) == 0);
 // What a packet reads is in two cache lines.
-const _: () = assert!(offset_of!(Flowtable, shaped) <= 128);
+const _: () = assert!(offset_of!(Flowtable, ingress_path_count) <= 128);
 
 impl Deref for Flowtable {
     type Target = TableRef;
@@ -247,17 +247,17 @@ impl Flowtable {
         let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
         let b4 = guarded_buckets(MIN_BUCKETS)?;
         let b6 = guarded_buckets(MIN_BUCKETS)?;
-        let bs = guarded_buckets(SHAPE_BUCKETS)?;
+        let bs = guarded_buckets(INGRESS_PATH_BUCKETS)?;
         let bc = guarded_buckets(MIN_BUCKETS)?;
         // Tables do not free their buckets: nothing fails from here on.
         let (v4, w4) = Table::new(b4.dismiss());
         let (v6, w6) = Table::new(b6.dismiss());
-        let (shapes, ws) = Table::new(bs.dismiss());
+        let (ingress_paths, ws) = Table::new(bs.dismiss());
         let (cts, wc) = Table::new(bc.dismiss());
         let inner = Inner {
             w4,
             w6,
-            shapes: IngressTable::new(ws),
+            ingress_paths: IngressTable::new(ws),
             cts: wc,
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
@@ -276,12 +276,12 @@ impl Flowtable {
             },
             v4,
             v6,
-            shapes,
+            ingress_paths,
             traffic,
             hw,
-            shaped: AtomicUsize::new(0),
+            ingress_path_count: AtomicUsize::new(0),
             macs: AtomicUsize::new(0),
-            gated: AtomicUsize::new(0),
+            bridged: AtomicUsize::new(0),
             cts,
             netns,
             place: Place::new(),
@@ -289,7 +289,7 @@ impl Flowtable {
             closed: AtomicBool::new(false),
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
-            numbers <- Numbers::new(),
+            ids <- IdPool::new(),
             follows <- Follows::new(),
             serves,
             due: AtomicU32::new(ffi::jiffies32()),
@@ -374,7 +374,7 @@ impl Flowtable {
     pub(crate) fn schedule_bridge_check(&self) {
         const SOON: usize = (HZ / 10) as usize;
 
-        if self.has_gates() && !self.bridge_check_scheduled.swap(true, Ordering::Relaxed) {
+        if self.has_bridged() && !self.bridge_check_scheduled.swap(true, Ordering::Relaxed) {
             self.due.store(
                 ffi::jiffies32().wrapping_add(SOON as u32),
                 Ordering::Relaxed,
@@ -386,13 +386,13 @@ impl Flowtable {
 
     /// Are there packets with encapsulation that flows are waiting for?
     #[inline(always)]
-    pub(crate) fn has_shapes(&self) -> bool {
-        self.shaped.load(Ordering::Relaxed) != 0
+    pub(crate) fn has_ingress_paths(&self) -> bool {
+        self.ingress_path_count.load(Ordering::Relaxed) != 0
     }
 
     /// Do packets of flows pass bridges?
-    fn has_gates(&self) -> bool {
-        self.gated.load(Ordering::Relaxed) != 0
+    fn has_bridged(&self) -> bool {
+        self.bridged.load(Ordering::Relaxed) != 0
     }
 
     /// May there be a shape of frames to this address?

@@ -29,7 +29,7 @@ use crate::{
             flag,
             Entry, //
         },
-        ingress_path::Shape,
+        ingress_path::IngressPath,
         qos::Change, //
     },
     flowtable::{
@@ -54,10 +54,10 @@ use kernel::ffi::{
 };
 use nft_flow::{
     key::{
+        IngressId, //
         Key,
         Key6,
         L4Proto,
-        PortId, //
     },
     parse::{
         tcp,
@@ -130,21 +130,21 @@ fn miss(reason: MissReason) -> c_uint {
 /// Where an IP packet starts, and what stands for the way that it came.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    port: PortId,
+    ingress_id: IngressId,
     offset: usize,
     tunnel: bool,
-    shape: Option<&'a Shape>,
+    path: Option<&'a IngressPath>,
 }
 
 impl Place<'_> {
     /// Of a packet with nothing around it.
     #[inline(always)]
-    fn plain(port: PortId) -> Self {
+    fn plain(ingress_id: IngressId) -> Self {
         Self {
-            port,
+            ingress_id,
             offset: 0,
             tunnel: false,
-            shape: None,
+            path: None,
         }
     }
 }
@@ -153,16 +153,16 @@ impl Place<'_> {
 /// called from.
 #[inline(never)]
 fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
-    let Some(port) = PortId::from_ifindex(skb.ifindex()) else {
+    let Some(ingress_id) = IngressId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
-    let place = Place::plain(port);
+    let place = Place::plain(ingress_id);
 
     match forward::<F, true>(ft, skb, place) {
         Ok(()) => NF_STOLEN,
         // What the plain parser does not know, and flows that ask for more.
         Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
-            not_so_plain::<F>(ft, skb, port)
+            not_so_plain::<F>(ft, skb, ingress_id)
         }
         Err(reason) => miss(reason),
     }
@@ -171,10 +171,16 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
 /// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in memory: it is
 /// made here, and not for every packet.
 #[inline(never)]
-fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, port: PortId) -> c_uint {
+fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, ingress_id: IngressId) -> c_uint {
     let serves = Serves { v4: true, v6: true };
 
-    verdict(dispatch(ft, skb, Place::plain(port), F::ETHERTYPE, serves))
+    verdict(dispatch(
+        ft,
+        skb,
+        Place::plain(ingress_id),
+        F::ETHERTYPE,
+        serves,
+    ))
 }
 
 fn verdict(result: Result<(), MissReason>) -> c_uint {
@@ -184,9 +190,9 @@ fn verdict(result: Result<(), MissReason>) -> c_uint {
     }
 }
 
-fn find_shape<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a Shape> {
+fn find_ingress_path<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a IngressPath> {
     // SAFETY: The hook is an RCU read-side section; shapes are freed after a grace period.
-    unsafe { ft.shapes.lookup(key.hash(&ft.seed), key) }
+    unsafe { ft.ingress_paths.lookup(key.hash(&ft.seed), key) }
 }
 
 /// To the fast path of the family of what starts at `place`.
@@ -203,7 +209,7 @@ fn dispatch(
         _ => return Err(MissReason::NotIp),
     };
 
-    if result == Err(MissReason::L4Proto) && !place.tunnel && ft.has_shapes() {
+    if result == Err(MissReason::L4Proto) && !place.tunnel && ft.has_ingress_paths() {
         return tunnelled(ft, skb, place, ethertype, serves);
     }
     result
@@ -228,12 +234,12 @@ fn forward<F: Store, const PLAIN: bool>(
         let len = (skb.len() as usize).wrapping_sub(offset);
 
         let parsed = if PLAIN {
-            F::parse(head, len, place.port)
+            F::parse(head, len, place.ingress_id)
         } else {
             let peek = |at: usize| skb.peek(offset.wrapping_add(at));
-            match F::parse_any(head, len, place.port, peek) {
+            match F::parse_any(head, len, place.ingress_id, peek) {
                 Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
-                    F::parse_big(head, len, place.port)
+                    F::parse_big(head, len, place.ingress_id)
                 }
                 result => result,
             }
@@ -328,7 +334,7 @@ fn go<F: Family, const PLAIN: bool>(
     }
     if entry.needs_slow_checks() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        let counts = PLAIN || place.shape.is_none();
+        let counts = PLAIN || place.path.is_none();
         slow_checks(
             entry,
             skb,
@@ -399,9 +405,9 @@ fn go<F: Family, const PLAIN: bool>(
     }
     ft.traffic.count::<F>(skb.len());
     if !PLAIN {
-        if let Some(shape) = place.shape {
+        if let Some(path) = place.path {
             // SAFETY: The devices that packets pass are in the flowtable's namespace.
-            unsafe { shape.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
+            unsafe { path.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
         }
     }
     // SAFETY: Headroom and writability were seen to.

@@ -138,21 +138,21 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
     }
     // SAFETY: The caller holds RCU, hence route, device and neighbour are valid.
     let walk = unsafe {
-        device_path::down::<F>(
+        device_path::fill_forward_path::<F>(
             entry.dst.dev(),
-            device_path::Station::Neigh(neigh),
+            device_path::NextHop::Neigh(neigh),
             table.nft(),
         )
     };
-    let (ifindex, layer) = walk.bottom();
+    let (ifindex, stack) = walk.lowest();
 
-    if layer.tunnel.is_some() {
+    if stack.tunnel.is_some() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
-    if walk.end() != device_path::End::Bottom {
+    if walk.end() != device_path::WalkEnd::Lowest {
         return Err(Indescribable::Later);
     }
-    let dst = match layer.peer {
+    let dst = match stack.peer {
         Some(peer) => peer,
         None => {
             let mut ha = [0; 6];
@@ -170,7 +170,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
         Err(Diverse::Dscp) => return Err(Indescribable::Never(Unsupported::Dscp)),
         Err(Diverse::Mark) => return Err(Indescribable::Never(Unsupported::Mark)),
     };
-    let layers = Layers::from(&layer.encaps);
+    let layers = Layers::from(&stack.encaps);
     let mut tagged = layers;
     let priority = match uniform.priority {
         Some(priority) => priority,
@@ -179,7 +179,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
     };
     if priority != 0 && layers.vlans() != 0 {
         // What qdiscs make of a priority is lost; what VLAN devices make of it is not.
-        for &dev in layer.devices.iter().filter(|dev| **dev != 0) {
+        for &dev in stack.devices.iter().filter(|dev| **dev != 0) {
             let (mut proto, mut vid) = (0, 0);
             // SAFETY: As above; the network namespace outlives its flowtables.
             let pcp = unsafe { c::nfo_vlan_pcp(table.net(), dev, priority, &mut proto, &mut vid) };
@@ -198,7 +198,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
         layers,
         tagged,
         macs: Macs {
-            src: layer.mac,
+            src: stack.mac,
             dst,
         },
         takes: walk.mtu_below().saturating_sub(pppoe),

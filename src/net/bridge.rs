@@ -7,7 +7,7 @@ use kernel::sync::rcu;
 
 /// A bridge on the way up, which takes packets from one of its ports, or does not.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gate {
+pub(crate) struct BridgePort {
     pub(crate) bridge: u32,
     pub(crate) port: u32,
     /// The VLAN that the bridge sees them in, 0 if it does not filter VLANs.
@@ -16,26 +16,26 @@ pub(crate) struct Gate {
     pub(super) tagged_above: bool,
 }
 
-impl Gate {
+impl BridgePort {
     /// Would the bridge pass packets up, if its spanning tree lets it?
     ///
     /// # Safety
     ///
     /// RCU is held, and the devices are those of the gate.
-    pub(super) unsafe fn admits(
+    pub(super) unsafe fn passes_up(
         &self,
         bridge: *const c::net_device,
         port: *const c::net_device,
     ) -> bool {
         // SAFETY: The same contract.
         unsafe {
-            c::nfo_bridge_admits(bridge, port, self.vid, self.tagged_below, self.tagged_above)
+            c::nfo_bridge_passes_up(bridge, port, self.vid, self.tagged_below, self.tagged_above)
         }
     }
 
     /// Does the bridge pass packets up? Of the spanning tree's part `forwarded` is what was known
     /// of it before, if RTNL is not held now.
-    pub(crate) fn is_open(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
+    pub(crate) fn is_forwarding(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
         let _rcu = rcu::read_lock();
 
         // SAFETY: RCU is held; the network namespace is that of a flowtable.
@@ -45,7 +45,7 @@ impl Gate {
 
             !bridge.is_null()
                 && !port.is_null()
-                && self.admits(bridge, port)
+                && self.passes_up(bridge, port)
                 && if rtnl {
                     c::nfo_bridge_port_forwards(port)
                 } else {

@@ -20,7 +20,7 @@ use crate::{
         c, //
     },
     net::{
-        bridge::Gate,
+        bridge::BridgePort,
         family::{
             Family,
             V4,
@@ -43,7 +43,7 @@ use nft_flow::{
         Encaps, //
     },
     key::{
-        PortId,
+        IngressId,
         Seed, //
     },
     reason::SkipReason, //
@@ -62,14 +62,14 @@ const IFF_UP: u32 = c::NFO_IFF_UP;
 /// Most devices between the wire and the route that are remembered.
 pub(crate) const MAX_DEVICES: usize = c::NET_DEVICE_PATH_STACK_MAX as usize;
 /// Most bridges among them: there is a VLAN device at least between two.
-pub(crate) const MAX_GATES: usize = MAX_DEVICES / 2;
+pub(crate) const MAX_BRIDGE_PORTS: usize = MAX_DEVICES / 2;
 
 /// Where packets come in that answer those of a direction.
-pub(crate) struct Input<'a> {
+pub(crate) struct Ingress<'a> {
     /// The device whose hook sees them.
-    pub(crate) ifindex: PortId,
+    pub(crate) ifindex: IngressId,
     /// What is around them there.
-    pub(crate) layer: Layer,
+    pub(crate) stack: EncapStack,
     /// It is not listed, but a tunnel that needs the hook.
     pub(crate) followed: bool,
     /// Who sends them, by the frame's address; zeroes if that is not known.
@@ -78,21 +78,21 @@ pub(crate) struct Input<'a> {
     pub(crate) seed: &'a Seed,
 }
 
-impl Input<'_> {
+impl Ingress<'_> {
     /// Are the frames other than those that the interface's number tells?
-    pub(crate) fn has_frame_shape(&self) -> bool {
-        self.is_bridged() || self.followed || !self.layer.encaps.is_empty()
+    pub(crate) fn needs_ingress_path(&self) -> bool {
+        self.is_bridged() || self.followed || !self.stack.encaps.is_empty()
     }
 
     /// Do they pass a bridge, which wants to see its stations from time to time?
     pub(crate) fn is_bridged(&self) -> bool {
-        self.layer.gates[0].is_some()
+        self.stack.bridge_ports[0].is_some()
     }
 }
 
 /// What a packet has around it at one device of the stack, and above it.
 #[derive(Clone)]
-pub(crate) struct Layer {
+pub(crate) struct EncapStack {
     pub(crate) encaps: Encaps,
     /// Outer addresses as they arrive, and IP protocol.
     pub(crate) tunnel: Option<([u64; 2], [u64; 2], u8)>,
@@ -103,15 +103,15 @@ pub(crate) struct Layer {
     /// The devices that they pass from there up to the route, in the other order; 0 for none.
     pub(crate) devices: [u32; MAX_DEVICES],
     /// How many bytes their receive counters see around the IP packet.
-    pub(crate) around: [u8; MAX_DEVICES],
+    pub(crate) rx_overhead: [u8; MAX_DEVICES],
     /// The bridges among these.
-    pub(crate) gates: [Option<Gate>; MAX_GATES],
+    pub(crate) bridge_ports: [Option<BridgePort>; MAX_BRIDGE_PORTS],
     depth: usize,
     /// How many devices are above the tunnel's outside.
     outside: usize,
 }
 
-impl Layer {
+impl EncapStack {
     /// The devices that the outer packets of a tunnel pass.
     pub(crate) fn devices_outside(&self) -> [u32; MAX_DEVICES] {
         let mut devices = [0; MAX_DEVICES];
@@ -127,28 +127,28 @@ impl Layer {
 }
 
 /// The way down from a route's device.
-pub(crate) struct Walk {
+pub(crate) struct DevicePathWalk {
     nft: *mut c::nft_flowtable,
     dev: *const c::net_device,
-    here: Layer,
+    here: EncapStack,
     sender: [u8; 6],
     /// The lowest listed device so far.
-    best: Option<(u32, Layer)>,
+    best: Option<(u32, EncapStack)>,
     /// The lowest tunnel so far: where its packets come out of it they may be picked up as well.
-    tunnel: Option<(*const c::net_device, Layer)>,
+    tunnel: Option<(*const c::net_device, EncapStack)>,
     /// `best` is a tunnel that nobody has listed.
     followed: bool,
     /// Why packets must not be picked up here, if it is because of what is above.
     barred: Option<SkipReason>,
     /// How it ended.
-    end: End,
+    end: WalkEnd,
 }
 
 /// How a walk ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum WalkEnd {
     /// At the lowest device.
-    Bottom,
+    Lowest,
     /// At a device that cannot say what is below it: a bridge that does not know the station, a
     /// tunnel of many ends.
     Unknown,
@@ -158,19 +158,19 @@ pub(crate) enum End {
     Closed,
 }
 
-impl Walk {
+impl DevicePathWalk {
     /// # Safety
     ///
     /// RCU is held as long as the walk is used, and `dev` is a device.
     unsafe fn new(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
-        let here = Layer {
+        let here = EncapStack {
             encaps: Encaps::default(),
             tunnel: None,
             mac: [0; 6],
             peer: None,
             devices: [0; MAX_DEVICES],
-            around: [0; MAX_DEVICES],
-            gates: [None; MAX_GATES],
+            rx_overhead: [0; MAX_DEVICES],
+            bridge_ports: [None; MAX_BRIDGE_PORTS],
             depth: 0,
             outside: 0,
         };
@@ -183,10 +183,10 @@ impl Walk {
             tunnel: None,
             followed: false,
             barred: None,
-            end: End::Bottom,
+            end: WalkEnd::Lowest,
         };
 
-        this.at(dev);
+        this.enter(dev);
         this
     }
 
@@ -194,7 +194,7 @@ impl Walk {
     ///
     /// # Safety
     ///
-    /// As for [`Walk::new`].
+    /// As for [`DevicePathWalk::new`].
     pub(crate) unsafe fn stay(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
         // SAFETY: The same contract.
         let mut this = unsafe { Self::new(dev, nft) };
@@ -209,11 +209,11 @@ impl Walk {
     ///
     /// RCU is held.
     unsafe fn follow(mut self) -> Self {
-        if let (None, Some((dev, layer))) = (&self.best, &self.tunnel) {
+        if let (None, Some((dev, stack))) = (&self.best, &self.tunnel) {
             // SAFETY: RCU is held; a device of the walk.
             if unsafe { enters_by_listed(*dev, self.nft) } {
                 // SAFETY: As above.
-                self.best = Some((unsafe { (**dev).ifindex as u32 }, layer.clone()));
+                self.best = Some((unsafe { (**dev).ifindex as u32 }, stack.clone()));
                 self.followed = true;
             }
         }
@@ -221,7 +221,7 @@ impl Walk {
     }
 
     /// How it ended.
-    pub(crate) fn end(&self) -> End {
+    pub(crate) fn end(&self) -> WalkEnd {
         self.end
     }
 
@@ -237,18 +237,18 @@ impl Walk {
     }
 
     /// Arrives at a device.
-    fn at(&mut self, dev: *const c::net_device) {
+    fn enter(&mut self, dev: *const c::net_device) {
         self.dev = dev;
-        if let Some(place) = self.here.devices.get_mut(self.here.depth) {
+        if let Some(slot) = self.here.devices.get_mut(self.here.depth) {
             // SAFETY: A device of the walk, and RCU is held.
-            *place = unsafe { (*dev).ifindex as u32 };
-            if let Some(around) = self.here.around.get_mut(self.here.depth) {
+            *slot = unsafe { (*dev).ifindex as u32 };
+            if let Some(rx_overhead) = self.here.rx_overhead.get_mut(self.here.depth) {
                 let tunnel = match self.here.tunnel {
                     Some((_, _, IPPROTO_IPIP)) => 20,
                     Some(_) => 40,
                     None => 0,
                 };
-                *around = self.here.encaps.size().wrapping_add(tunnel) as u8;
+                *rx_overhead = self.here.encaps.size().wrapping_add(tunnel) as u8;
             }
             self.here.depth += 1;
         }
@@ -269,7 +269,11 @@ impl Walk {
     }
 
     /// Goes from the device of `path` down to `below`; or says why not.
-    fn step(&mut self, path: &c::net_device_path, below: *const c::net_device) -> Result<(), End> {
+    fn step(
+        &mut self,
+        path: &c::net_device_path,
+        below: *const c::net_device,
+    ) -> Result<(), WalkEnd> {
         // SAFETY: The kind says which member of the union is meant; a device of the walk.
         unsafe {
             match path.type_ {
@@ -300,7 +304,7 @@ impl Walk {
                         || !self.here.encaps.is_empty()
                         || c::nfo_tunnel_elsewhere(self.dev)
                     {
-                        return Err(End::Bottom);
+                        return Err(WalkEnd::Lowest);
                     }
                     let (src, dst) = (&tun.__bindgen_anon_1, &tun.__bindgen_anon_2);
                     let addr = |v4: u32, v6: &c::in6_addr| match tun.inner_proto {
@@ -324,28 +328,28 @@ impl Walk {
                 }
                 // The lowest one, or a port of a switch: its packets come in there, out of the
                 // conduit's own encapsulation.
-                _ => return Err(End::Bottom),
+                _ => return Err(WalkEnd::Lowest),
             }
             // Devices are known by their numbers, which are those of the flowtable's namespace.
             if !ptr::eq(c::nfo_dev_net(below), self.net()) {
-                return Err(End::Bottom);
+                return Err(WalkEnd::Lowest);
             }
             if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
-                return Err(End::Closed);
+                return Err(WalkEnd::Closed);
             }
             if c::nfo_dev_filters(self.dev) {
                 self.barred = Some(SkipReason::IngressFilter);
             }
         }
-        self.at(below);
+        self.enter(below);
         Ok(())
     }
 
-    fn push(&mut self, encap: Encap) -> Result<(), End> {
+    fn push(&mut self, encap: Encap) -> Result<(), WalkEnd> {
         if self.here.encaps.push_outer(encap) {
             Ok(())
         } else {
-            Err(End::Bottom)
+            Err(WalkEnd::Lowest)
         }
     }
 
@@ -356,7 +360,7 @@ impl Walk {
         proto: u16,
         vid: u16,
         below: *const c::net_device,
-    ) -> Result<(), End> {
+    ) -> Result<(), WalkEnd> {
         let tag = Encap::vlan(proto, vid);
         let tagged = |walk: &Self| vid != 0 && walk.here.encaps.as_slice().first() == Some(&tag);
         let tagged_above = tagged(self);
@@ -366,9 +370,9 @@ impl Walk {
             BR_VLAN_KEEP | BR_VLAN_UNTAG_HW => (),
             BR_VLAN_TAG => self.push(tag)?,
             BR_VLAN_UNTAG if self.here.encaps.pop_outer() => (),
-            _ => return Err(End::Bottom),
+            _ => return Err(WalkEnd::Lowest),
         }
-        let gate = Gate {
+        let port = BridgePort {
             bridge: self.ifindex(),
             // SAFETY: A device of the walk, and RCU is held.
             port: unsafe { (*below).ifindex as u32 },
@@ -376,19 +380,23 @@ impl Walk {
             tagged_below: tagged(self),
             tagged_above,
         };
-        let place = self.here.gates.iter_mut().find(|place| place.is_none());
+        let slot = self
+            .here
+            .bridge_ports
+            .iter_mut()
+            .find(|slot| slot.is_none());
 
-        *place.ok_or(End::Bottom)? = Some(gate);
+        *slot.ok_or(WalkEnd::Lowest)? = Some(port);
         // SAFETY: RCU is held, and the devices are these.
-        if unsafe { gate.admits(self.dev, below) } {
+        if unsafe { port.passes_up(self.dev, below) } {
             Ok(())
         } else {
-            Err(End::Closed)
+            Err(WalkEnd::Closed)
         }
     }
 
     /// Where packets leave: the lowest device, and what is around them there.
-    pub(crate) fn bottom(&self) -> (u32, &Layer) {
+    pub(crate) fn lowest(&self) -> (u32, &EncapStack) {
         (self.ifindex(), &self.here)
     }
 
@@ -399,17 +407,17 @@ impl Walk {
     }
 
     /// Where packets come in.
-    pub(crate) fn finish(self, seed: &Seed) -> Result<Input<'_>, SkipReason> {
-        let (ifindex, layer) = self.best.ok_or(match (self.end, self.barred) {
-            (End::NoNeigh, _) => SkipReason::Neigh,
-            (End::Closed, _) => SkipReason::PathClosed,
+    pub(crate) fn ingress(self, seed: &Seed) -> Result<Ingress<'_>, SkipReason> {
+        let (ifindex, stack) = self.best.ok_or(match (self.end, self.barred) {
+            (WalkEnd::NoNeigh, _) => SkipReason::Neigh,
+            (WalkEnd::Closed, _) => SkipReason::PathClosed,
             (_, Some(reason)) => reason,
-            (End::Bottom | End::Unknown, None) => SkipReason::DeviceNotListed,
+            (WalkEnd::Lowest | WalkEnd::Unknown, None) => SkipReason::DeviceNotListed,
         })?;
 
-        Ok(Input {
-            ifindex: PortId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
-            layer,
+        Ok(Ingress {
+            ifindex: IngressId::from_ifindex(ifindex).ok_or(SkipReason::Ifindex)?,
+            stack,
             followed: self.followed,
             sender: self.sender,
             seed,
@@ -432,7 +440,7 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
         }
         let outer = outer.assume_init();
         let is_v4 = u32::from(outer.family) == c::NFPROTO_IPV4;
-        let (dev, station, _dst) = match NonNull::new(outer.dst) {
+        let (dev, next_hop, _dst) = match NonNull::new(outer.dst) {
             Some(dst) => {
                 let dst = Dst::from_raw(dst);
                 let Some(neigh) = dst.neighbour(outer.remote.as_ptr().cast()) else {
@@ -443,14 +451,14 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
             None if outer.dev.is_null() => return true,
             None => (outer.dev.cast_const(), None, None),
         };
-        let whom = match &station {
-            Some(neigh) => Station::Neigh(neigh.as_ptr()),
-            None => Station::Sender([0; 6]),
+        let whom = match &next_hop {
+            Some(neigh) => NextHop::Neigh(neigh.as_ptr()),
+            None => NextHop::Sender([0; 6]),
         };
         let walk = if is_v4 {
-            below::<V4>(dev, whom, nft)
+            walk_devices::<V4>(dev, whom, nft)
         } else {
-            below::<V6>(dev, whom, nft)
+            walk_devices::<V6>(dev, whom, nft)
         };
 
         walk.best.is_some()
@@ -458,7 +466,7 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
 }
 
 /// Who is at the lower end.
-pub(crate) enum Station {
+pub(crate) enum NextHop {
     /// A next hop.
     Neigh(*mut c::neighbour),
     /// Who sent a packet, by the frame's address.
@@ -471,13 +479,13 @@ pub(crate) enum Station {
 /// # Safety
 ///
 /// RCU must be held.
-pub(crate) unsafe fn down<F: Family>(
+pub(crate) unsafe fn fill_forward_path<F: Family>(
     dev: *const c::net_device,
-    station: Station,
+    next_hop: NextHop,
     nft: *mut c::nft_flowtable,
-) -> Walk {
+) -> DevicePathWalk {
     // SAFETY: The same contract.
-    unsafe { below::<F>(dev, station, nft).follow() }
+    unsafe { walk_devices::<F>(dev, next_hop, nft).follow() }
 }
 
 /// As [`down`], among what is listed.
@@ -485,17 +493,17 @@ pub(crate) unsafe fn down<F: Family>(
 /// # Safety
 ///
 /// RCU must be held.
-unsafe fn below<F: Family>(
+unsafe fn walk_devices<F: Family>(
     dev: *const c::net_device,
-    station: Station,
+    next_hop: NextHop,
     nft: *mut c::nft_flowtable,
-) -> Walk {
+) -> DevicePathWalk {
     // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
     unsafe {
-        let mut walk = Walk::new(dev, nft);
+        let mut walk = DevicePathWalk::new(dev, nft);
 
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
-            if let Station::Sender(mac) = station {
+            if let NextHop::Sender(mac) = next_hop {
                 walk.sender = mac;
             }
             return walk;
@@ -506,14 +514,14 @@ unsafe fn below<F: Family>(
         ctx.dev = dev;
         ctx.ether_type = F::ETHERTYPE;
         // Where the driver below looks for the station by its address.
-        let unknown = match station {
-            Station::Neigh(neigh) => {
+        let unknown = match next_hop {
+            NextHop::Neigh(neigh) => {
                 let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
                 // Not every link has addresses.
                 (!known && (*dev).addr_len == 6).then_some(neigh)
             }
-            Station::Sender(mac) => {
+            NextHop::Sender(mac) => {
                 ctx.daddr[..mac.len()].copy_from_slice(&mac);
                 None
             }
@@ -527,7 +535,7 @@ unsafe fn below<F: Family>(
             .unwrap_or_default();
 
         if !complete {
-            walk.end = End::Unknown;
+            walk.end = WalkEnd::Unknown;
         }
         for (i, path) in paths.iter().enumerate() {
             // The one that could not go on is not among the paths.
@@ -547,9 +555,9 @@ unsafe fn below<F: Family>(
         }
         if complete {
             c::dev_fill_forward_path_release(&mut stack);
-        } else if let (Some(neigh), End::Unknown) = (unknown, walk.end) {
+        } else if let (Some(neigh), WalkEnd::Unknown) = (unknown, walk.end) {
             // Next time, maybe: nobody else may have a reason to resolve it.
-            walk.end = End::NoNeigh;
+            walk.end = WalkEnd::NoNeigh;
             c::nfo_neigh_resolve(neigh);
         }
         walk

@@ -21,12 +21,12 @@ use nft_flow::{
     direction::Direction, //
     encap::ethertype,
     key::{
+        IngressId,
+        IngressProto, //
         Key,
         Key4,
         Key6,
         L4Proto,
-        PortId,
-        PortProto, //
     },
     parse::{
         self,
@@ -62,21 +62,21 @@ pub(crate) trait Family: Sized + 'static {
     fn has(proto: L4Proto) -> bool;
 
     /// From bytes to a key, for plain packets.
-    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Self::Key>, Miss>;
 
     /// The same for all protocols; `peek` reads four bytes of the packet.
     fn parse_any(
         hdr: &[u8],
         len: usize,
-        port: PortId,
+        ingress: IngressId,
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Self::Key>, Miss>;
 
     /// The same for a TCP super-packet without a length.
-    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Self::Key>, Miss>;
+    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Self::Key>, Miss>;
 
-    /// The key that packets of a conntrack tuple have when they enter by `port`.
-    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Self::Key;
+    /// The key that packets of a conntrack tuple have when they enter by `ingress`.
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Self::Key;
 
     /// From the packets with key `old` to answers to the packets of `answer`.
     fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Self::Rewrite;
@@ -122,7 +122,7 @@ pub(crate) trait Family: Sized + 'static {
     fn set_dscp(hdr: &mut [u8], dscp: u8);
 
     /// What stands in a key for the way that packets come in.
-    fn port(key: &Self::Key) -> PortId;
+    fn ingress(key: &Self::Key) -> IngressId;
 
     /// What [`Family::dst_valid`] compares with.
     fn cookie(dst: &Dst) -> u32;
@@ -166,7 +166,7 @@ pub(crate) trait Routed {
     fn is_xfrm(&self) -> bool;
 
     /// The device that packets enter the stack by, as routing sees it.
-    fn entered(&self) -> u32;
+    fn iif(&self) -> u32;
 }
 
 /// The ports of a conntrack tuple, or what stands for them: source and destination, as they lie in
@@ -216,25 +216,25 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
-        parse::ipv4(hdr, len, port)
+    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key4>, Miss> {
+        parse::ipv4(hdr, len, ingress)
     }
 
     #[inline(always)]
     fn parse_any(
         hdr: &[u8],
         len: usize,
-        port: PortId,
+        ingress: IngressId,
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key4>, Miss> {
-        parse::any_ipv4(hdr, len, port, peek)
+        parse::any_ipv4(hdr, len, ingress, peek)
     }
 
-    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key4>, Miss> {
-        parse::big_ipv4(hdr, len, port)
+    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key4>, Miss> {
+        parse::big_ipv4(hdr, len, ingress)
     }
 
-    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key4 {
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Key4 {
         // SAFETY: The tuple is one of IPv4.
         let (saddr, daddr) = unsafe { (tuple.src.u3.ip, tuple.dst.u3.ip) };
 
@@ -242,7 +242,7 @@ impl Family for V4 {
             saddr,
             daddr,
             ports: key_ports(tuple, proto),
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         }
     }
 
@@ -303,8 +303,8 @@ impl Family for V4 {
         rewrite::set_dscp4(hdr, dscp);
     }
 
-    fn port(key: &Key4) -> PortId {
-        key.port.port()
+    fn ingress(key: &Key4) -> IngressId {
+        key.ingress.ingress()
     }
 
     fn cookie(_: &Dst) -> u32 {
@@ -384,7 +384,7 @@ fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
 #[cold]
 unsafe fn is_forced(entry: &impl Routed, net: *mut c::net) -> bool {
     // SAFETY: By the contract of this function.
-    unsafe { c::nfo_forwards6(net, entry.entered()) }
+    unsafe { c::nfo_forwards6(net, entry.iif()) }
 }
 
 impl Family for V6 {
@@ -404,30 +404,30 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn parse(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
-        parse::ipv6(hdr, len, port)
+    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key6>, Miss> {
+        parse::ipv6(hdr, len, ingress)
     }
 
     #[inline(always)]
     fn parse_any(
         hdr: &[u8],
         len: usize,
-        port: PortId,
+        ingress: IngressId,
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key6>, Miss> {
-        parse::any_ipv6(hdr, len, port, peek)
+        parse::any_ipv6(hdr, len, ingress, peek)
     }
 
-    fn parse_big(hdr: &[u8], len: usize, port: PortId) -> Result<Packet<Key6>, Miss> {
-        parse::big_ipv6(hdr, len, port)
+    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key6>, Miss> {
+        parse::big_ipv6(hdr, len, ingress)
     }
 
-    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, port: PortId) -> Key6 {
+    fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Key6 {
         Key6 {
             saddr: addr6(&tuple.src.u3),
             daddr: addr6(&tuple.dst.u3),
             ports: key_ports(tuple, proto),
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         }
     }
 
@@ -493,8 +493,8 @@ impl Family for V6 {
         rewrite::set_dscp6(hdr, dscp);
     }
 
-    fn port(key: &Key6) -> PortId {
-        key.port.port()
+    fn ingress(key: &Key6) -> IngressId {
+        key.ingress.ingress()
     }
 
     fn cookie(dst: &Dst) -> u32 {

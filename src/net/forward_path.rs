@@ -20,9 +20,9 @@ use crate::{
         ct::Ct,
         device_path::{
             self,
-            Input,
-            Station,
-            Walk, //
+            DevicePathWalk, //
+            Ingress,
+            NextHop,
         },
         family::Family,
         route::{
@@ -50,17 +50,17 @@ const MIN_MTU: u16 = 68;
 
 /// How the packets of a direction have travelled until now, when its flow is taken down because of a packet
 /// of the other one.
-pub(crate) struct Known {
+pub(crate) struct KnownPath {
     /// Their route, if it is still good.
     pub(crate) dst: Option<Dst>,
     /// The device that they enter the stack by, and who sends them.
-    pub(crate) entered: (u32, [u8; 6]),
+    pub(crate) iif: (u32, [u8; 6]),
     /// `jiffies` of the latest that was fast.
     pub(crate) seen: u32,
 }
 
 /// How packets of a direction leave.
-pub(crate) enum Output {
+pub(crate) enum XmitType {
     /// To a neighbour.
     Neigh(Neigh),
     /// Through IPsec.
@@ -68,13 +68,13 @@ pub(crate) enum Output {
 }
 
 /// One direction's way out.
-pub(crate) struct Half<'a> {
+pub(crate) struct DirPath<'a> {
     pub(crate) dst: Dst,
-    pub(crate) output: Output,
+    pub(crate) xmit: XmitType,
     /// Largest packet that fits, in bytes from the network header on.
     pub(crate) mtu: u16,
     /// Where packets of the other direction come in.
-    pub(crate) input: Input<'a>,
+    pub(crate) ingress: Ingress<'a>,
     /// `jiffies` when a packet of this direction was seen to come in as is thought; so long ago that it does
     /// not matter, if that is a guess.
     pub(crate) seen: u32,
@@ -91,12 +91,12 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     pkt: &c::nft_pktinfo,
     ct: Ct,
     dir: Direction,
-    mut known: Option<Known>,
+    mut known: Option<KnownPath>,
     nft: *mut c::nft_flowtable,
     seed: &'a Seed,
-) -> Result<[Half<'a>; 2], SkipReason> {
+) -> Result<[DirPath<'a>; 2], SkipReason> {
     // SAFETY: A packet in the forward hook has a route and an ingress device.
-    let (this, other, arrival, answers) = unsafe {
+    let (this, other, frame_ingress, known_ingress) = unsafe {
         let skb = pkt.skb;
         let in_dev = (*pkt.state).in_;
         let this = NonNull::new(skb::route(skb)).ok_or(SkipReason::RouteReply)?;
@@ -117,8 +117,8 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             .mark;
         let here = (*this.dev()).ifindex as u32;
         let mut by = None;
-        let answers = known.as_mut().and_then(|known| {
-            let (ifindex, sender) = known.entered;
+        let known_ingress = known.as_mut().and_then(|known| {
+            let (ifindex, sender) = known.iif;
 
             by = known.dst.take();
             if ifindex == here {
@@ -127,7 +127,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
             (!dev.is_null()).then_some((dev.cast_const(), sender))
         });
-        let from = answers.map_or(this.dev(), |(dev, _)| dev.cast_mut());
+        let from = known_ingress.map_or(this.dev(), |(dev, _)| dev.cast_mut());
         // The stack looks for each packet: there will be none.
         if F::NFPROTO == c::NFPROTO_IPV6 as u8
             && !c::nfo_forwards6((*pkt.state).net, (*from).ifindex as u32)
@@ -158,7 +158,7 @@ pub(crate) unsafe fn discover<'a, F: Family>(
         let (other, returns) = found.ok_or(SkipReason::RouteReply)?;
 
         // Answers need not leave where packets come in; then there is what the frame says.
-        let arrival = if returns {
+        let frame_ingress = if returns {
             None
         } else {
             let mut mac = [0; 6];
@@ -166,13 +166,13 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             c::nfo_skb_source(skb, mac.as_mut_ptr());
             Some((in_dev.cast_const(), mac))
         };
-        (this, other, arrival, answers)
+        (this, other, frame_ingress, known_ingress)
     };
 
     // SAFETY: RCU is held.
-    let mut this = unsafe { half::<F>(this, answers, ct, dir, nft, seed) }?;
+    let mut this = unsafe { dir_path::<F>(this, known_ingress, ct, dir, nft, seed) }?;
     // SAFETY: RCU is held.
-    let mut other = unsafe { half::<F>(other, arrival, ct, dir.opposite(), nft, seed) }?;
+    let mut other = unsafe { dir_path::<F>(other, frame_ingress, ct, dir.opposite(), nft, seed) }?;
 
     this.seen = ffi::jiffies32();
     other.seen = known.map_or(this.seen.wrapping_sub(QUIET), |known| known.seen);
@@ -191,19 +191,19 @@ pub(crate) fn mtu<F: Family>(dst: &Dst) -> u16 {
 }
 
 /// One direction, by its route. Packets of the other one come in by the same devices, or where one
-/// has come in (`arrival`: device and sender).
+/// has come in (`frame_ingress`: device and sender).
 ///
 /// # Safety
 ///
 /// RCU must be held.
-unsafe fn half<F: Family>(
+unsafe fn dir_path<F: Family>(
     dst: Dst,
-    arrival: Option<(*const c::net_device, [u8; 6])>,
+    frame_ingress: Option<(*const c::net_device, [u8; 6])>,
     ct: Ct,
     dir: Direction,
     nft: *mut c::nft_flowtable,
     seed: &Seed,
-) -> Result<Half<'_>, SkipReason> {
+) -> Result<DirPath<'_>, SkipReason> {
     // SAFETY: The route is valid; its device cannot go away while RCU is held.
     unsafe {
         if (*dst.as_ptr()).error != 0 || c::nfo_dst_redirects(dst.as_ptr()) {
@@ -227,29 +227,29 @@ unsafe fn half<F: Family>(
 
         if c::nfo_dst_xfrm(dst.as_ptr()) {
             // Answers appear, decrypted, on the device that the encrypted packets came in through.
-            let input = Walk::stay(dst.dev(), nft).finish(seed)?;
-            return Ok(Half {
+            let ingress = DevicePathWalk::stay(dst.dev(), nft).ingress(seed)?;
+            return Ok(DirPath {
                 dst,
-                output: Output::Xfrm,
+                xmit: XmitType::Xfrm,
                 mtu,
-                input,
+                ingress,
                 seen: 0,
             });
         }
 
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
-        let (dev, station) = match arrival {
-            Some((dev, mac)) => (dev, Station::Sender(mac)),
-            None => (dst.dev().cast_const(), Station::Neigh(neigh.as_ptr())),
+        let (dev, next_hop) = match frame_ingress {
+            Some((dev, mac)) => (dev, NextHop::Sender(mac)),
+            None => (dst.dev().cast_const(), NextHop::Neigh(neigh.as_ptr())),
         };
-        let input = device_path::down::<F>(dev, station, nft).finish(seed)?;
+        let ingress = device_path::fill_forward_path::<F>(dev, next_hop, nft).ingress(seed)?;
 
-        Ok(Half {
+        Ok(DirPath {
             dst,
-            output: Output::Neigh(neigh),
+            xmit: XmitType::Neigh(neigh),
             mtu,
-            input,
+            ingress,
             seen: 0,
         })
     }

@@ -26,7 +26,7 @@ use kernel::ffi::c_void;
 /// Devices, and how many bytes they see around an IP packet.
 pub(crate) struct Devices<'a> {
     pub(crate) ifindices: &'a [u32; MAX_DEVICES],
-    pub(crate) around: &'a [u8; MAX_DEVICES],
+    pub(crate) rx_overhead: &'a [u8; MAX_DEVICES],
     /// The one that packets are picked up at, which has counted them: those behind it do not.
     pub(crate) last: u32,
 }
@@ -42,7 +42,7 @@ pub(crate) struct RxStats {
     generation: AtomicU32,
     /// From the first on; null behind the last one.
     counters: [AtomicPtr<c_void>; MAX_DEVICES],
-    around: [AtomicU8; MAX_DEVICES],
+    rx_overhead: [AtomicU8; MAX_DEVICES],
     /// Somebody looks the counters up.
     busy: AtomicBool,
 }
@@ -70,12 +70,12 @@ impl RxStats {
             // SAFETY: By the contract of this function.
             return unsafe { self.look_up(net(), devices, len) };
         }
-        for (counter, around) in self.counters.iter().zip(&self.around) {
+        for (counter, rx_overhead) in self.counters.iter().zip(&self.rx_overhead) {
             let counter = counter.load(Ordering::Relaxed);
             if counter.is_null() {
                 break;
             }
-            let len = len.wrapping_add(around.load(Ordering::Relaxed).into());
+            let len = len.wrapping_add(rx_overhead.load(Ordering::Relaxed).into());
 
             #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
             // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data. By the
@@ -111,27 +111,28 @@ impl RxStats {
 
         // SAFETY: By the contract of `count`; the arrays have this length.
         unsafe {
-            let (ifindices, around) = (devices.ifindices.as_ptr(), devices.around.as_ptr());
+            let (ifindices, rx_overhead) =
+                (devices.ifindices.as_ptr(), devices.rx_overhead.as_ptr());
             let n = MAX_DEVICES as u32;
 
-            c::nfo_count_rx(net, ifindices, around, n, devices.last, len);
+            c::nfo_count_rx(net, ifindices, rx_overhead, n, devices.last, len);
             if self.busy.swap(true, Ordering::Acquire) {
                 return;
             }
             if c::nfo_rx_counters(net, ifindices, n, devices.last, found.as_mut_ptr()) {
-                let mut places = self.counters.iter().zip(&self.around);
-                let found = found.iter().zip(devices.around);
+                let mut slots = self.counters.iter().zip(&self.rx_overhead);
+                let found = found.iter().zip(devices.rx_overhead);
 
                 // The invariant does not speak of these until the generation is stored.
                 self.generation.store(0, Ordering::Release);
-                for (counter, around) in found.filter(|(counter, _)| !counter.is_null()) {
-                    if let Some(place) = places.next() {
-                        place.0.store(*counter, Ordering::Relaxed);
-                        place.1.store(*around, Ordering::Relaxed);
+                for (counter, rx_overhead) in found.filter(|(counter, _)| !counter.is_null()) {
+                    if let Some(slot) = slots.next() {
+                        slot.0.store(*counter, Ordering::Relaxed);
+                        slot.1.store(*rx_overhead, Ordering::Relaxed);
                     }
                 }
-                for place in places {
-                    place.0.store(ptr::null_mut(), Ordering::Relaxed);
+                for slot in slots {
+                    slot.0.store(ptr::null_mut(), Ordering::Relaxed);
                 }
                 // INVARIANT: The devices were registered after the generation was read.
                 self.generation.store(generation, Ordering::Release);

@@ -450,19 +450,19 @@ mod tests {
     use crate::encap::Encap;
     use crate::key::{
         ports,
+        IngressId,
+        IngressProto, //
         L4Proto,
-        PortId,
-        PortProto, //
     };
 
     #[test]
     fn tuples() {
-        let port = PortProto::new(L4Proto::Udp, PortId::from_ifindex(2).unwrap());
+        let ingress = IngressProto::new(L4Proto::Udp, IngressId::from_ifindex(2).unwrap());
         let key = Key4 {
             saddr: u32::from_ne_bytes([192, 168, 1, 100]),
             daddr: u32::from_ne_bytes([93, 184, 216, 34]),
             ports: ports(12345, 443),
-            port,
+            ingress,
         };
         let t = Tuple::from(&key);
         assert_eq!(
@@ -488,7 +488,7 @@ mod tests {
             saddr: [half(0), half(8)],
             daddr: [half(8), half(0)],
             ports: ports(1, 2),
-            port,
+            ingress,
         };
         let Addrs::V6 { src, .. } = Tuple::from(&key).addrs else {
             panic!()

@@ -12,9 +12,9 @@ use crate::bytes::{
     load_u8, //
 };
 use crate::key::{
+    IngressId,
+    IngressProto, //
     Key6,
-    PortId,
-    PortProto, //
 };
 use crate::parse::{
     Miss,
@@ -138,8 +138,8 @@ impl Encaps {
         self.len == 0
     }
 
-    /// What is around frames of which `key` is the [`Encaps::shape`].
-    pub fn of_shape(key: &Key6) -> Self {
+    /// What is around frames of which `key` is the [`Encaps::key`].
+    pub fn of_key(key: &Key6) -> Self {
         let [ab, c] = key.saddr;
         let list = [ab as u32, (ab >> 32) as u32, c as u32].map(Encap);
 
@@ -159,14 +159,14 @@ impl Encaps {
     /// The key of frames with these encapsulations that enter by the interface `ifindex`; of a PPPoE
     /// session those of `peer`.
     #[inline]
-    pub fn shape(&self, ifindex: PortId, peer: Option<[u8; 6]>) -> Key6 {
+    pub fn key(&self, ifindex: IngressId, peer: Option<[u8; 6]>) -> Key6 {
         let [a, b, c] = self.list;
         let [p, q, r, s, t, u] = peer.unwrap_or_default();
         Key6 {
             saddr: [u64::from(a.0) | (u64::from(b.0) << 32), u64::from(c.0)],
             daddr: [u64::from_le_bytes([p, q, r, s, t, u, 0, 0]), 0],
             ports: 0,
-            port: PortProto::raw_parts(0, ifindex),
+            ingress: IngressProto::raw_parts(0, ifindex),
         }
     }
 }
@@ -282,7 +282,7 @@ const IPPROTO_IPV6: u8 = 41;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tunnelled {
     /// The key of the tunnel, for the port that the outer packet has.
-    pub shape: Key6,
+    pub key: Key6,
     /// The size of the outer header in bytes.
     pub size: usize,
     /// The EtherType of the inner packet.
@@ -292,18 +292,18 @@ pub struct Tunnelled {
 }
 
 /// The key of a tunnel whose packets arrive with these outer addresses (as they lie in the packet;
-/// an IPv4 address in the first four bytes) and IP protocol `proto`, and enter by `port`.
-pub fn tunnel_shape(saddr: [u64; 2], daddr: [u64; 2], proto: u8, port: PortId) -> Key6 {
+/// an IPv4 address in the first four bytes) and IP protocol `proto`, and enter by `ingress`.
+pub fn tunnel_key(saddr: [u64; 2], daddr: [u64; 2], proto: u8, ingress: IngressId) -> Key6 {
     Key6 {
         saddr,
         daddr,
         // Never zero, unlike that of a frame.
         ports: u32::from(proto),
-        port: PortProto::raw_parts(0, port),
+        ingress: IngressProto::raw_parts(0, ingress),
     }
 }
 
-/// An IPv4 address as [`tunnel_shape`] takes it.
+/// An IPv4 address as [`tunnel_key`] takes it.
 pub const fn tunnel_addr4(addr: u32) -> [u64; 2] {
     [addr as u64, 0]
 }
@@ -315,10 +315,15 @@ pub const fn tunnel_addr4(addr: u32) -> [u64; 2] {
 ///
 /// [`MissReason::L4Proto`] if it is no such packet; otherwise as [`crate::parse`]. A packet that met
 /// congestion on the way is left to the stack, which tells the inner packet (RFC 6040).
-pub fn outer(ethertype: u16, hdr: &[u8], len: usize, port: PortId) -> Result<Tunnelled, Miss> {
+pub fn outer(
+    ethertype: u16,
+    hdr: &[u8],
+    len: usize,
+    ingress: IngressId,
+) -> Result<Tunnelled, Miss> {
     const ECN_CE: u8 = 3;
 
-    let (shape, size, proto, total) = if ethertype == ethertype::IP {
+    let (key, size, proto, total) = if ethertype == ethertype::IP {
         let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
             return Err(MissReason::L4Proto.into());
         };
@@ -336,8 +341,8 @@ pub fn outer(ethertype: u16, hdr: &[u8], len: usize, port: PortId) -> Result<Tun
             return Err(MissReason::BadChecksum.into());
         }
         let addr = |at| tunnel_addr4(crate::bytes::load_u32(ip, at));
-        let shape = tunnel_shape(addr(12), addr(16), proto, port);
-        (shape, IPV4_LEN, proto, usize::from(load_be16(ip, 2)))
+        let key = tunnel_key(addr(12), addr(16), proto, ingress);
+        (key, IPV4_LEN, proto, usize::from(load_be16(ip, 2)))
     } else {
         let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
             return Err(MissReason::L4Proto.into());
@@ -350,16 +355,16 @@ pub fn outer(ethertype: u16, hdr: &[u8], len: usize, port: PortId) -> Result<Tun
             return Err(MissReason::Encap.into());
         }
         let addr = |at: usize| [load_u64(ip, at), load_u64(ip, at.wrapping_add(8))];
-        let shape = tunnel_shape(addr(8), addr(24), proto, port);
+        let key = tunnel_key(addr(8), addr(24), proto, ingress);
         let total = usize::from(load_be16(ip, 4)).wrapping_add(IPV6_LEN);
-        (shape, IPV6_LEN, proto, total)
+        (key, IPV6_LEN, proto, total)
     };
     if total <= size || total > len {
         return Err(MissReason::Truncated.into());
     }
 
     Ok(Tunnelled {
-        shape,
+        key,
         size,
         ethertype: match proto {
             IPPROTO_IPIP => ethertype::IP,
@@ -373,8 +378,8 @@ pub fn outer(ethertype: u16, hdr: &[u8], len: usize, port: PortId) -> Result<Tun
 mod tests {
     use super::*;
 
-    fn port() -> PortId {
-        PortId::from_ifindex(5).unwrap()
+    fn ingress() -> IngressId {
+        IngressId::from_ifindex(5).unwrap()
     }
 
     #[test]
@@ -398,7 +403,7 @@ mod tests {
         assert!(!want.push_outer(Encap::new(ethertype::VLAN, 1)));
         assert_eq!(p.encaps, want);
         assert_eq!((p.offset, p.ethertype), (12, ethertype::IP));
-        assert_eq!(p.encaps.shape(port(), None), want.shape(port(), None));
+        assert_eq!(p.encaps.key(ingress(), None), want.key(ingress(), None));
         assert_eq!(p.room, 88);
 
         for n in 0..hdr.len() {
@@ -448,9 +453,10 @@ mod tests {
         assert!(e.push_outer(Encap::new(ethertype::PPPOE, 7)));
         assert!(e.push_outer(Encap::vlan(ethertype::VLAN, 5)));
         assert!(e.has_session());
-        let [a, b] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].map(|mac| e.shape(port(), Some(mac)));
+        let [a, b] =
+            [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].map(|mac| e.key(ingress(), Some(mac)));
         assert_ne!(a, b);
-        assert_eq!(Encaps::of_shape(&a), e);
+        assert_eq!(Encaps::of_key(&a), e);
     }
 
     #[test]
@@ -493,11 +499,11 @@ mod tests {
             .map(|w| (u32::from(w[0]) << 8) | u32::from(w[1]))
             .sum();
         ip[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
-        let t = outer(ethertype::IP, &ip, 60, port()).unwrap();
+        let t = outer(ethertype::IP, &ip, 60, ingress()).unwrap();
         assert_eq!((t.size, t.ethertype, t.len), (20, ethertype::IPV6, 60));
         ip[1] = 3;
         assert_eq!(
-            outer(ethertype::IP, &ip, 60, port()),
+            outer(ethertype::IP, &ip, 60, ingress()),
             Err(MissReason::Encap.into())
         );
     }

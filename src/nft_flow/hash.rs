@@ -123,24 +123,24 @@ const fn finish_narrow(sum: u64, f0: u64, f1: u64) -> u32 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::key::PortProto;
+    use crate::key::IngressProto;
 
     fn key4(w: [u32; 4]) -> Key4 {
         Key4 {
             saddr: w[0],
             daddr: w[1],
             ports: w[2],
-            port: PortProto::from_raw(w[3]),
+            ingress: IngressProto::from_raw(w[3]),
         }
     }
 
     fn key6(w: [u64; 5]) -> Key6 {
-        let [ports, port] = halves(w[4]);
+        let [ports, ingress] = halves(w[4]);
         Key6 {
             saddr: [w[0], w[1]],
             daddr: [w[2], w[3]],
             ports,
-            port: PortProto::from_raw(port),
+            ingress: IngressProto::from_raw(ingress),
         }
     }
 

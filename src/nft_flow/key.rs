@@ -16,12 +16,12 @@ const _: () = assert!(size_of::<Key4>() == 16 && size_of::<Key6>() == 40);
 ///
 /// # Invariants
 ///
-/// At most [`PortId::MAX`]. Bit 23 is clear for an interface index and set for an interned shape.
+/// At most [`IngressId::MAX`]. Bit 23 is clear for an interface index and set for an interned shape.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
-pub struct PortId(u32);
+pub struct IngressId(u32);
 
-impl PortId {
+impl IngressId {
     /// The largest raw value.
     pub const MAX: u32 = (1 << 24) - 1;
 
@@ -40,7 +40,7 @@ impl PortId {
             return None;
         }
         // INVARIANT: Below 2^23 by the test above.
-        Some(PortId(ifindex))
+        Some(IngressId(ifindex))
     }
 
     /// A rare shape, such as an encapsulation or a tunnel, that the caller numbered.
@@ -52,7 +52,7 @@ impl PortId {
             return None;
         }
         // INVARIANT: Below 2^23 by the test above, hence below 2^24 with bit 23 set.
-        Some(PortId(id | Self::INTERNED))
+        Some(IngressId(id | Self::INTERNED))
     }
 
     /// The interface index, or [`None`] for an interned shape.
@@ -82,28 +82,28 @@ impl PortId {
     }
 }
 
-/// The last word of a key: the transport protocol in the top byte, the [`PortId`] below it.
+/// The last word of a key: the transport protocol in the top byte, the [`IngressId`] below it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
-pub struct PortProto(u32);
+pub struct IngressProto(u32);
 
-impl PortProto {
+impl IngressProto {
     /// Joins the two.
     #[inline]
-    pub const fn new(proto: L4Proto, port: PortId) -> Self {
-        PortProto(((proto.number() as u32) << 24) | port.raw())
+    pub const fn new(proto: L4Proto, ingress: IngressId) -> Self {
+        IngressProto(((proto.number() as u32) << 24) | ingress.raw())
     }
 
     /// Any word, for tests of what is done with words.
     #[cfg(test)]
     pub(crate) const fn from_raw(raw: u32) -> Self {
-        PortProto(raw)
+        IngressProto(raw)
     }
 
     /// Joins any protocol number and a port.
     #[inline]
-    pub const fn raw_parts(proto: u8, port: PortId) -> Self {
-        PortProto(((proto as u32) << 24) | port.raw())
+    pub const fn raw_parts(proto: u8, ingress: IngressId) -> Self {
+        IngressProto(((proto as u32) << 24) | ingress.raw())
     }
 
     /// The IANA number of the transport protocol.
@@ -114,15 +114,15 @@ impl PortProto {
 
     /// Where the packet came in.
     #[inline]
-    pub const fn port(self) -> PortId {
+    pub const fn ingress(self) -> IngressId {
         // INVARIANT: Masked to 24 bits, and bit 23 is as it was when it came in.
-        PortId(self.0 & PortId::MAX)
+        IngressId(self.0 & IngressId::MAX)
     }
 
     /// The same protocol, coming in at another port.
     #[inline]
-    pub const fn with_port(self, port: PortId) -> Self {
-        PortProto(self.0 & !PortId::MAX | port.raw())
+    pub const fn with_ingress(self, ingress: IngressId) -> Self {
+        IngressProto(self.0 & !IngressId::MAX | ingress.raw())
     }
 
     /// The word itself.
@@ -176,7 +176,7 @@ pub struct Key4 {
     /// Source and destination port, as they lie in the packet; see [`ports`].
     pub ports: u32,
     /// Transport protocol and ingress port.
-    pub port: PortProto,
+    pub ingress: IngressProto,
 }
 
 /// The key of one direction of an IPv6 flow: 40 bytes without padding.
@@ -190,7 +190,7 @@ pub struct Key6 {
     /// Source and destination port, as they lie in the packet; see [`ports`].
     pub ports: u32,
     /// Transport protocol and ingress port.
-    pub port: PortProto,
+    pub ingress: IngressProto,
 }
 
 /// Two 32-bit words as they lie in memory, in one register.
@@ -208,19 +208,19 @@ impl Key4 {
     pub(crate) const fn words(&self) -> [u64; 2] {
         [
             join(self.saddr, self.daddr),
-            join(self.ports, self.port.raw()),
+            join(self.ports, self.ingress.raw()),
         ]
     }
 
-    /// The key of packets that answer packets with this key and that enter by `port`, if nothing
+    /// The key of packets that answer packets with this key and that enter by `ingress`, if nothing
     /// is translated in between.
     #[inline]
-    pub const fn reply(&self, port: PortId) -> Self {
+    pub const fn reply(&self, ingress: IngressId) -> Self {
         Key4 {
             saddr: self.daddr,
             daddr: self.saddr,
             ports: swap_ports(self.ports),
-            port: self.port.with_port(port),
+            ingress: self.ingress.with_ingress(ingress),
         }
     }
 }
@@ -230,18 +230,18 @@ impl Key6 {
     pub(crate) const fn words(&self) -> [u64; 5] {
         let [s0, s1] = self.saddr;
         let [d0, d1] = self.daddr;
-        [s0, s1, d0, d1, join(self.ports, self.port.raw())]
+        [s0, s1, d0, d1, join(self.ports, self.ingress.raw())]
     }
 
-    /// The key of packets that answer packets with this key and that enter by `port`, if nothing
+    /// The key of packets that answer packets with this key and that enter by `ingress`, if nothing
     /// is translated in between.
     #[inline]
-    pub const fn reply(&self, port: PortId) -> Self {
+    pub const fn reply(&self, ingress: IngressId) -> Self {
         Key6 {
             saddr: self.daddr,
             daddr: self.saddr,
             ports: swap_ports(self.ports),
-            port: self.port.with_port(port),
+            ingress: self.ingress.with_ingress(ingress),
         }
     }
 }
@@ -296,7 +296,7 @@ impl Key for AddrKey {
             saddr: self.0 as u32,
             daddr: (self.0 as u64 >> 32) as u32,
             ports: 0,
-            port: PortProto(0),
+            ingress: IngressProto(0),
         };
 
         key.hash(seed)
@@ -328,7 +328,7 @@ mod tests {
             saddr: w[0],
             daddr: w[1],
             ports: w[2],
-            port: PortProto(w[3]),
+            ingress: IngressProto(w[3]),
         }
     }
 
@@ -337,29 +337,32 @@ mod tests {
             saddr: [w[0], w[1]],
             daddr: [w[2], w[3]],
             ports: w[4] as u32,
-            port: PortProto((w[4] >> 32) as u32),
+            ingress: IngressProto((w[4] >> 32) as u32),
         }
     }
 
     #[test]
     fn port_ids() {
-        assert_eq!(PortId::from_ifindex(0), None);
-        assert_eq!(PortId::from_ifindex(1 << 23), None);
-        assert_eq!(PortId::from_interned(1 << 23), None);
+        assert_eq!(IngressId::from_ifindex(0), None);
+        assert_eq!(IngressId::from_ifindex(1 << 23), None);
+        assert_eq!(IngressId::from_interned(1 << 23), None);
         for id in [1, 7, (1 << 23) - 1] {
-            let port = PortId::from_ifindex(id).unwrap();
-            let shape = PortId::from_interned(id).unwrap();
-            assert_eq!((port.ifindex(), port.interned()), (Some(id), None));
-            assert_eq!((shape.ifindex(), shape.interned()), (None, Some(id)));
-            assert_ne!(port, shape);
-            assert!(shape.raw() <= PortId::MAX);
+            let ingress = IngressId::from_ifindex(id).unwrap();
+            let interned = IngressId::from_interned(id).unwrap();
+            assert_eq!((ingress.ifindex(), ingress.interned()), (Some(id), None));
+            assert_eq!((interned.ifindex(), interned.interned()), (None, Some(id)));
+            assert_ne!(ingress, interned);
+            assert!(interned.raw() <= IngressId::MAX);
             for proto in [L4Proto::Tcp, L4Proto::Udp] {
-                let word = PortProto::new(proto, shape);
-                assert_eq!((word.proto(), word.port()), (proto.number(), shape));
-                assert_eq!(word.with_port(port), PortProto::new(proto, port));
+                let word = IngressProto::new(proto, interned);
+                assert_eq!((word.proto(), word.ingress()), (proto.number(), interned));
+                assert_eq!(
+                    word.with_ingress(ingress),
+                    IngressProto::new(proto, ingress)
+                );
             }
         }
-        assert_eq!(PortId::from_interned(0).unwrap().raw(), 1 << 23);
+        assert_eq!(IngressId::from_interned(0).unwrap().raw(), 1 << 23);
     }
 
     proptest! {
@@ -381,11 +384,11 @@ mod tests {
             prop_assert!(key == key4(w) && key != key4(other));
             prop_assert_eq!(key.hash(&seed), key4(w).hash(&seed));
 
-            let port = PortId::from_ifindex(3).unwrap();
-            let reply = key.reply(port);
+            let ingress = IngressId::from_ifindex(3).unwrap();
+            let reply = key.reply(ingress);
             prop_assert_eq!((reply.saddr, reply.daddr), (key.daddr, key.saddr));
-            prop_assert_eq!(reply.port.port(), port);
-            prop_assert!(reply.reply(key.port.port()) == key);
+            prop_assert_eq!(reply.ingress.ingress(), ingress);
+            prop_assert!(reply.reply(key.ingress.ingress()) == key);
         }
 
         #[test]
@@ -396,10 +399,10 @@ mod tests {
             prop_assert!(key == key6(w) && key != key6(other));
             prop_assert_eq!(key.hash(&seed), key6(w).hash(&seed));
 
-            let port = PortId::from_ifindex(3).unwrap();
-            let reply = key.reply(port);
+            let ingress = IngressId::from_ifindex(3).unwrap();
+            let reply = key.reply(ingress);
             prop_assert_eq!((reply.saddr, reply.daddr), (key.daddr, key.saddr));
-            prop_assert!(reply.reply(key.port.port()) == key);
+            prop_assert!(reply.reply(key.ingress.ingress()) == key);
         }
     }
 }

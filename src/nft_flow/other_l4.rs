@@ -16,10 +16,10 @@ use crate::bytes::{
 use crate::checksum::Delta;
 use crate::crc32c;
 use crate::key::{
+    IngressId,
+    IngressProto, //
     Key4,
     Key6,
-    PortId,
-    PortProto, //
 };
 use crate::parse::{
     self,
@@ -118,7 +118,7 @@ impl Rare {
 pub(crate) fn ipv4(
     hdr: &[u8],
     skb_len: usize,
-    port: PortId,
+    ingress: IngressId,
     peek: impl Fn(usize) -> Option<[u8; 4]>,
 ) -> Result<Packet4, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
@@ -138,7 +138,7 @@ pub(crate) fn ipv4(
             saddr: load_u32(ip, 12),
             daddr: load_u32(ip, 16),
             ports: l4.ports,
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         },
         proto,
         thoff: IPV4_LEN as u8,
@@ -157,7 +157,7 @@ pub(crate) fn ipv4(
 pub(crate) fn ipv6(
     hdr: &[u8],
     skb_len: usize,
-    port: PortId,
+    ingress: IngressId,
     peek: impl Fn(usize) -> Option<[u8; 4]>,
 ) -> Result<Packet6, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
@@ -202,7 +202,7 @@ pub(crate) fn ipv6(
             saddr: [load_u64(ip, 8), load_u64(ip, 16)],
             daddr: [load_u64(ip, 24), load_u64(ip, 32)],
             ports: l4.ports,
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         },
         proto,
         thoff: thoff as u8,

@@ -18,11 +18,11 @@ use crate::bytes::{
 };
 use crate::checksum::ipv4_header_ok;
 use crate::key::{
+    IngressId,
+    IngressProto, //
     Key4,
     Key6,
     L4Proto,
-    PortId,
-    PortProto, //
 };
 use crate::other_l4;
 use crate::reason::MissReason;
@@ -144,7 +144,7 @@ pub(crate) fn ds_field6(ip: &[u8; IPV6_LEN]) -> u8 {
 /// [`MissReason::Fragment`], [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport
 /// header's `Truncated` (room), `NeedPull`, `Truncated` (its own length field).
 #[inline(always)]
-pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
+pub fn ipv4(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet4, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
         return Err(short(hdr, skb_len, IPV4_LEN, IPV4_LEN + TCP_LEN));
     };
@@ -158,7 +158,7 @@ pub fn ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
     if len < IPV4_LEN || len > skb_len {
         return Err(ipv4_length(len));
     }
-    behind_ipv4(hdr, ip, skb_len, len, port)
+    behind_ipv4(hdr, ip, skb_len, len, ingress)
 }
 
 /// The rest of [`ipv4`]: `len` is the length of the packet, at most `skb_len`.
@@ -168,7 +168,7 @@ fn behind_ipv4(
     ip: &[u8; IPV4_LEN],
     skb_len: usize,
     len: usize,
-    port: PortId,
+    ingress: IngressId,
 ) -> Result<Packet4, Miss> {
     if !ipv4_header_ok(ip) {
         return Err(MissReason::BadChecksum.into());
@@ -189,7 +189,7 @@ fn behind_ipv4(
             saddr: load_u32(ip, 12),
             daddr: load_u32(ip, 16),
             ports: l4.ports,
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         },
         proto,
         thoff: IPV4_LEN as u8,
@@ -213,7 +213,7 @@ fn behind_ipv4(
 /// [`MissReason::ExtHeader`] or [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the
 /// transport header's as for [`ipv4`].
 #[inline(always)]
-pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
+pub fn ipv6(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet6, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV6_LEN>() else {
         return Err(short(hdr, skb_len, IPV6_LEN, IPV6_LEN + TCP_LEN));
     };
@@ -230,7 +230,7 @@ pub fn ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
     if len > skb_len {
         return Err(MissReason::Truncated.into());
     }
-    behind_ipv6(hdr, ip, skb_len, len, port)
+    behind_ipv6(hdr, ip, skb_len, len, ingress)
 }
 
 /// The rest of [`ipv6`]: `len` is the length of the packet, at most `skb_len`.
@@ -240,7 +240,7 @@ fn behind_ipv6(
     ip: &[u8; IPV6_LEN],
     skb_len: usize,
     len: usize,
-    port: PortId,
+    ingress: IngressId,
 ) -> Result<Packet6, Miss> {
     let number = load_u8(ip, 6);
     let Some(proto) = L4Proto::plain(number) else {
@@ -256,7 +256,7 @@ fn behind_ipv6(
             saddr: [load_u64(ip, 8), load_u64(ip, 16)],
             daddr: [load_u64(ip, 24), load_u64(ip, 32)],
             ports: l4.ports,
-            port: PortProto::new(proto, port),
+            ingress: IngressProto::new(proto, ingress),
         },
         proto,
         thoff: IPV6_LEN as u8,
@@ -282,11 +282,11 @@ fn behind_ipv6(
 pub fn any_ipv4(
     hdr: &[u8],
     skb_len: usize,
-    port: PortId,
+    ingress: IngressId,
     peek: impl Fn(usize) -> Option<[u8; 4]>,
 ) -> Result<Packet4, Miss> {
-    match ipv4(hdr, skb_len, port) {
-        Err(Miss::Reason(MissReason::L4Proto)) => other_l4::ipv4(hdr, skb_len, port, peek),
+    match ipv4(hdr, skb_len, ingress) {
+        Err(Miss::Reason(MissReason::L4Proto)) => other_l4::ipv4(hdr, skb_len, ingress, peek),
         result => result,
     }
 }
@@ -302,12 +302,12 @@ pub fn any_ipv4(
 pub fn any_ipv6(
     hdr: &[u8],
     skb_len: usize,
-    port: PortId,
+    ingress: IngressId,
     peek: impl Fn(usize) -> Option<[u8; 4]>,
 ) -> Result<Packet6, Miss> {
-    match ipv6(hdr, skb_len, port) {
+    match ipv6(hdr, skb_len, ingress) {
         Err(Miss::Reason(MissReason::L4Proto | MissReason::ExtHeader)) => {
-            other_l4::ipv6(hdr, skb_len, port, peek)
+            other_l4::ipv6(hdr, skb_len, ingress, peek)
         }
         result => result,
     }
@@ -321,10 +321,10 @@ pub fn any_ipv6(
 ///
 /// As [`ipv4`]; [`MissReason::Jumbogram`] for other protocols.
 #[inline(never)]
-pub fn big_ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Miss> {
+pub fn big_ipv4(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet4, Miss> {
     match hdr.first_chunk::<IPV4_LEN>() {
         Some(ip) if load_u16(ip, 2) == 0 && load_u8(ip, 9) == L4Proto::Tcp.number() => {
-            behind_ipv4(hdr, ip, skb_len, skb_len, port)
+            behind_ipv4(hdr, ip, skb_len, skb_len, ingress)
         }
         _ => Err(MissReason::Jumbogram.into()),
     }
@@ -337,15 +337,15 @@ pub fn big_ipv4(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet4, Mis
 ///
 /// As [`any_ipv6`]; [`MissReason::Jumbogram`] for other protocols.
 #[inline(never)]
-pub fn big_ipv6(hdr: &[u8], skb_len: usize, port: PortId) -> Result<Packet6, Miss> {
+pub fn big_ipv6(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet6, Miss> {
     let Some(ip) = hdr
         .first_chunk::<IPV6_LEN>()
         .filter(|ip| load_u16(ip, 4) == 0)
     else {
         return Err(MissReason::Jumbogram.into());
     };
-    let packet = match behind_ipv6(hdr, ip, skb_len, skb_len, port) {
-        Err(Miss::Reason(MissReason::ExtHeader)) => other_l4::ipv6(hdr, skb_len, port, |_| None),
+    let packet = match behind_ipv6(hdr, ip, skb_len, skb_len, ingress) {
+        Err(Miss::Reason(MissReason::ExtHeader)) => other_l4::ipv6(hdr, skb_len, ingress, |_| None),
         result => result,
     }?;
 

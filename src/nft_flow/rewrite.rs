@@ -72,7 +72,7 @@ impl Rewrite4 {
     pub fn new(old: &Key4, saddr: u32, daddr: u32, ports: u32) -> Self {
         let addr = Delta::replace32(old.saddr, saddr).combine(Delta::replace32(old.daddr, daddr));
         // ICMP has no pseudo header.
-        let pseudo = match old.port.proto() == L4Proto::Icmp.number() {
+        let pseudo = match old.ingress.proto() == L4Proto::Icmp.number() {
             true => Delta::NONE,
             false => addr,
         };

@@ -4,7 +4,7 @@
 
 use super::{
     dispatch,
-    find_shape,
+    find_ingress_path,
     verdict,
     Place,
     Serves, //
@@ -29,7 +29,7 @@ use crate::{
 use kernel::ffi::c_uint;
 use nft_flow::{
     encap,
-    key::PortId,
+    key::IngressId,
     parse::Miss,
     reason::MissReason, //
 };
@@ -57,10 +57,10 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
         if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
             let place = Place {
-                port: PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
+                ingress_id: IngressId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
                 offset: 0,
                 tunnel: false,
-                shape: None,
+                path: None,
             };
             return dispatch(ft, skb, place, ethertype, serves);
         }
@@ -68,7 +68,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
     let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
     let alone = skb.has_vlan_tag() || skb.has_secpath();
-    if !ft.has_shapes() && (tagged || pkt_type != PACKET_HOST || !alone) {
+    if !ft.has_ingress_paths() && (tagged || pkt_type != PACKET_HOST || !alone) {
         return Err(match skb.protocol() {
             _ if tagged => MissReason::Encap,
             V4::ETHERTYPE | V6::ETHERTYPE if pkt_type != PACKET_HOST => MissReason::NotForUs,
@@ -94,7 +94,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
             Err(Miss::NeedPull(_)) => return Err(MissReason::NoMem),
         }
     };
-    let ifindex = PortId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+    let ifindex = IngressId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
     let peer = if peeled.encaps.has_session() {
         if peeled.room != (skb.len() as usize).wrapping_sub(peeled.offset)
             && !is_whole(skb, &peeled)
@@ -105,19 +105,19 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     } else {
         None
     };
-    let shape = find_shape(ft, &peeled.encaps.shape(ifindex, peer));
-    if others && shape.is_none_or(|s| Some(s.mac) != to) {
+    let path = find_ingress_path(ft, &peeled.encaps.key(ifindex, peer));
+    if others && path.is_none_or(|s| Some(s.mac) != to) {
         return Err(MissReason::NotForUs);
     }
     let place = Place {
-        port: match shape {
-            Some(shape) => shape.port,
+        ingress_id: match path {
+            Some(path) => path.id,
             None if peeled.encaps.is_empty() => ifindex,
             None => return Err(MissReason::Encap),
         },
         offset: peeled.offset,
         tunnel: false,
-        shape,
+        path,
     };
 
     dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
@@ -146,17 +146,17 @@ pub(super) fn tunnelled(
 ) -> Result<(), MissReason> {
     let hdr = skb.head().get(place.offset..).unwrap_or_default();
     let len = (skb.len() as usize).wrapping_sub(place.offset);
-    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.port) {
+    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.ingress_id) {
         Ok(outer) => outer,
         Err(Miss::Reason(reason)) => return Err(reason),
         Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
     };
-    let shape = find_shape(ft, &outer.shape).ok_or(MissReason::L4Proto)?;
+    let path = find_ingress_path(ft, &outer.key).ok_or(MissReason::L4Proto)?;
     let place = Place {
-        port: shape.port,
+        ingress_id: path.id,
         offset: place.offset.wrapping_add(outer.size),
         tunnel: true,
-        shape: Some(shape),
+        path: Some(path),
     };
 
     dispatch(ft, skb, place, outer.ethertype.to_be(), serves)

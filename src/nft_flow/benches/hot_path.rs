@@ -22,8 +22,8 @@ mod bench {
     use super::common::{
         buckets,
         free,
+        ingress,
         key,
-        port,
         seed,
         splitmix,
         Flow, //
@@ -35,11 +35,11 @@ mod bench {
     };
     use nft_flow::{
         key::{
+            IngressProto, //
             Key,
             Key4,
             Key6,
             L4Proto,
-            PortProto, //
         },
         parse,
         rewrite::{
@@ -78,7 +78,7 @@ mod bench {
                 saddr: [1, 2],
                 daddr: [3, 4],
                 ports: 5,
-                port: PortProto::new(L4Proto::Udp, port()),
+                ingress: IngressProto::new(L4Proto::Udp, ingress()),
             },
         );
         c.bench_function("hash/ipv4", |b| b.iter(|| black_box(&key4).hash(&seed)));
@@ -86,7 +86,7 @@ mod bench {
     }
 
     fn packet(c: &mut Criterion) {
-        let packet = parse::ipv4(&PACKET, PACKET.len(), port()).expect("a right packet");
+        let packet = parse::ipv4(&PACKET, PACKET.len(), ingress()).expect("a right packet");
         let key = packet.key;
         let nat = Rewrite4::new(&key, !key.saddr, key.daddr, !key.ports);
         let identity = Rewrite4::identity(&key);
@@ -94,7 +94,7 @@ mod bench {
             c.bench_function(&format!("parse+rewrite/{name}"), |b| {
                 b.iter(|| {
                     let mut packet = *black_box(&PACKET);
-                    let p = parse::ipv4(&packet, packet.len(), port()).expect("a right packet");
+                    let p = parse::ipv4(&packet, packet.len(), ingress()).expect("a right packet");
                     apply4(&mut packet, p.proto, &rewrite, Csum::Full).expect("long enough");
                     (packet, p.key)
                 })

@@ -27,10 +27,10 @@ use loom::{
 use nft_flow::{
     deadline,
     key::{
+        IngressId,
+        IngressProto, //
         Key4,
         L4Proto,
-        PortId,
-        PortProto, //
     },
     llist::{
         Llist,
@@ -67,7 +67,7 @@ fn key(number: u32) -> Key4 {
         saddr: number,
         daddr: 0,
         ports: 0,
-        port: PortProto::new(L4Proto::Tcp, PortId::from_ifindex(1).unwrap()),
+        ingress: IngressProto::new(L4Proto::Tcp, IngressId::from_ifindex(1).unwrap()),
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
 const HOT: &str = r#"
 #![no_std]
 use nft_flow::{
-    key::{Key, Key4, Key6, PortId, Seed},
+    key::{Key, Key4, Key6, IngressId, Seed},
     parse::{self, Miss},
     reason::{MissReason, TeardownReason},
     rewrite::{any4, any6, apply4, apply6, Csum, Rewrite4, Rewrite6},
@@ -51,12 +51,12 @@ unsafe impl<K: Key, R> Item for Flow<K, R> {
 pub extern "C" fn hot4(
     hdr: &mut [u8],
     len: usize,
-    port: PortId,
+    ingress: IngressId,
     seed: &Seed,
     table: &Table<Flow<Key4, Rewrite4>>,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::ipv4(hdr, len, port)?;
+    let packet = parse::ipv4(hdr, len, ingress)?;
     if packet.tcp_flags & parse::tcp::CONTROL != 0 {
         return Err(MissReason::TcpFlags.into());
     }
@@ -79,12 +79,12 @@ pub extern "C" fn hot4(
 pub extern "C" fn hot6(
     hdr: &mut [u8],
     len: usize,
-    port: PortId,
+    ingress: IngressId,
     seed: &Seed,
     table: &Table<Flow<Key6, Rewrite6>>,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::ipv6(hdr, len, port)?;
+    let packet = parse::ipv6(hdr, len, ingress)?;
     if packet.tcp_flags & parse::tcp::CONTROL != 0 {
         return Err(MissReason::TcpFlags.into());
     }
@@ -107,11 +107,11 @@ pub extern "C" fn hot6(
 pub extern "C" fn any_hot4(
     hdr: &mut [u8],
     len: usize,
-    port: PortId,
+    ingress: IngressId,
     rewrite: &Rewrite4,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::any_ipv4(hdr, len, port, |_| None)?;
+    let packet = parse::any_ipv4(hdr, len, ingress, |_| None)?;
     if packet.sctp_control {
         return Err(MissReason::SctpChunk.into());
     }
@@ -122,11 +122,11 @@ pub extern "C" fn any_hot4(
 pub extern "C" fn any_hot6(
     hdr: &mut [u8],
     len: usize,
-    port: PortId,
+    ingress: IngressId,
     rewrite: &Rewrite6,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::any_ipv6(hdr, len, port, |_| None)?;
+    let packet = parse::any_ipv6(hdr, len, ingress, |_| None)?;
     if packet.sctp_control {
         return Err(MissReason::SctpChunk.into());
     }
@@ -134,13 +134,13 @@ pub extern "C" fn any_hot6(
 }
 
 #[no_mangle]
-pub extern "C" fn big_hot4(hdr: &[u8], len: usize, port: PortId) -> Result<u32, Miss> {
-    parse::big_ipv4(hdr, len, port).map(|packet| packet.seq_end())
+pub extern "C" fn big_hot4(hdr: &[u8], len: usize, ingress: IngressId) -> Result<u32, Miss> {
+    parse::big_ipv4(hdr, len, ingress).map(|packet| packet.seq_end())
 }
 
 #[no_mangle]
-pub extern "C" fn big_hot6(hdr: &[u8], len: usize, port: PortId) -> Result<u32, Miss> {
-    parse::big_ipv6(hdr, len, port).map(|packet| packet.seq_end())
+pub extern "C" fn big_hot6(hdr: &[u8], len: usize, ingress: IngressId) -> Result<u32, Miss> {
+    parse::big_ipv6(hdr, len, ingress).map(|packet| packet.seq_end())
 }
 
 #[no_mangle]

@@ -7,11 +7,11 @@
 mod common;
 
 use common::{
+    ingress, //
     naive::{
         self,
         Facts, //
     },
-    port, //
 };
 use nft_flow::{
     key::L4Proto,
@@ -161,8 +161,8 @@ fn mangled(version: u8, all: bool) -> impl Strategy<Value = (Vec<u8>, usize)> {
 }
 
 fn facts4(p: Packet4) -> Facts {
-    assert_eq!(p.key.port.port(), port());
-    assert_eq!(p.key.port.proto(), p.proto.number());
+    assert_eq!(p.key.ingress.ingress(), ingress());
+    assert_eq!(p.key.ingress.proto(), p.proto.number());
     Facts {
         saddr: p.key.saddr.to_ne_bytes().to_vec(),
         daddr: p.key.daddr.to_ne_bytes().to_vec(),
@@ -178,8 +178,8 @@ fn facts4(p: Packet4) -> Facts {
 }
 
 fn facts6(p: Packet6) -> Facts {
-    assert_eq!(p.key.port.port(), port());
-    assert_eq!(p.key.port.proto(), p.proto.number());
+    assert_eq!(p.key.ingress.ingress(), ingress());
+    assert_eq!(p.key.ingress.proto(), p.proto.number());
     let bytes = |words: [u64; 2]| words.iter().flat_map(|w| w.to_ne_bytes()).collect();
     Facts {
         saddr: bytes(p.key.saddr),
@@ -200,19 +200,19 @@ fn parse(version: u8, all: bool, packet: &[u8], linear: usize) -> Result<Facts, 
     let (hdr, len) = (&packet[..linear], packet.len());
     let peek = |at: usize| packet.get(at..at + 4)?.try_into().ok();
     match (version, all) {
-        (4, false) => parse::ipv4(hdr, len, port()).map(facts4),
-        (4, true) => parse::any_ipv4(hdr, len, port(), peek).map(facts4),
-        (_, false) => parse::ipv6(hdr, len, port()).map(facts6),
-        (_, true) => parse::any_ipv6(hdr, len, port(), peek).map(facts6),
+        (4, false) => parse::ipv4(hdr, len, ingress()).map(facts4),
+        (4, true) => parse::any_ipv4(hdr, len, ingress(), peek).map(facts4),
+        (_, false) => parse::ipv6(hdr, len, ingress()).map(facts6),
+        (_, true) => parse::any_ipv6(hdr, len, ingress(), peek).map(facts6),
     }
 }
 
 fn any_ipv4(packet: &[u8]) -> Result<Packet4, Miss> {
-    parse::any_ipv4(packet, packet.len(), port(), |_| None)
+    parse::any_ipv4(packet, packet.len(), ingress(), |_| None)
 }
 
 fn any_ipv6(packet: &[u8]) -> Result<Packet6, Miss> {
-    parse::any_ipv6(packet, packet.len(), port(), |_| None)
+    parse::any_ipv6(packet, packet.len(), ingress(), |_| None)
 }
 
 fn words(bytes: &[u8]) -> [u64; 2] {
@@ -323,8 +323,8 @@ proptest! {
         prop_assert!(parse(version, all, &packet, packet.len()).is_ok());
         // Nonsense from the caller is no reason to panic.
         for len in [10, usize::MAX] {
-            let _ = parse::any_ipv4(&packet, len, port(), |_| None);
-            let _ = parse::any_ipv6(&packet, len, port(), |_| None);
+            let _ = parse::any_ipv4(&packet, len, ingress(), |_| None);
+            let _ = parse::any_ipv6(&packet, len, ingress(), |_| None);
         }
     }
 
@@ -713,8 +713,8 @@ fn every_rare_reason() {
 fn big_tcp() {
     use MissReason::*;
     let big = |version: u8, hdr: &[u8], len: usize| match version {
-        4 => parse::big_ipv4(hdr, len, port()).map(facts4),
-        _ => parse::big_ipv6(hdr, len, port()).map(facts6),
+        4 => parse::big_ipv4(hdr, len, ingress()).map(facts4),
+        _ => parse::big_ipv6(hdr, len, ingress()).map(facts6),
     };
     let set_len = |version: u8, packet: &mut [u8], len: usize| {
         let at = if version == 4 { 2 } else { 4 };

@@ -10,7 +10,7 @@ mod naive;
 
 use libfuzzer_sys::fuzz_target;
 use nft_flow::{
-    key::PortId,
+    key::IngressId,
     parse, //
 };
 
@@ -29,15 +29,15 @@ fuzz_target!(|data: &[u8]| {
         packet[10..12].copy_from_slice(&check.to_be_bytes());
     }
 
-    let port = PortId::from_ifindex(1).unwrap();
+    let ingress = IngressId::from_ifindex(1).unwrap();
     let any = how & 4 == 0;
     let hdr = &packet[..linear];
     let peek = |at: usize| packet.get(at..at + 4)?.try_into().ok();
     let expected = naive::classify(version, &packet, linear, any);
     if version == 4 {
         let got = match any {
-            true => parse::any_ipv4(hdr, packet.len(), port, peek),
-            false => parse::ipv4(hdr, packet.len(), port),
+            true => parse::any_ipv4(hdr, packet.len(), ingress, peek),
+            false => parse::ipv4(hdr, packet.len(), ingress),
         };
         match got {
             Err(miss) => assert_eq!(expected, Err(miss)),
@@ -56,8 +56,8 @@ fuzz_target!(|data: &[u8]| {
         }
     } else {
         let got = match any {
-            true => parse::any_ipv6(hdr, packet.len(), port, peek),
-            false => parse::ipv6(hdr, packet.len(), port),
+            true => parse::any_ipv6(hdr, packet.len(), ingress, peek),
+            false => parse::ipv6(hdr, packet.len(), ingress),
         };
         match got {
             Err(miss) => assert_eq!(expected, Err(miss)),

@@ -10,7 +10,7 @@ mod naive;
 
 use libfuzzer_sys::fuzz_target;
 use nft_flow::{
-    key::PortId,
+    key::IngressId,
     parse,
     rewrite::{
         any4,
@@ -68,17 +68,17 @@ fuzz_target!(|data: &[u8]| {
     naive::set_ports(&mut expected, &facts, ports);
     naive::fill_checksums(&mut expected, &facts, partial);
 
-    let port = PortId::from_ifindex(1).unwrap();
+    let ingress = IngressId::from_ifindex(1).unwrap();
     let len = packet.len();
     let ports = u32::from_ne_bytes(ports);
     let peek = |_: usize| None;
     if version == 4 {
-        let p = parse::any_ipv4(&packet, len, port, peek).unwrap();
+        let p = parse::any_ipv4(&packet, len, ingress, peek).unwrap();
         let word = |b: &[u8]| u32::from_ne_bytes(*b.first_chunk().unwrap());
         let r = Rewrite4::new(&p.key, word(saddr), word(daddr), ports);
         any4(&mut packet, &p, &r, csum).unwrap();
     } else {
-        let p = parse::any_ipv6(&packet, len, port, peek).unwrap();
+        let p = parse::any_ipv6(&packet, len, ingress, peek).unwrap();
         let word = |b: &[u8]| u64::from_ne_bytes(*b.first_chunk().unwrap());
         let words = |b: &[u8]| [word(b), word(&b[8..])];
         let r = Rewrite6::new(&p.key, words(saddr), words(daddr), ports);

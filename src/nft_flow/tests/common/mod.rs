@@ -8,11 +8,11 @@ pub mod naive;
 
 use nft_flow::{
     key::{
+        IngressId,
+        IngressProto,
         Key,
         Key4,
         L4Proto,
-        PortId,
-        PortProto,
         Seed, //
     },
     table::{
@@ -37,8 +37,8 @@ pub fn splitmix(state: &mut u64) -> u64 {
 }
 
 /// The port that test packets come in by.
-pub fn port() -> PortId {
-    PortId::from_ifindex(7).unwrap()
+pub fn ingress() -> IngressId {
+    IngressId::from_ifindex(7).unwrap()
 }
 
 /// An IPv4 key that differs from others in its number.
@@ -47,7 +47,7 @@ pub fn key(number: u32) -> Key4 {
         saddr: number.to_be(),
         daddr: 0x0a00_0001_u32.to_be(),
         ports: nft_flow::key::ports(40_000, 443),
-        port: PortProto::new(L4Proto::Tcp, port()),
+        ingress: IngressProto::new(L4Proto::Tcp, ingress()),
     }
 }
 
