@@ -53,7 +53,7 @@ impl Registrations {
 ///
 /// The device is registered as long as the value is used.
 #[derive(Clone, Copy)]
-pub(crate) struct Port {
+pub(crate) struct NetDev {
     pub(crate) dev: *mut c::net_device,
     pub(crate) ifindex: u32,
 }
@@ -102,10 +102,10 @@ pub(crate) trait FlowEngine: Send + Sync {
     }
 
     /// Prepares for flows that come in by a device.
-    fn bind(&self, port: Port) -> Result<(), BindError>;
+    fn bind(&self, netdev: NetDev) -> Result<(), BindError>;
 
     /// The reverse. All rules of the device were deleted before.
-    fn unbind(&self, port: Port);
+    fn unbind(&self, netdev: NetDev);
 
     /// Adds a rule.
     fn add(&self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError>;
@@ -135,11 +135,11 @@ global_lock! {
 
 /// The first native engine that serves a device, which is bound then, and the engine's generation from
 /// before that: whatever happens to it from then on is seen by who asks for the generation.
-pub(crate) fn native(port: Port) -> Option<(Arc<dyn FlowEngine>, u32)> {
+pub(crate) fn native(netdev: NetDev) -> Option<(Arc<dyn FlowEngine>, u32)> {
     NATIVE.lock().iter().find_map(|engine| {
-        let generation = engine.generation(port.ifindex);
+        let generation = engine.generation(netdev.ifindex);
 
-        engine.bind(port).ok()?;
+        engine.bind(netdev).ok()?;
         Some((engine.clone(), generation))
     })
 }

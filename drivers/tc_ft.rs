@@ -14,7 +14,7 @@ use super::{
     Cookie,
     FlowEngine,
     Lost,
-    Port,
+    NetDev,
     Rule, //
 };
 use crate::{
@@ -253,16 +253,16 @@ impl Said {
     }
 }
 
-struct State {
+struct TcFtInner {
     bound: KVec<Bound>,
     rule: NonNull<c::nfo_rule>,
     said: Option<Said>,
 }
 
 // SAFETY: The pointers are to what belongs to the state alone.
-unsafe impl Send for State {}
+unsafe impl Send for TcFtInner {}
 
-impl Drop for State {
+impl Drop for TcFtInner {
     fn drop(&mut self) {
         // SAFETY: Made by `nfo_rule_new()`, and nobody else's.
         unsafe { c::nfo_rule_free(self.rule.as_ptr()) };
@@ -274,7 +274,7 @@ impl Drop for State {
 pub(crate) struct TcFt {
     nf: NonNull<c::nf_flowtable>,
     #[pin]
-    state: Mutex<State>,
+    inner: Mutex<TcFtInner>,
 }
 
 // SAFETY: The C object outlives ours, and is used under the rules of nf_tables.
@@ -287,7 +287,7 @@ unsafe impl Sync for TcFt {}
 /// # Safety
 ///
 /// Called by the clean-up of a port that is bound only, under its lock.
-unsafe extern "C" fn gone(port: *mut c::nfo_port) {
+unsafe extern "C" fn driver_gone(port: *mut c::nfo_port) {
     // SAFETY: The port is bound, hence its flowtable alive. The worker will see its generation.
     unsafe { TableRef::from_hook((*port).ft.cast()) }.schedule_gc();
 }
@@ -297,7 +297,7 @@ impl TcFt {
     pub(crate) fn new(nf: NonNull<c::nf_flowtable>) -> Result<impl PinInit<Self>> {
         // SAFETY: Any time is fine.
         let rule = NonNull::new(unsafe { c::nfo_rule_new() }).ok_or(ENOMEM)?;
-        let state = State {
+        let inner = TcFtInner {
             bound: KVec::new(),
             rule,
             said: None,
@@ -305,22 +305,22 @@ impl TcFt {
 
         Ok(pin_init!(Self {
             nf,
-            state <- new_mutex!(state, "nft_offload::tc_ft"),
+            inner <- new_mutex!(inner, "nft_offload::tc_ft"),
         }))
     }
 
     /// What a driver said last when it refused a rule.
     pub(crate) fn said(&self) -> Option<Said> {
-        self.state.lock().said
+        self.inner.lock().said
     }
 
     /// The name of the driver behind a device.
     pub(crate) fn driver(&self, ifindex: u32) -> Option<&'static str> {
-        self.state.lock().find(ifindex).map(|b| b.quirks.name)
+        self.inner.lock().find(ifindex).map(|b| b.quirks.name)
     }
 }
 
-impl State {
+impl TcFtInner {
     fn find(&mut self, ifindex: u32) -> Option<&mut Bound> {
         self.bound.iter_mut().find(|b| b.ifindex == ifindex)
     }
@@ -403,22 +403,22 @@ impl FlowEngine for TcFt {
     }
 
     fn caps(&self, ifindex: u32) -> Caps {
-        self.state
+        self.inner
             .lock()
             .find(ifindex)
             .map_or(CAPS, |b| b.quirks.caps)
     }
 
-    fn bind(&self, port: Port) -> Result<(), BindError> {
-        let mut state = self.state.lock();
+    fn bind(&self, netdev: NetDev) -> Result<(), BindError> {
+        let mut inner = self.inner.lock();
 
-        state
+        inner
             .bound
             .reserve(1, GFP_KERNEL)
             .map_err(|_| BindError::Failed(ENOMEM.to_errno()))?;
-        drop(state);
-        // SAFETY: The device is registered by the type invariant of `Port`.
-        let new = unsafe { c::nfo_port_new(port.dev, self.nf.as_ptr(), Some(gone)) };
+        drop(inner);
+        // SAFETY: The device is registered by the type invariant of `NetDev`.
+        let new = unsafe { c::nfo_port_new(netdev.dev, self.nf.as_ptr(), Some(driver_gone)) };
         let new = NonNull::new(new).ok_or(BindError::Failed(ENOMEM.to_errno()))?;
         // SAFETY: Just made, and the device is registered.
         let err = unsafe { c::nfo_port_bind(new.as_ptr()) };
@@ -433,14 +433,14 @@ impl FlowEngine for TcFt {
         let [.., other] = &QUIRKS;
         // INVARIANT: Bound above.
         let mut bound = Bound {
-            ifindex: port.ifindex,
+            ifindex: netdev.ifindex,
             port: new,
             quirks: other,
             ttl: None,
             generation: 0,
         };
         bound.identify();
-        if self.state.lock().bound.push(bound, GFP_KERNEL).is_err() {
+        if self.inner.lock().bound.push(bound, GFP_KERNEL).is_err() {
             // SAFETY: As above, and nobody else's.
             unsafe { c::nfo_port_unbind(new.as_ptr()) };
             return Err(BindError::Failed(ENOMEM.to_errno()));
@@ -448,14 +448,14 @@ impl FlowEngine for TcFt {
         Ok(())
     }
 
-    fn unbind(&self, port: Port) {
-        let mut state = self.state.lock();
-        let Some(at) = state.bound.iter().position(|b| b.ifindex == port.ifindex) else {
+    fn unbind(&self, netdev: NetDev) {
+        let mut inner = self.inner.lock();
+        let Some(at) = inner.bound.iter().position(|b| b.ifindex == netdev.ifindex) else {
             return;
         };
-        let bound = state.bound.remove(at);
+        let bound = inner.bound.remove(at);
 
-        drop(state);
+        drop(inner);
         if let Ok(bound) = bound {
             // SAFETY: By the type invariant; taken out, it is used by nobody else.
             unsafe { c::nfo_port_unbind(bound.port.as_ptr()) };
@@ -466,7 +466,7 @@ impl FlowEngine for TcFt {
         // SAFETY: The C object outlives ours.
         let net = unsafe { c::nfo_ft_net(self.nf.as_ptr()) };
 
-        let slot = self.state.lock().add(flow, cookie, net)?;
+        let slot = self.inner.lock().add(flow, cookie, net)?;
         Ok(Rule {
             cookie,
             ifindex: flow.ingress.port.ifindex,
@@ -475,27 +475,27 @@ impl FlowEngine for TcFt {
     }
 
     fn del(&self, rule: Rule) {
-        let mut state = self.state.lock();
+        let mut inner = self.inner.lock();
 
-        if let Some(port) = state.find(rule.ifindex).map(|b| b.port) {
+        if let Some(port) = inner.find(rule.ifindex).map(|b| b.port) {
             // SAFETY: Bound, by the invariants of `Bound`; the buffer is ours.
             unsafe {
-                c::nfo_port_del(port.as_ptr(), state.rule.as_ptr(), rule.private as u32);
+                c::nfo_port_del(port.as_ptr(), inner.rule.as_ptr(), rule.private as u32);
             }
         }
     }
 
     fn stats(&self, rule: &Rule) -> Result<Delta, Lost> {
-        let mut state = self.state.lock();
-        let port = state.find(rule.ifindex).ok_or(Lost)?.port;
+        let mut inner = self.inner.lock();
+        let port = inner.find(rule.ifindex).ok_or(Lost)?.port;
         // SAFETY: As in `del`.
         let err =
-            unsafe { c::nfo_port_stats(port.as_ptr(), state.rule.as_ptr(), rule.private as u32) };
+            unsafe { c::nfo_port_stats(port.as_ptr(), inner.rule.as_ptr(), rule.private as u32) };
 
         match to_result(err).map_err(|e| e.to_errno()) {
             Ok(()) => {
                 // SAFETY: The buffer is ours, and the driver has filled it in.
-                let stats = unsafe { &(*state.rule.as_ptr()).cls.stats };
+                let stats = unsafe { &(*inner.rule.as_ptr()).cls.stats };
 
                 Ok(Delta::of_driver(
                     stats.pkts,
@@ -515,7 +515,7 @@ impl FlowEngine for TcFt {
     }
 
     fn generation(&self, ifindex: u32) -> u32 {
-        self.state
+        self.inner
             .lock()
             .find(ifindex)
             .map_or(0, |b| b.generation())

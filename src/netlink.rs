@@ -11,7 +11,7 @@ use crate::{
         c,
         genl::{
             Attr,
-            Family,
+            GenlFamily,
             Message,
             Op,
             Operation,
@@ -36,7 +36,7 @@ use nft_flow::{
     reason::TeardownReason,
 };
 
-static FAMILY: Family = Family::new(c"nft_offload", 1, &OPS);
+static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS);
 static OPS: [Op; 1] = [Op::new::<Flush>()];
 
 /// Registers the family.

@@ -63,7 +63,7 @@ unsafe extern "C" fn netdev_event(
         }
         _ => return NOTIFY_DONE,
     };
-    hw::changed_around();
+    hw::topology_changed();
     // SAFETY: What comes with a device event begins with the device.
     let (net, ifindex) = unsafe {
         let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
@@ -100,7 +100,7 @@ unsafe extern "C" fn switchdev_event(
     if let Some(netns) = unsafe { Netns::of(net) } {
         Netns::notify(netns, Event::Bridges);
     }
-    hw::changed_around();
+    hw::topology_changed();
     NOTIFY_DONE
 }
 
@@ -114,7 +114,7 @@ unsafe extern "C" fn netevent(
     _event: c_ulong,
     _info: *mut c_void,
 ) -> c_int {
-    hw::changed_around();
+    hw::topology_changed();
     NOTIFY_DONE
 }
 

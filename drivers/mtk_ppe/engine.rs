@@ -15,7 +15,7 @@ use crate::{
         Cookie,
         FlowEngine,
         Lost,
-        Port,
+        NetDev,
         Rule, //
     },
     ffi::{
@@ -100,10 +100,10 @@ pub(super) struct Engines {
     macs: [Mac; 3],
     generation: AtomicU32,
     #[pin]
-    inner: Mutex<Inner>,
+    inner: Mutex<EngineInner>,
 }
 
-struct Inner {
+struct EngineInner {
     /// None any more when the device is gone.
     ppes: KVec<OnePpe>,
     /// Where the memory of each is.
@@ -167,7 +167,7 @@ impl Engines {
                 macs,
                 generation: AtomicU32::new(0),
                 inner <- new_mutex!(
-                    Inner {
+                    EngineInner {
                         ppes,
                         at: places,
                         board,
@@ -209,7 +209,7 @@ impl Engines {
     }
 }
 
-impl Inner {
+impl EngineInner {
     fn start(&mut self) {
         for (one, at) in self.ppes.iter_mut().zip(&self.at) {
             one.start(*at, &Ageing::default(), MTU);
@@ -289,11 +289,11 @@ impl FlowEngine for Engines {
         }
     }
 
-    fn bind(&self, port: Port) -> Result<(), BindError> {
-        // SAFETY: The device is registered, by the invariants of `Port`; an address of six bytes
+    fn bind(&self, netdev: NetDev) -> Result<(), BindError> {
+        // SAFETY: The device is registered, by the invariants of `NetDev`; an address of six bytes
         // can be read, and so can the heads of its lists.
         let (mac, stacked, net) = unsafe {
-            let dev = &*port.dev;
+            let dev = &*netdev.dev;
             if dev.addr_len != 6 {
                 return Err(BindError::NoHardware);
             }
@@ -318,12 +318,12 @@ impl FlowEngine for Engines {
         let macs = inner.board.macs.iter_mut().zip(&mut inner.owners);
         match macs.zip(&self.macs).find(|(_, m)| **m == mac) {
             // Another device with that address has it.
-            Some(((_, owner), _)) if owner.users != 0 && owner.dev != port.dev.addr() => {
+            Some(((_, owner), _)) if owner.users != 0 && owner.dev != netdev.dev.addr() => {
                 Err(BindError::NoHardware)
             }
             Some(((place, owner), _)) => {
-                *place = port.ifindex;
-                owner.dev = port.dev.addr();
+                *place = netdev.ifindex;
+                owner.dev = netdev.dev.addr();
                 owner.users += 1;
                 inner.net = net.addr();
                 Ok(())
@@ -332,11 +332,11 @@ impl FlowEngine for Engines {
         }
     }
 
-    fn unbind(&self, port: Port) {
+    fn unbind(&self, netdev: NetDev) {
         let inner = &mut *self.inner.lock();
 
         for (place, owner) in inner.board.macs.iter_mut().zip(&mut inner.owners) {
-            if owner.users != 0 && owner.dev == port.dev.addr() {
+            if owner.users != 0 && owner.dev == netdev.dev.addr() {
                 owner.users -= 1;
                 if owner.users == 0 {
                     *place = 0;

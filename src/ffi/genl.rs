@@ -324,12 +324,12 @@ impl Drop for Message {
 
 /// A generic netlink family, which exists in every network namespace.
 #[repr(transparent)]
-pub(crate) struct Family(Opaque<c::genl_family>);
+pub(crate) struct GenlFamily(Opaque<c::genl_family>);
 
 // SAFETY: Changed by generic netlink only, which serialises that.
-unsafe impl Sync for Family {}
+unsafe impl Sync for GenlFamily {}
 
-impl Family {
+impl GenlFamily {
     /// Makes a family. For statics: panics if the arguments are not valid.
     pub(crate) const fn new(name: &CStr, version: u32, ops: &'static [Op]) -> Self {
         /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first bit
@@ -372,7 +372,7 @@ impl Family {
 }
 
 /// Keeps a family registered. When it is dropped no operation runs any more.
-pub(crate) struct Registration(&'static Family);
+pub(crate) struct Registration(&'static GenlFamily);
 
 impl Drop for Registration {
     fn drop(&mut self) {

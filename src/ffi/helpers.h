@@ -88,7 +88,7 @@ struct nfo_left {
 
 /* What a packet came in with, and the hash of its key in a flowtable. */
 struct nfo_probe {
-	u32	print;
+	u32	fingerprint;
 	u32	hash;
 	u32	generation;
 	u32	mark;
@@ -99,9 +99,9 @@ struct nfo_probe {
 };
 
 void nfo_probe_note(const struct nfo_probe *probe);
-bool nfo_probe_noted(u32 print, u32 hash, struct nfo_probe *probe);
+bool nfo_probe_noted(u32 fingerprint, u32 hash, struct nfo_probe *probe);
 void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left);
-u32 nfo_skb_print(const struct sk_buff *skb, u32 network, u32 transport, u8 proto);
+u32 nfo_skb_fingerprint(const struct sk_buff *skb, u32 network, u32 transport, u8 proto);
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp);
 
 bool nfo_dscp_restored(void);

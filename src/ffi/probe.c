@@ -15,7 +15,7 @@ static DEFINE_PER_CPU(struct nfo_probe, nfo_unknown);
  * and translation leave alone: identification or flow label, and the first bytes of what is sent (of TCP
  * and SCTP the sequence number). Both headers are at these offsets from data. Never 0.
  */
-u32 nfo_skb_print(const struct sk_buff *skb, u32 network, u32 transport, u8 proto)
+u32 nfo_skb_fingerprint(const struct sk_buff *skb, u32 network, u32 transport, u8 proto)
 {
 	const __be32 *head, *text;
 	__be32 _head[2], _text;
@@ -67,10 +67,10 @@ void nfo_probe_note(const struct nfo_probe *probe)
  * if the packet has waited in a queue, and a packet that came in elsewhere is in the memory of an earlier
  * one: the key has to be the same.
  */
-bool nfo_probe_noted(u32 print, u32 hash, struct nfo_probe *probe)
+bool nfo_probe_noted(u32 fingerprint, u32 hash, struct nfo_probe *probe)
 {
 	local_bh_disable();
 	*probe = *this_cpu_ptr(&nfo_unknown);
 	local_bh_enable();
-	return probe->print == print && probe->hash == hash;
+	return probe->fingerprint == fingerprint && probe->hash == hash;
 }

@@ -479,9 +479,11 @@ impl Skb {
 
     /// Which packet it is, of those on their way through the stack. Its network header is at `network`, its
     /// transport header `thoff` bytes from there.
-    pub(crate) fn print(self, network: u32, thoff: u32, proto: u8) -> u32 {
+    pub(crate) fn fingerprint(self, network: u32, thoff: u32, proto: u8) -> u32 {
         // SAFETY: By the type invariant.
-        unsafe { c::nfo_skb_print(self.as_ptr(), network, network.wrapping_add(thoff), proto) }
+        unsafe {
+            c::nfo_skb_fingerprint(self.as_ptr(), network, network.wrapping_add(thoff), proto)
+        }
     }
 
     /// Four bytes at `at`, wherever they lie; [`None`] past the end.

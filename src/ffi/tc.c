@@ -422,7 +422,7 @@ void nfo_dev_put(struct net_device *dev)
  * 1 there, 2 the last one. A flowtable that is being created has all of them in its list, and
  * nf_tables binds them in this order.
  */
-int nfo_dev_place(const struct nft_flowtable *ft, const struct net_device *dev)
+int nfo_dev_list_pos(const struct nft_flowtable *ft, const struct net_device *dev)
 {
 	const struct net_device *last = NULL;
 	const struct nf_hook_ops *ops;

@@ -67,6 +67,6 @@ struct net *nfo_dev_hardware_net(const struct net_device *dev);
 struct net_device *nfo_dev_get(struct net *net, u32 ifindex);
 void nfo_dev_put(struct net_device *dev);
 int nfo_vlan_pcp(struct net *net, u32 ifindex, u32 priority, u16 *proto, u16 *vid);
-int nfo_dev_place(const struct nft_flowtable *ft, const struct net_device *dev);
+int nfo_dev_list_pos(const struct nft_flowtable *ft, const struct net_device *dev);
 
 #endif

@@ -336,23 +336,23 @@ impl Qos {
     }
 
     /// Is a packet with this print on its way?
-    fn is_awaited(&self, print: u32) -> bool {
+    fn is_awaited(&self, fingerprint: u32) -> bool {
         self.probes
             .iter()
-            .any(|cell| cell.print.load(Ordering::Relaxed) == print)
+            .any(|cell| cell.fingerprint.load(Ordering::Relaxed) == fingerprint)
     }
 
     /// The packet with this print has come to the rule that adds the flow. Was it one that was sent to
     /// ruleset `generation`?
-    pub(crate) fn rule_hit(&self, print: u32, generation: u32) -> bool {
-        if !self.is_awaited(print) {
+    pub(crate) fn rule_hit(&self, fingerprint: u32, generation: u32) -> bool {
+        if !self.is_awaited(fingerprint) {
             return false;
         }
         self.write(|| {
             self.probes.iter().any(|cell| {
                 let probe = cell
                     .get()
-                    .filter(|p| p.print == print && p.generation == generation);
+                    .filter(|p| p.fingerprint == fingerprint && p.generation == generation);
 
                 if probe.is_some() {
                     let met = u32::from_ne_bytes([0, 0, has::MET, 0]);
@@ -365,18 +365,18 @@ impl Qos {
     }
 
     /// The packet with this print has passed the ruleset: what it was sent with.
-    pub(crate) fn take_probe(&self, print: u32) -> Option<Probe> {
-        if !self.is_awaited(print) {
+    pub(crate) fn take_probe(&self, fingerprint: u32) -> Option<Probe> {
+        if !self.is_awaited(fingerprint) {
             return None;
         }
         self.write(|| {
             let cell = self
                 .probes
                 .iter()
-                .find(|cell| cell.print.load(Ordering::Relaxed) == print)?;
+                .find(|cell| cell.fingerprint.load(Ordering::Relaxed) == fingerprint)?;
             let probe = cell.get();
 
-            cell.print.store(0, Ordering::Relaxed);
+            cell.fingerprint.store(0, Ordering::Relaxed);
             probe
         })
         .flatten()

@@ -87,8 +87,9 @@ impl FlowShared {
     pub(crate) unsafe fn added_by(&self, dir: Direction, pkt: &c::nft_pktinfo) {
         let generation = self.table().generation();
         // SAFETY: A packet in the forward hook has its network header.
-        let print = unsafe { c::nfo_skb_print(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
-        let noted = Probe::noted(print, self.hashes[dir as usize]);
+        let fingerprint =
+            unsafe { c::nfo_skb_fingerprint(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
+        let noted = Probe::noted(fingerprint, self.hashes[dir as usize]);
 
         if let Some(mut probe) = noted.filter(|p| p.generation == generation) {
             probe.has |= has::MET;
@@ -200,7 +201,7 @@ impl FlowShared {
         let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
         // SAFETY: The packet is valid.
-        let probe = qos.take_probe(unsafe { c::nfo_skb_print(skb, 0, thoff, proto) });
+        let probe = qos.take_probe(unsafe { c::nfo_skb_fingerprint(skb, 0, thoff, proto) });
 
         if let Some(probe) = probe.filter(|probe| probe.generation == generation) {
             // SAFETY: By the contract of this function.
@@ -326,17 +327,17 @@ impl<F: Family> Flow<F> {
         let now = ffi::jiffies32();
         let generation = shared.table().generation();
         // SAFETY: A packet in the forward hook has its network header.
-        let (print, has_options) = unsafe {
+        let (fingerprint, has_options) = unsafe {
             let (proto, thoff) = (pkt.tprot, pkt.thoff.into());
 
             (
-                c::nfo_skb_print(pkt.skb, 0, thoff, proto),
+                c::nfo_skb_fingerprint(pkt.skb, 0, thoff, proto),
                 F::has_options(pkt),
             )
         };
 
         // In force when the packet was sent to the rules, and still: these are its rules.
-        if shared.qos[dir as usize].rule_hit(print, generation) {
+        if shared.qos[dir as usize].rule_hit(fingerprint, generation) {
             shared.rule_gen.store(generation, Ordering::Relaxed);
             if has_options {
                 this.let_options(true);

@@ -10,7 +10,7 @@ use super::{
     },
     tick,
     Flowtable,
-    Inner,
+    FlowtableInner,
     Store, //
 };
 use crate::{
@@ -193,7 +193,7 @@ impl Flowtable {
 
     pub(super) fn release_locked(
         &self,
-        inner: &mut Inner,
+        inner: &mut FlowtableInner,
         ingress_paths: [Option<NonNull<IngressPath>>; 2],
     ) {
         let followed = inner.ingress_paths.followed();
@@ -212,7 +212,7 @@ impl Flowtable {
     }
 
     /// Says to packets and the worker which shapes there are, if that has changed.
-    fn publish_counts(&self, inner: &Inner) {
+    fn publish_counts(&self, inner: &FlowtableInner) {
         for (shown, now) in [
             (&self.ingress_path_count, inner.ingress_paths.len()),
             (&self.bridged, inner.ingress_paths.bridged()),

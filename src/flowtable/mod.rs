@@ -40,7 +40,7 @@ use crate::{
         shared::FlowShared,
         table_ref::TableRef, //
     },
-    hw::Tier,
+    hw::HwOffload,
     net::{
         ct::Ct,
         family::{
@@ -115,7 +115,7 @@ pub(crate) struct Flowtable {
     /// What the fast path has forwarded.
     pub(crate) traffic: Traffic,
     /// Flag `offload`: what is done with hardware.
-    pub(crate) hw: Option<Pin<KBox<Tier>>>,
+    pub(crate) hw: Option<Pin<KBox<HwOffload>>>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     ingress_path_count: AtomicUsize,
     /// A bit for each link-layer address that they have: what is sent to another one is none of ours.
@@ -149,11 +149,11 @@ pub(crate) struct Flowtable {
     #[pin]
     follows: Follows,
     #[pin]
-    inner: SpinLock<Inner>,
+    inner: SpinLock<FlowtableInner>,
 }
 
 /// What only one thread at a time may change.
-pub(crate) struct Inner {
+pub(crate) struct FlowtableInner {
     w4: Writer<Entry<V4>>,
     w6: Writer<Entry<V6>>,
     ingress_paths: IngressTable,
@@ -192,7 +192,7 @@ pub(crate) trait Store: Family {
     fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
 
     /// The writer of this family's table.
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>>;
+    fn writer(inner: &mut FlowtableInner) -> &mut Writer<Entry<Self>>;
 }
 
 impl Store for V4 {
@@ -201,7 +201,7 @@ impl Store for V4 {
         &ft.v4
     }
 
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+    fn writer(inner: &mut FlowtableInner) -> &mut Writer<Entry<Self>> {
         &mut inner.w4
     }
 }
@@ -212,7 +212,7 @@ impl Store for V6 {
         &ft.v6
     }
 
-    fn writer(inner: &mut Inner) -> &mut Writer<Entry<Self>> {
+    fn writer(inner: &mut FlowtableInner) -> &mut Writer<Entry<Self>> {
         &mut inner.w6
     }
 }
@@ -240,7 +240,7 @@ impl Flowtable {
         // SAFETY: The namespace is in use.
         let netns = unsafe { Netns::of(core.net()) }.ok_or(ENOENT)?.into();
         let hw = match core.has_hw() {
-            true => Some(Tier::new(nf, hw_threshold)?),
+            true => Some(HwOffload::new(nf, hw_threshold)?),
             false => None,
         };
         let traffic = Traffic::new()?;
@@ -254,7 +254,7 @@ impl Flowtable {
         let (v6, w6) = Table::new(b6.dismiss());
         let (ingress_paths, ws) = Table::new(bs.dismiss());
         let (cts, wc) = Table::new(bc.dismiss());
-        let inner = Inner {
+        let inner = FlowtableInner {
             w4,
             w6,
             ingress_paths: IngressTable::new(ws),
@@ -361,7 +361,7 @@ impl Flowtable {
         )
     }
 
-    fn locked<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
+    fn locked<R>(&self, f: impl FnOnce(&mut FlowtableInner) -> R) -> R {
         let _bh = BhGuard::new();
         // Not a temporary of the last expression, which would outlive `_bh`.
         let mut inner = self.inner.lock();

@@ -4,7 +4,7 @@
 
 use super::{
     Flowtable,
-    Inner,
+    FlowtableInner,
     Store,
     BUCKETS_AT_ONCE, //
 };
@@ -82,7 +82,7 @@ pub(super) unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Bu
 ///
 /// As for [`Writer::insert`].
 pub(super) unsafe fn insert_both<F: Store>(
-    inner: &mut Inner,
+    inner: &mut FlowtableInner,
     orig: &Entry<F>,
     reply: &Entry<F>,
 ) -> Result<(), SkipReason> {
@@ -132,7 +132,7 @@ impl Flowtable {
     pub(super) fn resize<T: Item>(
         &self,
         table: &Table<T>,
-        writer: impl Fn(&mut Inner) -> &mut Writer<T>,
+        writer: impl Fn(&mut FlowtableInner) -> &mut Writer<T>,
     ) {
         while let Some(want) = self.locked(|inner| writer(inner).wants_resize()) {
             if !self.resize_to(want, table, &writer) {
@@ -146,7 +146,7 @@ impl Flowtable {
         &self,
         want: usize,
         table: &Table<T>,
-        writer: &impl Fn(&mut Inner) -> &mut Writer<T>,
+        writer: &impl Fn(&mut FlowtableInner) -> &mut Writer<T>,
     ) -> bool {
         // Without memory the table stays as it is; the worker asks again in a second.
         let Some(new) = alloc_buckets(want) else {

@@ -7,15 +7,15 @@
 //! with the last one only: then the flowtable is refused, and nf_tables takes the others back.
 
 use super::{
-    Inner,
-    Next,
-    Tier, //
+    DemoteTo,
+    HwOffload, //
+    TierInner,
 };
 use crate::{
     drivers::{
         BindError,
         FlowEngine,
-        Port, //
+        NetDev, //
     },
     ffi::{
         c,
@@ -50,7 +50,7 @@ global_lock! {
 /// A device of the flowtable.
 pub(super) struct Device {
     pub(super) ifindex: u32,
-    port: Port,
+    netdev: NetDev,
     /// None: it stays with software.
     pub(super) engine: Option<Arc<dyn FlowEngine>>,
     /// The engine's generation when it was last looked at.
@@ -62,7 +62,7 @@ pub(super) struct Device {
 
 /// Where a device is in the list of a flowtable.
 #[derive(PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum DeviceListPos {
     /// Not there yet: it is added to a flowtable that exists.
     New,
     /// Others follow.
@@ -71,14 +71,14 @@ pub(crate) enum Place {
     Last,
 }
 
-impl Tier {
+impl HwOffload {
     /// Binds a device.
-    pub(crate) fn bind(&self, port: Port, place: Place) -> Result {
-        let elsewhere = self.is_bound_elsewhere(port);
+    pub(crate) fn bind(&self, netdev: NetDev, pos: DeviceListPos) -> Result {
+        let elsewhere = self.is_bound_elsewhere(netdev);
         let mut inner = self.inner.lock();
 
         inner.devices.reserve(1, GFP_KERNEL)?;
-        let (found, busy) = match self.engine_for(port) {
+        let (found, busy) = match self.engine_for(netdev) {
             Ok(found) => (Some(found), None),
             // A ruleset that replaces another one is there before that goes. Drivers that serve one
             // flowtable at a time say so, but the flow_indr code does not pass that on.
@@ -86,22 +86,22 @@ impl Tier {
             Err(BindError::NoHardware) => (None, None),
             Err(BindError::Busy) => (None, Some(super::now())),
             // A device that comes later must not be kept from coming.
-            Err(BindError::Failed(_)) if place == Place::New => (None, None),
+            Err(BindError::Failed(_)) if pos == DeviceListPos::New => (None, None),
             Err(BindError::Failed(e)) => return Err(Error::from_errno(e)),
         };
         let (engine, generation) = found.unzip();
         let any =
             engine.is_some() || busy.is_some() || inner.devices.iter().any(Device::has_hardware);
-        if place == Place::Last && !any {
+        if pos == DeviceListPos::Last && !any {
             return Err(EOPNOTSUPP);
         }
         if engine.is_some() {
-            self.note(port);
+            self.note(netdev);
         }
         inner.devices.push(
             Device {
-                ifindex: port.ifindex,
-                port,
+                ifindex: netdev.ifindex,
+                netdev,
                 engine,
                 generation: generation.unwrap_or(0),
                 busy,
@@ -112,18 +112,18 @@ impl Tier {
     }
 
     /// Has another flowtable got the hardware behind this device?
-    fn is_bound_elsewhere(&self, port: Port) -> bool {
+    fn is_bound_elsewhere(&self, netdev: NetDev) -> bool {
         let this = ptr::from_ref(self).addr();
 
         SERVED
             .lock()
             .iter()
-            .any(|s| s.dev == port.dev.addr() && s.tier != this)
+            .any(|s| s.dev == netdev.dev.addr() && s.tier != this)
     }
 
     /// Notes that the hardware behind a device is this flowtable's.
-    fn note(&self, port: Port) {
-        let dev = port.dev.addr();
+    fn note(&self, netdev: NetDev) {
+        let dev = netdev.dev.addr();
         let tier = ptr::from_ref(self).addr();
 
         let mut all = SERVED.lock();
@@ -134,8 +134,8 @@ impl Tier {
     }
 
     /// The reverse.
-    fn unnote(&self, port: Port) {
-        let dev = port.dev.addr();
+    fn unnote(&self, netdev: NetDev) {
+        let dev = netdev.dev.addr();
         let tier = ptr::from_ref(self).addr();
         let mut all = SERVED.lock();
 
@@ -147,22 +147,26 @@ impl Tier {
     }
 
     /// The engine that has bound the device, and its generation: not a later one than when it did.
-    fn engine_for(&self, port: Port) -> Result<(Arc<dyn FlowEngine>, u32), BindError> {
-        if let Some(native) = crate::drivers::native(port) {
+    fn engine_for(&self, netdev: NetDev) -> Result<(Arc<dyn FlowEngine>, u32), BindError> {
+        if let Some(native) = crate::drivers::native(netdev) {
             return Ok(native);
         }
-        self.tc.bind(port)?;
+        self.tc.bind(netdev)?;
         // Without a rule none is lost, and it is never gone for good.
-        let generation = self.tc.generation(port.ifindex);
+        let generation = self.tc.generation(netdev.ifindex);
         Ok((self.tc.clone(), generation))
     }
 
     /// Takes a device away, and all rules that have to do with it before.
-    pub(crate) fn unbind(&self, port: Port) {
+    pub(crate) fn unbind(&self, netdev: NetDev) {
         let mut inner = self.inner.lock();
 
-        inner.demote_device(port.ifindex, || Next::Software);
-        let Some(at) = inner.devices.iter().position(|d| d.ifindex == port.ifindex) else {
+        inner.demote_device(netdev.ifindex, || DemoteTo::Software);
+        let Some(at) = inner
+            .devices
+            .iter()
+            .position(|d| d.ifindex == netdev.ifindex)
+        else {
             return;
         };
         if let Ok(Device {
@@ -170,9 +174,9 @@ impl Tier {
             ..
         }) = inner.devices.remove(at)
         {
-            engine.unbind(port);
+            engine.unbind(netdev);
         }
-        self.unnote(port);
+        self.unnote(netdev);
     }
 }
 
@@ -182,11 +186,11 @@ impl Device {
     }
 }
 
-impl Inner {
+impl TierInner {
     /// Takes the flows out of hardware whose packets come in or leave by a device.
-    fn demote_device(&mut self, ifindex: u32, next: impl Fn() -> Next) {
+    fn demote_device(&mut self, ifindex: u32, next: impl Fn() -> DemoteTo) {
         for at in (0..self.resident.len()).rev() {
-            if self.resident[at].ports.contains(&ifindex) {
+            if self.resident[at].ifindices.contains(&ifindex) {
                 self.demote(at, next());
             }
         }
@@ -194,7 +198,7 @@ impl Inner {
 
     /// Looks after the devices: those whose hardware was busy or away, and those whose engine has
     /// lost all its rules.
-    pub(super) fn tend(&mut self, tier: &Tier) {
+    pub(super) fn poll_devices(&mut self, tier: &HwOffload) {
         let now = super::now();
 
         for at in 0..self.devices.len() {
@@ -209,7 +213,7 @@ impl Inner {
                 if gone.is_some() {
                     device.busy = Some(now);
                 }
-                self.demote_device(ifindex, || Next::Waiting);
+                self.demote_device(ifindex, || DemoteTo::Waiting);
             }
         }
 
@@ -218,9 +222,9 @@ impl Inner {
                 .busy
                 .is_some_and(|since| now.wrapping_sub(since) >= RETRY)
             {
-                match tier.engine_for(device.port) {
+                match tier.engine_for(device.netdev) {
                     Ok((engine, generation)) => {
-                        tier.note(device.port);
+                        tier.note(device.netdev);
                         device.engine = Some(engine);
                         device.generation = generation;
                         device.busy = None;
@@ -238,11 +242,14 @@ impl Inner {
 /// # Safety
 ///
 /// Called under nf_tables' lock with a flowtable and a device of it.
-pub(crate) unsafe fn place(nft: *mut c::nft_flowtable, dev: *mut c::net_device) -> Place {
+pub(crate) unsafe fn device_list_pos(
+    nft: *mut c::nft_flowtable,
+    dev: *mut c::net_device,
+) -> DeviceListPos {
     // SAFETY: By the contract of this function.
-    match unsafe { c::nfo_dev_place(nft, dev) } {
-        0 => Place::New,
-        1 => Place::Among,
-        _ => Place::Last,
+    match unsafe { c::nfo_dev_list_pos(nft, dev) } {
+        0 => DeviceListPos::New,
+        1 => DeviceListPos::Among,
+        _ => DeviceListPos::Last,
     }
 }

@@ -56,20 +56,20 @@ pub(super) struct Described {
     pub(super) descs: [FlowDesc; 2],
     pub(super) cookies: [usize; 2],
     /// The largest packets that may come in.
-    pub(super) takes: [u32; 2],
+    pub(super) ingress_mtu: [u32; 2],
 }
 
 /// What an installed rule was made of, to see changes by: one word that differs makes another print.
-struct Print(u64);
+struct Fingerprint(u64);
 
-impl Print {
+impl Fingerprint {
     #[inline]
     fn word(&mut self, word: u64) {
         self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
-impl Hasher for Print {
+impl Hasher for Fingerprint {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
@@ -108,27 +108,27 @@ impl Hasher for Print {
 
 impl Described {
     /// Changes when either rule would be another one.
-    pub(super) fn print(&self) -> u64 {
-        let mut h = Print(0xcbf2_9ce4_8422_2325);
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);
 
-        (&self.descs, &self.takes).hash(&mut h);
+        (&self.descs, &self.ingress_mtu).hash(&mut h);
         h.finish()
     }
 }
 
 /// Where packets of a direction leave: the lowest device, and what they look like there.
-struct Exit {
+struct EgressDesc {
     port: Port,
     layers: Layers,
     /// With the priorities of VLAN tags.
     tagged: Layers,
     macs: Macs,
     /// The largest packet that the device takes, the other way: whatever a route says, it may come.
-    takes: u32,
+    ingress_mtu: u32,
     dscp: Option<u8>,
 }
 
-fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indescribable> {
+fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDesc, Indescribable> {
     if entry.is_xfrm() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
@@ -193,7 +193,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
         Some(_) => PPPOE,
         None => 0,
     };
-    Ok(Exit {
+    Ok(EgressDesc {
         port: Port::plain(ifindex),
         layers,
         tagged,
@@ -201,7 +201,7 @@ fn way_out<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<Exit, Indesc
             src: stack.mac,
             dst,
         },
-        takes: walk.mtu_below().saturating_sub(pppoe),
+        ingress_mtu: walk.mtu_below().saturating_sub(pppoe),
         dscp: uniform.dscp,
     })
 }
@@ -211,8 +211,8 @@ impl<F: Family> Flow<F> {
         let _rcu = rcu::read_lock();
         let table = self.shared.table();
         let [orig, reply] = &self.entries;
-        let (out, back) = (way_out(orig, table)?, way_out(reply, table)?);
-        let desc = |entry: &Entry<F>, out: &Exit, back: &Exit| FlowDesc {
+        let (out, back) = (egress_desc(orig, table)?, egress_desc(reply, table)?);
+        let desc = |entry: &Entry<F>, out: &EgressDesc, back: &EgressDesc| FlowDesc {
             kind: Kind::Routed {
                 proto: self.shared.proto.number(),
                 tuple: F::tuple(&entry.key),
@@ -240,7 +240,7 @@ impl<F: Family> Flow<F> {
         Ok(Described {
             descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
             cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
-            takes: [back.takes, out.takes],
+            ingress_mtu: [back.ingress_mtu, out.ingress_mtu],
         })
     }
 }

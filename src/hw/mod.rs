@@ -15,7 +15,7 @@
 //! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
 //! route, neighbour or devices are other ones than when the rule was made.
 //!
-//! Lock order: RTNL or nf_tables' lock, [`Tier::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
+//! Lock order: RTNL or nf_tables' lock, [`HwOffload::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
 //! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of
 //! them. A driver that goes away by itself takes none of these but its port's, which is an engine's:
 //! see `nfo_port_cleanup()`.
@@ -81,10 +81,10 @@ use nft_flow::{
 };
 
 pub(crate) use bind::{
-    place,
+    device_list_pos,
     SERVED, //
 };
-use revalidate::Verified;
+use revalidate::ScanCursors;
 
 /// Flows that may change places in one run of the worker.
 const MOVES: usize = 8192;
@@ -92,16 +92,16 @@ const MOVES: usize = 8192;
 /// long, and whoever takes a device away waits, under RTNL.
 const AT_ONCE: u32 = HZ.div_ceil(50);
 /// Between two runs of the worker while there is something in hardware, or waiting for it.
-const ROUND: u32 = HZ / 10;
+const RUN_INTERVAL: u32 = HZ / 10;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
 const BUSY: u8 = 3;
 
 /// Goes up with each change of what rules are made of: neighbours, bridges.
-static AROUND: AtomicU32 = AtomicU32::new(0);
+static TOPOLOGY_GEN: AtomicU32 = AtomicU32::new(0);
 
 /// Something has changed that rules are made of. May be called in any context.
-pub(crate) fn changed_around() {
-    AROUND.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn topology_changed() {
+    TOPOLOGY_GEN.fetch_add(1, Ordering::Relaxed);
 }
 
 fn now() -> u32 {
@@ -118,7 +118,7 @@ fn now_ms() -> u32 {
 ///
 /// # Invariants
 ///
-/// The flow is on the tier's queue, or was there, and the tier has not [forgotten](Tier::forget) it: it is
+/// The flow is on the tier's queue, or was there, and the tier has not [forgotten](HwOffload::forget) it: it is
 /// not freed before.
 #[derive(Clone, Copy)]
 struct FlowRef(NonNull<FlowShared>);
@@ -186,13 +186,13 @@ struct Resident {
     /// The directions that the ruleset had agreed to.
     validated: [bool; 2],
     /// The interfaces of both sides.
-    ports: [u32; 2],
+    ifindices: [u32; 2],
     /// Of what the rules were made.
-    print: u64,
+    fingerprint: u64,
     rate: Rate,
     /// Bytes that hardware has forwarded, and all bytes at the last look.
     by_hardware: u64,
-    looked: u64,
+    bytes_seen: u64,
     strikes: u8,
 }
 
@@ -226,23 +226,23 @@ struct Counts {
 
 impl Counts {
     fn declined(&mut self, e: AddError) {
-        let place = match e {
+        let counter = match e {
             AddError::Full => &mut self.full,
             AddError::Collision => &mut self.collision,
             AddError::Busy => &mut self.busy,
             AddError::Gone => &mut self.gone,
             AddError::Io(_) => &mut self.io,
             AddError::Unsupported(why) => match self.unsupported.get_mut(why.index()) {
-                Some(place) => place,
+                Some(counter) => counter,
                 None => return,
             },
         };
-        *place += 1;
+        *counter += 1;
     }
 }
 
 /// What is done under the tier's lock.
-struct Inner {
+struct TierInner {
     devices: KVec<Device>,
     resident: KVVec<Resident>,
     waiting: KVVec<Waiting>,
@@ -253,13 +253,13 @@ struct Inner {
     room: Room,
     /// Rules in all engines.
     rules: u32,
-    verified: Verified,
+    scans: ScanCursors,
     counts: Counts,
 }
 
 /// The tier of a flowtable.
 #[pin_data]
-pub(crate) struct Tier {
+pub(crate) struct HwOffload {
     /// Flows that the packet path has found heavy enough.
     queue: Llist,
     /// Bytes in a second from which a flow is worth a place.
@@ -268,16 +268,16 @@ pub(crate) struct Tier {
     waiting: AtomicUsize,
     tc: Arc<TcFt>,
     #[pin]
-    inner: Mutex<Inner>,
+    inner: Mutex<TierInner>,
 }
 
 // SAFETY: What changes is atomic or under the lock.
-unsafe impl Send for Tier {}
+unsafe impl Send for HwOffload {}
 // SAFETY: As above.
-unsafe impl Sync for Tier {}
+unsafe impl Sync for HwOffload {}
 
 /// Where a flow goes that leaves hardware.
-enum Next {
+enum DemoteTo {
     /// To software, and back as soon as it is heavy again.
     Software,
     /// To the list of those that wait, at once.
@@ -288,11 +288,11 @@ enum Next {
     Closed,
 }
 
-impl Tier {
+impl HwOffload {
     /// The tier of the flowtable `nf`.
     pub(crate) fn new(nf: NonNull<c::nf_flowtable>, threshold: u64) -> Result<Pin<KBox<Self>>> {
         let tc = Arc::pin_init(TcFt::new(nf)?, GFP_KERNEL)?;
-        let inner = Inner {
+        let inner = TierInner {
             devices: KVec::new(),
             resident: KVVec::new(),
             waiting: KVVec::new(),
@@ -300,7 +300,7 @@ impl Tier {
             moves: [KVVec::new(), KVVec::new()],
             room: Room::new(),
             rules: 0,
-            verified: Verified::new(now()),
+            scans: ScanCursors::new(now()),
             counts: Counts::default(),
         };
 
@@ -327,7 +327,7 @@ impl Tier {
     /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
     fn push(&self, flow: &FlowShared) {
         // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed then: see
-        // `Tier::forget`.
+        // `HwOffload::forget`.
         if unsafe { self.queue.add((&flow.hw.node).into()) } {
             flow.table().schedule_gc();
         }
@@ -342,15 +342,15 @@ impl Tier {
     pub(crate) fn run(&self, table: &TableRef) -> u32 {
         let mut inner = self.inner.lock();
 
-        inner.tend(self);
-        inner.drain(self);
-        let more = inner.verify(table) | inner.place(self, table);
+        inner.poll_devices(self);
+        inner.drain_queue(self);
+        let more = inner.revalidate(table) | inner.schedule(self, table);
         self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
 
         match () {
             () if more => 0,
             () if inner.resident.is_empty() && inner.waiting.is_empty() => HZ,
-            () => ROUND,
+            () => RUN_INTERVAL,
         }
     }
 
@@ -362,7 +362,7 @@ impl Tier {
         }
         let mut inner = self.inner.lock();
 
-        inner.drain(self);
+        inner.drain_queue(self);
         match flow.hw.stage() {
             Stage::Queued => return false,
             Stage::Waiting => {
@@ -372,7 +372,7 @@ impl Tier {
             }
             Stage::Partial | Stage::Hardware => {
                 let at = flow.hw.index.load(Ordering::Relaxed) as usize;
-                inner.demote(at, Next::Closed);
+                inner.demote(at, DemoteTo::Closed);
             }
             Stage::Software => return flow.hw.step(Stage::Software, Stage::Closed),
             Stage::Refused | Stage::Closed => (),
@@ -382,25 +382,25 @@ impl Tier {
     }
 }
 
-impl Inner {
+impl TierInner {
     /// Takes what the packet path has queued.
-    fn drain(&mut self, tier: &Tier) {
+    fn drain_queue(&mut self, tier: &HwOffload) {
         let (now, ms) = (now(), now_ms());
 
         for node in tier.queue.del_all() {
-            // SAFETY: Just taken off; `Tier::forget` takes the flow off all lists.
+            // SAFETY: Just taken off; `HwOffload::forget` takes the flow off all lists.
             let flow = unsafe { FlowRef::from_queue(node) };
             let (recent, jiffies) = flow.hw.recent(now);
             let total = flow.hw.bytes.load(Ordering::Relaxed);
             let window = jiffies.saturating_mul(1000 / HZ).max(250);
             let rate = Rate::new(total, ms, recent, window);
 
-            self.wait(flow, rate, now);
+            self.enqueue(flow, rate, now);
         }
     }
 
     /// Puts a flow on the list of those that wait.
-    fn wait(&mut self, flow: FlowRef, rate: Rate, now: u32) {
+    fn enqueue(&mut self, flow: FlowRef, rate: Rate, now: u32) {
         let waiting = Waiting {
             flow,
             rate,
@@ -423,7 +423,7 @@ impl Inner {
     }
 
     /// Takes a flow out of hardware.
-    fn demote(&mut self, at: usize, next: Next) {
+    fn demote(&mut self, at: usize, next: DemoteTo) {
         let Some(mut taken) = swap_remove(&mut self.resident, at) else {
             return;
         };
@@ -434,17 +434,17 @@ impl Inner {
         }
         for dir in 0..2 {
             // What it has forwarded until now; nobody can ask afterwards.
-            let _ = self.ask(&mut taken, dir);
+            let _ = self.read_stats(&mut taken, dir);
             if let Some(rule) = taken.rules[dir].take() {
                 self.delete(rule);
             }
         }
         let now = now();
         match next {
-            Next::Closed => flow.hw.set_stage(Stage::Closed),
-            Next::Software => flow.hw.leave(now, 0),
-            Next::Waiting => self.wait(flow, taken.rate, now),
-            Next::Failed => self.fail(flow),
+            DemoteTo::Closed => flow.hw.set_stage(Stage::Closed),
+            DemoteTo::Software => flow.hw.leave(now, 0),
+            DemoteTo::Waiting => self.enqueue(flow, taken.rate, now),
+            DemoteTo::Failed => self.fail(flow),
         }
     }
 
@@ -475,7 +475,7 @@ impl Inner {
 
     /// Asks what a rule has forwarded and adds it to the flow's books, once. False if the engine
     /// has lost the rule.
-    fn ask(&mut self, resident: &mut Resident, dir: usize) -> bool {
+    fn read_stats(&mut self, resident: &mut Resident, dir: usize) -> bool {
         let Some(rule) = resident.rules.get(dir).and_then(|r| r.as_ref()) else {
             return true;
         };

@@ -6,13 +6,13 @@ use super::{
     describe::Indescribable,
     now,
     now_ms,
+    DemoteTo,
     Device,
     FlowRef,
-    Inner,
-    Next,
+    HwOffload,
     Resident,
     Stage,
-    Tier,
+    TierInner,
     AT_ONCE,
     BUSY,
     MOVES, //
@@ -51,9 +51,9 @@ enum Outcome {
     Refused,
 }
 
-impl Inner {
+impl TierInner {
     /// Gives places to the flows that wait. Returns whether others were about to move.
-    pub(super) fn place(&mut self, tier: &Tier, table: &TableRef) -> bool {
+    pub(super) fn schedule(&mut self, tier: &HwOffload, table: &TableRef) -> bool {
         let (now, ms) = (now(), now_ms());
         let config = Config::new(tier.threshold);
 
@@ -107,7 +107,7 @@ impl Inner {
             {
                 let at = out.hw.index.load(Ordering::Relaxed);
                 self.counts.swapped += 1;
-                self.demote(at as usize, Next::Software);
+                self.demote(at as usize, DemoteTo::Software);
             }
             moved += 1;
             if !self.promote(flow, table, ms) {
@@ -169,7 +169,7 @@ impl Inner {
             Outcome::In(mut resident) => {
                 if let Some(w) = self.take_waiting(at) {
                     resident.rate = w.rate;
-                    resident.rate.sample(resident.looked, ms);
+                    resident.rate.sample(resident.bytes_seen, ms);
                 }
                 let whole = resident.rules.iter().all(Option::is_some);
 
@@ -228,7 +228,7 @@ impl Inner {
                 continue;
             }
             let cookie = Cookie(described.cookies[dir]);
-            match self.add(&described.descs[dir], described.takes[dir], cookie) {
+            match self.add(&described.descs[dir], described.ingress_mtu[dir], cookie) {
                 Ok(rule) => rules[dir] = Some(rule),
                 Err(e) => {
                     self.counts.declined(e);
@@ -263,42 +263,42 @@ impl Inner {
             flow,
             rules,
             validated,
-            ports: described.descs.map(|d| d.ingress.port.ifindex),
-            print: described.print(),
+            ifindices: described.descs.map(|d| d.ingress.port.ifindex),
+            fingerprint: described.fingerprint(),
             rate: Rate::new(total, now_ms(), 0, 1000),
             by_hardware: 0,
-            looked: total,
+            bytes_seen: total,
             strikes: 0,
         })
     }
 
     /// Adds the rule of a direction once more that its engine has lost. False if that cannot be.
-    pub(super) fn again(&mut self, resident: &mut Resident, dir: usize) -> bool {
+    pub(super) fn reinstall(&mut self, resident: &mut Resident, dir: usize) -> bool {
         let flow = resident.flow;
-        let Some(place) = resident.rules.get_mut(dir) else {
+        let Some(slot) = resident.rules.get_mut(dir) else {
             return false;
         };
 
-        if let Some(rule) = place.take() {
+        if let Some(rule) = slot.take() {
             self.delete(rule);
         }
         let Ok(described) = flow.describe() else {
             return false;
         };
         let cookie = Cookie(described.cookies[dir]);
-        *place = self
-            .add(&described.descs[dir], described.takes[dir], cookie)
+        *slot = self
+            .add(&described.descs[dir], described.ingress_mtu[dir], cookie)
             .inspect_err(|e| self.counts.declined(*e))
             .ok();
-        if place.is_none() {
+        if slot.is_none() {
             return false;
         }
         self.counts.lost += 1;
         true
     }
 
-    /// Adds a rule for packets of up to `takes` bytes.
-    fn add(&mut self, flow: &FlowDesc, takes: u32, cookie: Cookie) -> Result<Rule, AddError> {
+    /// Adds a rule for packets of up to `ingress_mtu` bytes.
+    fn add(&mut self, flow: &FlowDesc, ingress_mtu: u32, cookie: Cookie) -> Result<Rule, AddError> {
         let ifindex = flow.ingress.port.ifindex;
         let device = self.devices.iter().find(|d| d.ifindex == ifindex);
         let engine = match device {
@@ -311,7 +311,9 @@ impl Inner {
             _ => return Err(AddError::Unsupported(Unsupported::IngressPort)),
         };
         // What does not fit is for software to cut or to refuse.
-        if takes > flow.egress.mtu.into() && !engine.caps(ifindex).fits(takes, &flow.egress) {
+        if ingress_mtu > flow.egress.mtu.into()
+            && !engine.caps(ifindex).fits(ingress_mtu, &flow.egress)
+        {
             return Err(AddError::Unsupported(Unsupported::Mtu));
         }
         let rule = engine.add(flow, cookie)?;

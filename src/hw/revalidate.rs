@@ -8,12 +8,12 @@
 use super::{
     now,
     now_ms,
-    Inner,
-    Next,
+    DemoteTo,
     Resident,
     Stage,
-    AROUND,
+    TierInner,
     AT_ONCE, //
+    TOPOLOGY_GEN,
 };
 use crate::{
     ffi::HZ,
@@ -36,63 +36,63 @@ const STRAY: u64 = 1000;
 const STRIKES: u8 = 3;
 
 /// How far looks at the flows in hardware have come.
-pub(super) struct Verified {
+pub(super) struct ScanCursors {
     /// Whether they are to be there.
-    checks: Sweep,
+    check_scan: Sweep,
     /// With what rules are made of, which had changed; until when.
     thorough: bool,
-    around: u32,
+    topology_gen: u32,
     /// What they have forwarded.
-    questions: Sweep,
+    stats_scan: Sweep,
     /// When the last of these began.
-    asked: u32,
+    stats_since: u32,
 }
 
-impl Verified {
+impl ScanCursors {
     pub(super) fn new(now: u32) -> Self {
         Self {
-            checks: Sweep::default(),
+            check_scan: Sweep::default(),
             thorough: false,
-            around: 0,
-            questions: Sweep::default(),
-            asked: now,
+            topology_gen: 0,
+            stats_scan: Sweep::default(),
+            stats_since: now,
         }
     }
 }
 
-impl Inner {
+impl TierInner {
     /// Looks at the flows in hardware: takes out what must not be there, and asks engines about the rest
     /// once a second. Returns whether there was not enough time for all of them.
-    pub(super) fn verify(&mut self, table: &TableRef) -> bool {
+    pub(super) fn revalidate(&mut self, table: &TableRef) -> bool {
         let generation = table.generation();
-        let around = AROUND.load(Ordering::Relaxed);
+        let topology_gen = TOPOLOGY_GEN.load(Ordering::Relaxed);
         let (start, len) = (now(), self.resident.len());
-        let v = &mut self.verified;
+        let v = &mut self.scans;
 
         // A change of what rules are made of does not wait until a look without them is through.
-        if v.checks.is_over(len) || around != v.around && !v.thorough {
-            v.checks.begin(len);
-            v.thorough = around != v.around;
-            v.around = around;
+        if v.check_scan.is_over(len) || topology_gen != v.topology_gen && !v.thorough {
+            v.check_scan.begin(len);
+            v.thorough = topology_gen != v.topology_gen;
+            v.topology_gen = topology_gen;
         }
-        if v.questions.is_over(len) && start.wrapping_sub(v.asked) >= STATS {
-            v.questions.begin(len);
-            v.asked = start;
+        if v.stats_scan.is_over(len) && start.wrapping_sub(v.stats_since) >= STATS {
+            v.stats_scan.begin(len);
+            v.stats_since = start;
         }
 
-        while let Some(at) = self.verified.checks.step(self.resident.len()) {
-            self.check(at, generation, self.verified.thorough);
+        while let Some(at) = self.scans.check_scan.step(self.resident.len()) {
+            self.check(at, generation, self.scans.thorough);
             if now().wrapping_sub(start) > AT_ONCE {
                 break;
             }
         }
         // With time of their own: neither of the two waits for the other.
         let (start, ms) = (now(), now_ms());
-        while let Some(at) = self.verified.questions.step(self.resident.len()) {
+        while let Some(at) = self.scans.stats_scan.step(self.resident.len()) {
             if self.check(at, generation, true) {
-                if let Some(next) = self.round(at, ms) {
+                if let Some(next) = self.stats_round(at, ms) {
                     match next {
-                        Next::Software => self.counts.aged += 1,
+                        DemoteTo::Software => self.counts.aged += 1,
                         _ => self.counts.lost += 1,
                     }
                     self.demote(at, next);
@@ -103,7 +103,7 @@ impl Inner {
             }
         }
         let len = self.resident.len();
-        !self.verified.checks.is_over(len) || !self.verified.questions.is_over(len)
+        !self.scans.check_scan.is_over(len) || !self.scans.stats_scan.is_over(len)
     }
 
     /// Is a flow to be in hardware, by the ruleset `generation` and, if `thorough`, as its rules are? If
@@ -128,14 +128,21 @@ impl Inner {
             self.counts.ruleset_changed += 1;
             // The other direction has come in as well, maybe.
             let more = validated.iter().zip(was).all(|(&now, was)| now || !was);
-            self.demote(at, if more { Next::Waiting } else { Next::Software });
+            self.demote(
+                at,
+                if more {
+                    DemoteTo::Waiting
+                } else {
+                    DemoteTo::Software
+                },
+            );
             return false;
         }
         if thorough {
             let next = match flow.describe() {
-                Ok(described) if described.print() == resident.print => return true,
-                Ok(_) => Next::Waiting,
-                Err(_) => Next::Software,
+                Ok(described) if described.fingerprint() == resident.fingerprint => return true,
+                Ok(_) => DemoteTo::Waiting,
+                Err(_) => DemoteTo::Software,
             };
             self.counts.stale += 1;
             self.demote(at, next);
@@ -145,7 +152,7 @@ impl Inner {
     }
 
     /// Statistics of a flow in hardware. Says where it goes if it is not there any more.
-    fn round(&mut self, at: usize, ms: u32) -> Option<Next> {
+    fn stats_round(&mut self, at: usize, ms: u32) -> Option<DemoteTo> {
         // Taken out for the time of the question.
         let r = self.resident.get_mut(at)?;
         let mut taken = Resident {
@@ -154,15 +161,17 @@ impl Inner {
             ..*r
         };
         let before = taken.by_hardware;
-        let asked = [0, 1].map(|dir| self.ask(&mut taken, dir));
+        let answered = [0, 1].map(|dir| self.read_stats(&mut taken, dir));
         let flow = taken.flow;
         let hw = &flow.hw;
         let total = hw.bytes.load(Ordering::Relaxed);
 
         taken.rate.sample(total, ms);
         let by_hardware = taken.by_hardware.wrapping_sub(before);
-        let by_software = total.wrapping_sub(taken.looked).saturating_sub(by_hardware);
-        taken.looked = total;
+        let by_software = total
+            .wrapping_sub(taken.bytes_seen)
+            .saturating_sub(by_hardware);
+        taken.bytes_seen = total;
         // Packets that hardware should have forwarded come here: it has forgotten the flow and not
         // told the driver, or never knew it.
         taken.strikes = match by_hardware == 0 && by_software > STRAY {
@@ -172,8 +181,8 @@ impl Inner {
         let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
         // An engine lets go of a direction that is idle, while the other one may have all the traffic.
         let mut there = true;
-        for (dir, asked) in asked.into_iter().enumerate() {
-            there &= asked || by_hardware != 0 && self.again(&mut taken, dir);
+        for (dir, answered) in answered.into_iter().enumerate() {
+            there &= answered || by_hardware != 0 && self.reinstall(&mut taken, dir);
         }
         if by_hardware != 0 {
             hw.failures.store(0, Ordering::Relaxed);
@@ -182,11 +191,11 @@ impl Inner {
             *r = taken;
         }
         match () {
-            () if silent => Some(Next::Failed),
+            () if silent => Some(DemoteTo::Failed),
             () if there => None,
             // Engines let go of what is idle.
-            () if by_hardware == 0 && by_software <= STRAY => Some(Next::Software),
-            () => Some(Next::Failed),
+            () if by_hardware == 0 && by_software <= STRAY => Some(DemoteTo::Software),
+            () => Some(DemoteTo::Failed),
         }
     }
 }

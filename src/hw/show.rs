@@ -2,7 +2,7 @@
 
 //! What the tier has to say: a block of lines for each flowtable with `flags offload`.
 
-use super::Tier;
+use super::HwOffload;
 use crate::flow::hw_state::Stage;
 use kernel::{
     fmt,
@@ -10,7 +10,7 @@ use kernel::{
 };
 use nft_flow::reason::Unsupported;
 
-impl Tier {
+impl HwOffload {
     /// `name value`, one a line.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.inner.lock();

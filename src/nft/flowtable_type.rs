@@ -3,7 +3,7 @@
 //! The flowtable as nf_tables sees it: the types, and what it calls.
 
 use crate::{
-    drivers::Port,
+    drivers::NetDev,
     ffi::c,
     flowtable::Flowtable,
     hook,
@@ -85,10 +85,10 @@ unsafe extern "C" fn nfo_setup(
     bind: bool,
 ) -> c_int {
     // SAFETY: nf_tables passes a flowtable of ours and a registered device.
-    let (ft, port) = unsafe {
+    let (ft, netdev) = unsafe {
         let ifindex = (*dev).ifindex as u32;
 
-        (Flowtable::from_hook(nf.cast()), Port { dev, ifindex })
+        (Flowtable::from_hook(nf.cast()), NetDev { dev, ifindex })
     };
     let Some(tier) = &ft.hw else {
         return 0;
@@ -96,11 +96,11 @@ unsafe extern "C" fn nfo_setup(
 
     if bind {
         // SAFETY: nf_tables holds its lock.
-        let place = unsafe { hw::place(ft.nft(), dev) };
+        let pos = unsafe { hw::device_list_pos(ft.nft(), dev) };
 
-        return tier.bind(port, place).map_or_else(|e| e.to_errno(), |()| 0);
+        return tier.bind(netdev, pos).map_or_else(|e| e.to_errno(), |()| 0);
     }
-    tier.unbind(port);
+    tier.unbind(netdev);
     0
 }
 

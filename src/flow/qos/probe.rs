@@ -21,8 +21,8 @@ const PROBE_TIMEOUT: u32 = ffi::HZ / 4;
 /// A packet on its way through the ruleset.
 #[derive(Clone, Copy)]
 pub(crate) struct Probe {
-    /// Which packet it is, see `nfo_skb_print()`.
-    pub(crate) print: u32,
+    /// Which packet it is, see `nfo_skb_fingerprint()`.
+    pub(crate) fingerprint: u32,
     /// The ruleset that was in force when it came in.
     pub(crate) generation: u32,
     pub(crate) came: SkbMeta,
@@ -37,7 +37,7 @@ impl Probe {
     /// of its key.
     pub(crate) fn note(&self, hash: u32) {
         let noted = c::nfo_probe {
-            print: self.print,
+            fingerprint: self.fingerprint,
             hash,
             generation: self.generation,
             mark: self.came.mark,
@@ -52,9 +52,9 @@ impl Probe {
     }
 
     /// What was noted of the packet with this print, if its key had this hash.
-    pub(crate) fn noted(print: u32, hash: u32) -> Option<Self> {
+    pub(crate) fn noted(fingerprint: u32, hash: u32) -> Option<Self> {
         let mut noted = c::nfo_probe {
-            print: 0,
+            fingerprint: 0,
             hash: 0,
             generation: NO_RULESET,
             mark: 0,
@@ -65,8 +65,8 @@ impl Probe {
         };
 
         // SAFETY: No preconditions.
-        unsafe { c::nfo_probe_noted(print, hash, &mut noted) }.then_some(Self {
-            print,
+        unsafe { c::nfo_probe_noted(fingerprint, hash, &mut noted) }.then_some(Self {
+            fingerprint,
             generation: noted.generation,
             came: SkbMeta {
                 dscp: noted.dscp,
@@ -92,7 +92,7 @@ pub(crate) mod has {
 /// A [`Probe`] in memory; free if its print is 0.
 #[derive(Default)]
 pub(super) struct ProbeCell {
-    pub(super) print: AtomicU32,
+    pub(super) fingerprint: AtomicU32,
     generation: AtomicU32,
     mark: AtomicU32,
     priority: AtomicU32,
@@ -102,11 +102,11 @@ pub(super) struct ProbeCell {
 
 impl ProbeCell {
     pub(super) fn get(&self) -> Option<Probe> {
-        let print = self.print.load(Ordering::Relaxed);
+        let fingerprint = self.fingerprint.load(Ordering::Relaxed);
         let [dscp, ttl, has, _] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
 
-        (print != 0).then(|| Probe {
-            print,
+        (fingerprint != 0).then(|| Probe {
+            fingerprint,
             generation: self.generation.load(Ordering::Relaxed),
             came: SkbMeta {
                 dscp,
@@ -119,7 +119,7 @@ impl ProbeCell {
     }
 
     pub(super) fn set(&self, probe: &Probe, now: u8) {
-        self.print.store(probe.print, Ordering::Relaxed);
+        self.fingerprint.store(probe.fingerprint, Ordering::Relaxed);
         self.generation.store(probe.generation, Ordering::Relaxed);
         self.mark.store(probe.came.mark, Ordering::Relaxed);
         self.priority.store(probe.came.priority, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl ProbeCell {
         const STEPS: u8 = (PROBE_TIMEOUT / TICK) as u8;
         let [.., then] = self.rest.load(Ordering::Relaxed).to_ne_bytes();
 
-        self.print.load(Ordering::Relaxed) != 0
+        self.fingerprint.load(Ordering::Relaxed) != 0
             && self.generation.load(Ordering::Relaxed) == generation
             && now.wrapping_sub(then) <= STEPS
     }

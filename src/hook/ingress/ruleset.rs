@@ -119,7 +119,7 @@ pub(super) fn probe<F: Family>(
             .is_some_and(|checksum| checksum != [0, 0]);
 
     Probe {
-        print: skb.print(offset as u32, thoff.into(), proto.number()),
+        fingerprint: skb.fingerprint(offset as u32, thoff.into(), proto.number()),
         generation: ft.generation(),
         came: SkbMeta::at_ingress(skb, ds_field, qos::is_by_tos::<F>(ft)),
         ttl: F::ttl(hdr),
