@@ -360,7 +360,7 @@ struct nfo_expr {
 	char			name[32];
 };
 
-struct nfo_place {
+struct nfo_rule_pos {
 	u32	rule;
 	u16	expr;
 	bool	begun;
@@ -376,7 +376,7 @@ int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen);
 void nfo_rules_end(struct nfo_rules *r);
 int nfo_rules_base(const struct nfo_rules *r, bool v6, u32 n, const struct nft_chain **chain);
 int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,
-		   struct nfo_place *at, struct nfo_expr *e);
+		   struct nfo_rule_pos *at, struct nfo_expr *e);
 int nfo_rules_set(const struct nfo_rules *r, const struct nft_set *set, struct nfo_set *about);
 int nfo_rules_find(const struct nfo_rules *r, const struct nft_set *set, u32 key, u8 len,
 		   struct nfo_expr *e);

@@ -266,7 +266,7 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 
 /* The next expression of a chain. Returns 0 at its end, 1 otherwise. */
 int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,
-		   struct nfo_place *at, struct nfo_expr *e)
+		   struct nfo_rule_pos *at, struct nfo_expr *e)
 {
 	const struct nft_rule_blob *blob;
 	const struct nft_rule_dp *rule;

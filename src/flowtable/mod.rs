@@ -86,8 +86,8 @@ use nft_flow::{
     }, //
 };
 use registry::{
+    ListNode, //
     Netns,
-    Place, //
 };
 use tables::guarded_buckets;
 use traffic::{
@@ -126,7 +126,7 @@ pub(crate) struct Flowtable {
     cts: Table<FlowShared>,
     pub(crate) netns: Arc<Netns>,
     /// In the list of the namespace.
-    pub(crate) place: Place,
+    pub(crate) list_node: ListNode,
     /// Something about bridges has changed, and the worker has not looked yet.
     bridge_check_scheduled: AtomicBool,
     /// Nobody else is to begin a walk, or go on with one.
@@ -284,7 +284,7 @@ impl Flowtable {
             bridged: AtomicUsize::new(0),
             cts,
             netns,
-            place: Place::new(),
+            list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             // SAFETY: The slot is ours, and pinned.

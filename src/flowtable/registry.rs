@@ -59,7 +59,7 @@ global_lock! {
 }
 
 /// A flowtable's place in the list of its namespace.
-pub(crate) struct Place {
+pub(crate) struct ListNode {
     /// Changed under the list's lock, read under RCU as well.
     next: AtomicPtr<Flowtable>,
     /// For who holds the list's lock.
@@ -68,7 +68,7 @@ pub(crate) struct Place {
     users: AtomicUsize,
 }
 
-impl Place {
+impl ListNode {
     /// In no list.
     pub(crate) const fn new() -> Self {
         Self {
@@ -205,12 +205,12 @@ impl Netns {
                 return Err(e);
             }
         }
-        ft.place.prev.store(list.last, Ordering::Relaxed);
+        ft.list_node.prev.store(list.last, Ordering::Relaxed);
         // SAFETY: Flowtables in the list are valid.
         let before = unsafe { list.last.as_ref() };
         // INVARIANT: The newest is the last one.
         before
-            .map_or(&self.first, |last| &last.place.next)
+            .map_or(&self.first, |last| &last.list_node.next)
             .store(new, Ordering::Release);
         list.last = new;
         Ok(())
@@ -221,19 +221,19 @@ impl Netns {
     pub(crate) fn remove(&self, ft: &Flowtable) {
         let mut list = self.list.lock();
 
-        while ft.place.users.load(Ordering::Relaxed) != 0 {
+        while ft.list_node.users.load(Ordering::Relaxed) != 0 {
             self.unused.wait(&mut list);
         }
-        let next = ft.place.next.load(Ordering::Relaxed);
-        let prev = ft.place.prev.load(Ordering::Relaxed);
+        let next = ft.list_node.next.load(Ordering::Relaxed);
+        let prev = ft.list_node.prev.load(Ordering::Relaxed);
 
         // SAFETY: Flowtables in the list are valid.
         unsafe {
             prev.as_ref()
-                .map_or(&self.first, |prev| &prev.place.next)
+                .map_or(&self.first, |prev| &prev.list_node.next)
                 .store(next, Ordering::Release);
             match next.as_ref() {
-                Some(next) => next.place.prev.store(prev, Ordering::Relaxed),
+                Some(next) => next.list_node.prev.store(prev, Ordering::Relaxed),
                 None => list.last = prev,
             }
         }
@@ -314,7 +314,7 @@ impl Netns {
             if let Some(flow) = unsafe { ft.find(ct) } {
                 return Some(flow);
             }
-            next = ft.place.next.load(Ordering::Acquire);
+            next = ft.list_node.next.load(Ordering::Acquire);
         }
         None
     }
@@ -327,22 +327,22 @@ impl Netns {
 
         // SAFETY: Flowtables in the list are valid.
         while let Some(ft) = unsafe { next.as_ref() } {
-            let place = &ft.place;
+            let list_node = &ft.list_node;
 
             if !ft.is_closed() {
-                place.users.fetch_add(1, Ordering::Relaxed);
+                list_node.users.fetch_add(1, Ordering::Relaxed);
                 drop(list);
                 let go_on = f(ft);
                 list = self.list.lock();
                 // Who closes it waits for the last user, and has not taken it out.
-                if place.users.fetch_sub(1, Ordering::Relaxed) == 1 && ft.is_closed() {
+                if list_node.users.fetch_sub(1, Ordering::Relaxed) == 1 && ft.is_closed() {
                     self.unused.notify_all();
                 }
                 if !go_on {
                     break;
                 }
             }
-            next = place.next.load(Ordering::Relaxed);
+            next = list_node.next.load(Ordering::Relaxed);
         }
     }
 

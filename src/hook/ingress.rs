@@ -11,7 +11,7 @@
 //! Runs in softirq context under RCU. No allocation, no lock, nothing that can panic; a packet is
 //! either forwarded or left exactly as it was.
 
-mod ask;
+mod ruleset;
 mod wrapped;
 
 use crate::{
@@ -72,10 +72,10 @@ use nft_flow::{
     window::Segment, //
 };
 
-use ask::{
-    ask,
+use ruleset::{
+    consult_ruleset,
+    no_entry, //
     probe_of,
-    unknown, //
 };
 use wrapped::{
     tunnelled,
@@ -102,12 +102,12 @@ pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
     if IP4 && skb.protocol() == V4::ETHERTYPE && skb.is_plain() {
         return plain::<V4>(ft, skb);
     }
-    others::<IP4, IP6>(ft, skb)
+    not_plain::<IP4, IP6>(ft, skb)
 }
 
 /// What is no plain IPv4. Apart, or the compiler would ask for IPv6 first.
 #[inline(never)]
-fn others<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_uint {
+fn not_plain<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_uint {
     if IP6 && skb.protocol() == V6::ETHERTYPE && skb.is_plain() {
         return plain::<V6>(ft, skb);
     }
@@ -129,14 +129,14 @@ fn miss(reason: MissReason) -> c_uint {
 
 /// Where an IP packet starts, and what stands for the way that it came.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct L3Location<'a> {
     ingress_id: IngressId,
     offset: usize,
     tunnel: bool,
     path: Option<&'a IngressPath>,
 }
 
-impl Place<'_> {
+impl L3Location<'_> {
     /// Of a packet with nothing around it.
     #[inline(always)]
     fn plain(ingress_id: IngressId) -> Self {
@@ -156,9 +156,9 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     let Some(ingress_id) = IngressId::from_ifindex(skb.ifindex()) else {
         return miss(MissReason::NoEntry);
     };
-    let place = Place::plain(ingress_id);
+    let loc = L3Location::plain(ingress_id);
 
-    match forward::<F, true>(ft, skb, place) {
+    match forward::<F, true>(ft, skb, loc) {
         Ok(()) => NF_STOLEN,
         // What the plain parser does not know, and flows that ask for more.
         Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
@@ -177,7 +177,7 @@ fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, ingress_id: IngressId) -> c_
     verdict(dispatch(
         ft,
         skb,
-        Place::plain(ingress_id),
+        L3Location::plain(ingress_id),
         F::ETHERTYPE,
         serves,
     ))
@@ -195,22 +195,22 @@ fn find_ingress_path<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a IngressPat
     unsafe { ft.ingress_paths.lookup(key.hash(&ft.seed), key) }
 }
 
-/// To the fast path of the family of what starts at `place`.
+/// To the fast path of the family of what starts at `loc`.
 fn dispatch(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
     ethertype: u16,
     serves: Serves,
 ) -> Result<(), MissReason> {
     let result = match ethertype {
-        V4::ETHERTYPE if serves.v4 => forward::<V4, false>(ft, skb, place),
-        V6::ETHERTYPE if serves.v6 => forward::<V6, false>(ft, skb, place),
+        V4::ETHERTYPE if serves.v4 => forward::<V4, false>(ft, skb, loc),
+        V6::ETHERTYPE if serves.v6 => forward::<V6, false>(ft, skb, loc),
         _ => return Err(MissReason::NotIp),
     };
 
-    if result == Err(MissReason::L4Proto) && !place.tunnel && ft.has_ingress_paths() {
-        return tunnelled(ft, skb, place, ethertype, serves);
+    if result == Err(MissReason::L4Proto) && !loc.tunnel && ft.has_ingress_paths() {
+        return tunnelled(ft, skb, loc, ethertype, serves);
     }
     result
 }
@@ -221,9 +221,9 @@ fn dispatch(
 fn forward<F: Store, const PLAIN: bool>(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
 ) -> Result<(), MissReason> {
-    let offset = if PLAIN { 0 } else { place.offset };
+    let offset = if PLAIN { 0 } else { loc.offset };
     // Ends: each pull makes the linear part longer, up to the whole packet.
     let pkt = loop {
         let head = if PLAIN {
@@ -234,12 +234,12 @@ fn forward<F: Store, const PLAIN: bool>(
         let len = (skb.len() as usize).wrapping_sub(offset);
 
         let parsed = if PLAIN {
-            F::parse(head, len, place.ingress_id)
+            F::parse(head, len, loc.ingress_id)
         } else {
             let peek = |at: usize| skb.peek(offset.wrapping_add(at));
-            match F::parse_any(head, len, place.ingress_id, peek) {
+            match F::parse_any(head, len, loc.ingress_id, peek) {
                 Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
-                    F::parse_big(head, len, place.ingress_id)
+                    F::parse_big(head, len, loc.ingress_id)
                 }
                 result => result,
             }
@@ -260,7 +260,7 @@ fn forward<F: Store, const PLAIN: bool>(
     // period.
     let entry = match unsafe { F::table(ft).lookup(hash, &pkt.key) } {
         Some(entry) => entry,
-        None => return Err(unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash)),
+        None => return Err(no_entry::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash)),
     };
 
     let valid = if entry.is_usable_by_all() && (PLAIN || !skb.has_secpath()) {
@@ -271,7 +271,7 @@ fn forward<F: Store, const PLAIN: bool>(
     if !valid {
         // The packet adds the flow anew.
         let hash = entry.flow().shared.hashes[entry.dir() as usize];
-        unknown::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash);
+        no_entry::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash);
         return Err(teardown(
             entry,
             TeardownReason::DstStale,
@@ -300,41 +300,41 @@ fn forward<F: Store, const PLAIN: bool>(
         }
     }
     if PLAIN {
-        return go::<F, true>(ft, skb, place, entry, &pkt, None);
+        return rewrite_and_send::<F, true>(ft, skb, loc, entry, &pkt, None);
     }
     let change = match stamped && skb.is_unmarked() && skb.vlan_pcp() == 0 {
         true => None,
-        false => Some(ask(ft, skb, place, entry, &pkt)?),
+        false => Some(consult_ruleset(ft, skb, loc, entry, &pkt)?),
     };
     if pkt.sctp_control {
         return Err(MissReason::SctpChunk);
     }
     if pkt.thoff != F::HEADER_LEN && !entry.takes_options() {
-        entry.send_probe(&probe_of::<F>(ft, skb, place, &pkt));
+        entry.send_probe(&probe_of::<F>(ft, skb, loc, &pkt));
         return Err(MissReason::ExtHeader);
     }
-    go::<F, false>(ft, skb, place, entry, &pkt, change)
+    rewrite_and_send::<F, false>(ft, skb, loc, entry, &pkt, change)
 }
 
 /// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it
 /// is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
 #[inline(always)]
-fn go<F: Family, const PLAIN: bool>(
+fn rewrite_and_send<F: Family, const PLAIN: bool>(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
     entry: &Entry<F>,
     pkt: &Packet<F::Key>,
     change: Option<Change>,
 ) -> Result<(), MissReason> {
-    let offset = if PLAIN { 0 } else { place.offset };
+    let offset = if PLAIN { 0 } else { loc.offset };
     let mtu = u32::from(entry.mtu);
     if pkt.len > mtu && !segments_fit(skb, offset as u32, pkt.thoff, pkt.headers, mtu) {
         return Err(MissReason::Mtu);
     }
     if entry.needs_slow_checks() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        let counts = PLAIN || place.path.is_none();
+        let counts = PLAIN || loc.path.is_none();
         slow_checks(
             entry,
             skb,
@@ -344,7 +344,7 @@ fn go<F: Family, const PLAIN: bool>(
         )?;
     }
 
-    let out = match xmit::Way::of(entry) {
+    let out = match xmit::XmitTarget::for_entry(entry) {
         Some(out) => out,
         None => return Err(MissReason::NeighGone),
     };
@@ -357,7 +357,7 @@ fn go<F: Family, const PLAIN: bool>(
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
-    if !PLAIN && place.tunnel && !skb.tunnel_pull() {
+    if !PLAIN && loc.tunnel && !skb.tunnel_pull() {
         return Err(MissReason::NoMem);
     }
     if !skb.detach() {
@@ -405,7 +405,7 @@ fn go<F: Family, const PLAIN: bool>(
     }
     ft.traffic.count::<F>(skb.len());
     if !PLAIN {
-        if let Some(path) = place.path {
+        if let Some(path) = loc.path {
             // SAFETY: The devices that packets pass are in the flowtable's namespace.
             unsafe { path.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
         }

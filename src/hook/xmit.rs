@@ -32,25 +32,25 @@ const ETH_HLEN: u32 = c::NFO_ETH_HLEN;
 
 /// How a packet leaves. Valid in the RCU section that the hook runs in.
 #[derive(Clone, Copy)]
-pub(crate) enum Way {
+pub(crate) enum XmitTarget {
     /// To a neighbour.
     Neigh(ptr::NonNull<c::neighbour>),
     /// Through IPsec.
     Xfrm,
 }
 
-impl Way {
+impl XmitTarget {
     /// The way out of `entry`. A deleted neighbour is replaced by a new one for the same next hop;
     /// [`None`] if that fails.
     #[inline(always)]
-    pub(crate) fn of<F: Family>(entry: &Entry<F>) -> Option<Self> {
+    pub(crate) fn for_entry<F: Family>(entry: &Entry<F>) -> Option<Self> {
         let Some(n) = ptr::NonNull::new(entry.neigh()) else {
-            return entry.is_xfrm().then_some(Way::Xfrm);
+            return entry.is_xfrm().then_some(XmitTarget::Xfrm);
         };
 
         // SAFETY: Valid until the end of the RCU section that the hook runs in.
         if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
-            return Some(Way::Neigh(n));
+            return Some(XmitTarget::Neigh(n));
         }
         renew(entry)
     }
@@ -60,14 +60,14 @@ impl Way {
     pub(crate) fn headroom(self) -> u32 {
         match self {
             // SAFETY: A neighbour keeps its device; both are valid in the RCU section.
-            Way::Neigh(n) => unsafe {
+            XmitTarget::Neigh(n) => unsafe {
                 let dev = (*n.as_ptr()).dev;
                 let need = (*dev).hard_header_len.wrapping_add((*dev).needed_headroom);
 
                 u32::from(need).max(HH_DATA_MOD)
             },
             // IPsec makes its own.
-            Way::Xfrm => 0,
+            XmitTarget::Xfrm => 0,
         }
     }
 
@@ -75,38 +75,38 @@ impl Way {
     ///
     /// # Safety
     ///
-    /// There are [`Way::headroom`] bytes of headroom, the bytes before the network header may be
+    /// There are [`XmitTarget::headroom`] bytes of headroom, the bytes before the network header may be
     /// written, [`Skb::detach`] has succeeded, and `dst` is the route of the entry that this is the way of.
     #[inline(always)]
     pub(crate) unsafe fn send<F: Family>(self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
         match self {
             // SAFETY: By the contract of this function; the neighbour keeps its device.
-            Way::Neigh(n) => unsafe {
+            XmitTarget::Neigh(n) => unsafe {
                 skb.set_output(dst, (*n.as_ptr()).dev, thoff);
                 output(skb, n);
             },
             // SAFETY: The route is one of IPsec.
-            Way::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
+            XmitTarget::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
         }
     }
 }
 
 /// Looks the neighbour up again, after it was flushed or deleted.
 #[cold]
-fn renew<F: Family>(entry: &Entry<F>) -> Option<Way> {
+fn renew<F: Family>(entry: &Entry<F>) -> Option<XmitTarget> {
     let daddr = &raw const entry.ct.tuple(entry.dir().opposite()).src.u3;
     let new = entry.dst.neighbour(daddr.cast())?;
 
     stats::count(stats::Counter::NeighRenewed);
     entry.set_neigh(Some(new));
-    ptr::NonNull::new(entry.neigh()).map(Way::Neigh)
+    ptr::NonNull::new(entry.neigh()).map(XmitTarget::Neigh)
 }
 
 /// Sends to a neighbour.
 ///
 /// # Safety
 ///
-/// As for [`Way::send`].
+/// As for [`XmitTarget::send`].
 #[inline(always)]
 unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
     let n = n.as_ptr();
@@ -140,7 +140,7 @@ unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
 ///
 /// # Safety
 ///
-/// As for [`Way::send`].
+/// As for [`XmitTarget::send`].
 #[inline(always)]
 unsafe fn copy_header(skb: Skb, hh: *const c::hh_cache, ethertype: u16) -> bool {
     // SAFETY: The cache is valid and its words are accessed as C does: the sequence is even while

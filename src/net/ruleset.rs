@@ -266,11 +266,11 @@ type Chain = *const c::nft_chain;
 type Set = *const c::nft_set;
 
 /// A place in a chain.
-struct Place(c::nfo_place);
+struct RulePos(c::nfo_rule_pos);
 
-impl Default for Place {
+impl Default for RulePos {
     fn default() -> Self {
-        Self(c::nfo_place {
+        Self(c::nfo_rule_pos {
             rule: 0,
             expr: 0,
             begun: false,
@@ -285,7 +285,7 @@ fn blank() -> c::nfo_expr {
 }
 
 /// What is remembered of a chain.
-struct Known {
+struct ChainState {
     chain: Chain,
     memo: Memo,
     wanted: Classes,
@@ -296,7 +296,7 @@ struct Reading {
     rules: c::nfo_rules,
     families: [bool; 2],
     /// By address.
-    chains: KVec<Known>,
+    chains: KVec<ChainState>,
     looked: u32,
 }
 
@@ -321,11 +321,11 @@ impl Reading {
     }
 
     /// What is remembered of a chain, to be changed.
-    fn known(&mut self, chain: Chain) -> Result<&mut Known, Stop> {
+    fn chain_state(&mut self, chain: Chain) -> Result<&mut ChainState, Stop> {
         let at = match self.chains.binary_search_by_key(&chain, |k| k.chain) {
             Ok(at) => at,
             Err(at) => {
-                let new = Known {
+                let new = ChainState {
                     chain,
                     memo: Memo::default(),
                     wanted: Classes::NONE,
@@ -374,7 +374,7 @@ fn verdict(e: &c::nfo_expr) -> Verdict<Chain> {
 impl Rules for Reading {
     type Chain = Chain;
     type Set = Set;
-    type Place = Place;
+    type RulePos = RulePos;
 
     fn base(&mut self, i: usize) -> Result<Option<Chain>, Stop> {
         let mut i = i as u32;
@@ -402,7 +402,7 @@ impl Rules for Reading {
         Ok(None)
     }
 
-    fn next(&mut self, chain: Chain, at: &mut Place) -> ruleset::Next<Chain, Set> {
+    fn next(&mut self, chain: Chain, at: &mut RulePos) -> ruleset::Next<Chain, Set> {
         let mut e = blank();
 
         self.looked = self.looked.wrapping_add(1);
@@ -504,7 +504,7 @@ impl Rules for Reading {
     }
 
     fn want(&mut self, chain: Chain, classes: Classes) -> Result<(), Stop> {
-        let known = self.known(chain)?;
+        let known = self.chain_state(chain)?;
 
         known.wanted = known.wanted.or(classes);
         Ok(())
@@ -546,11 +546,11 @@ impl Rules for Reading {
     }
 
     fn memo(&mut self, chain: Chain) -> Memo {
-        self.known(chain).map(|k| k.memo).unwrap_or_default()
+        self.chain_state(chain).map(|k| k.memo).unwrap_or_default()
     }
 
     fn remember(&mut self, chain: Chain, memo: Memo) -> Result<(), Stop> {
-        self.known(chain)?.memo = memo;
+        self.chain_state(chain)?.memo = memo;
         Ok(())
     }
 }

@@ -144,7 +144,7 @@ impl<R: Rules> Reader<'_, R> {
         let (mut live, mut back) = (classes, Classes::NONE);
         let mut here = Pass::exactly(live);
         let mut registers = Registers::NONE;
-        let mut at = R::Place::default();
+        let mut at = R::RulePos::default();
 
         while let Some(expr) = self.rules.next(chain, &mut at)? {
             self.left = self.left.checked_sub(1).ok_or(Stop::TooComplex)?;

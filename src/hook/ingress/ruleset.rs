@@ -2,7 +2,7 @@
 
 //! What the ruleset makes of packets, as far as is known; and packets that are sent there to find out.
 
-use super::Place;
+use super::L3Location;
 use crate::{
     ffi::{
         skb::Skb, //
@@ -34,10 +34,10 @@ use nft_flow::{
 ///
 /// It has to be asked, and gets this packet.
 #[inline(never)]
-pub(super) fn ask<F: Family>(
+pub(super) fn consult_ruleset<F: Family>(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
     entry: &Entry<F>,
     pkt: &Packet<F::Key>,
 ) -> Result<Change, MissReason> {
@@ -58,11 +58,11 @@ pub(super) fn ask<F: Family>(
             Ok(change)
         }
         Lookup::Nothing => {
-            entry.send_to_ruleset(&probe_of::<F>(ft, skb, place, pkt));
+            entry.send_to_ruleset(&probe_of::<F>(ft, skb, loc, pkt));
             Err(MissReason::Ruleset)
         }
         Lookup::Others(full) => {
-            qos.add_probe(&probe_of::<F>(ft, skb, place, pkt));
+            qos.add_probe(&probe_of::<F>(ft, skb, loc, pkt));
             Err(match full {
                 true => MissReason::ManyLooks,
                 false => MissReason::Looks,
@@ -75,7 +75,7 @@ pub(super) fn ask<F: Family>(
 /// that adds one.
 #[cold]
 #[inline(never)]
-pub(super) fn unknown<F: Family>(
+pub(super) fn no_entry<F: Family>(
     ft: &Flowtable,
     skb: Skb,
     offset: usize,
@@ -94,10 +94,10 @@ pub(super) fn unknown<F: Family>(
 pub(super) fn probe_of<F: Family>(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
     pkt: &Packet<F::Key>,
 ) -> Probe {
-    probe::<F>(ft, skb, place.offset, pkt.thoff, pkt.proto, pkt.ds_field)
+    probe::<F>(ft, skb, loc.offset, pkt.thoff, pkt.proto, pkt.ds_field)
 }
 
 /// The same, of a packet of which these are the offset and the fields.

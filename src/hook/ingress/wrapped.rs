@@ -6,7 +6,7 @@ use super::{
     dispatch,
     find_ingress_path,
     verdict,
-    Place,
+    L3Location,
     Serves, //
 };
 use crate::{
@@ -56,13 +56,13 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     // Plain, but for a mark or a priority.
     if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
         if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
-            let place = Place {
+            let loc = L3Location {
                 ingress_id: IngressId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
                 offset: 0,
                 tunnel: false,
                 path: None,
             };
-            return dispatch(ft, skb, place, ethertype, serves);
+            return dispatch(ft, skb, loc, ethertype, serves);
         }
     }
     // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
@@ -109,7 +109,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     if others && path.is_none_or(|s| Some(s.mac) != to) {
         return Err(MissReason::NotForUs);
     }
-    let place = Place {
+    let loc = L3Location {
         ingress_id: match path {
             Some(path) => path.id,
             None if peeled.encaps.is_empty() => ifindex,
@@ -120,7 +120,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         path,
     };
 
-    dispatch(ft, skb, place, peeled.ethertype.to_be(), serves)
+    dispatch(ft, skb, loc, peeled.ethertype.to_be(), serves)
 }
 
 /// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
@@ -140,24 +140,24 @@ fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
 pub(super) fn tunnelled(
     ft: &Flowtable,
     skb: Skb,
-    place: Place<'_>,
+    loc: L3Location<'_>,
     ethertype: u16,
     serves: Serves,
 ) -> Result<(), MissReason> {
-    let hdr = skb.head().get(place.offset..).unwrap_or_default();
-    let len = (skb.len() as usize).wrapping_sub(place.offset);
-    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, place.ingress_id) {
+    let hdr = skb.head().get(loc.offset..).unwrap_or_default();
+    let len = (skb.len() as usize).wrapping_sub(loc.offset);
+    let outer = match encap::outer(u16::from_be(ethertype), hdr, len, loc.ingress_id) {
         Ok(outer) => outer,
         Err(Miss::Reason(reason)) => return Err(reason),
         Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
     };
     let path = find_ingress_path(ft, &outer.key).ok_or(MissReason::L4Proto)?;
-    let place = Place {
+    let loc = L3Location {
         ingress_id: path.id,
-        offset: place.offset.wrapping_add(outer.size),
+        offset: loc.offset.wrapping_add(outer.size),
         tunnel: true,
         path: Some(path),
     };
 
-    dispatch(ft, skb, place, outer.ethertype.to_be(), serves)
+    dispatch(ft, skb, loc, outer.ethertype.to_be(), serves)
 }

@@ -217,7 +217,7 @@ pub trait Rules {
     /// A chain.
     type Chain: Copy;
     /// A place in one. Starts at the beginning.
-    type Place: Default;
+    type RulePos: Default;
     /// A set.
     type Set: Copy;
 
@@ -225,7 +225,7 @@ pub trait Rules {
     fn base(&mut self, i: usize) -> Result<Option<Self::Chain>, Stop>;
 
     /// The expression at a place in a chain, which moves along.
-    fn next(&mut self, chain: Self::Chain, at: &mut Self::Place) -> Next<Self::Chain, Self::Set>;
+    fn next(&mut self, chain: Self::Chain, at: &mut Self::RulePos) -> Next<Self::Chain, Self::Set>;
 
     /// About a set.
     fn about(&mut self, set: Self::Set) -> Result<SetInfo, Stop>;

@@ -27,7 +27,7 @@ struct Fake {
 impl Rules for Fake {
     type Chain = usize;
     type Set = usize;
-    type Place = usize;
+    type RulePos = usize;
 
     fn base(&mut self, i: usize) -> Result<Option<usize>, Stop> {
         Ok((i == 0).then_some(0))
