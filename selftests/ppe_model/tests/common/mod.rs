@@ -12,7 +12,7 @@ use mtk_foe::seq::{Addresses, Ageing};
 use mtk_foe::soc::Soc;
 use mtk_foe::{Memory, Ppe, ENTRIES};
 use nft_flow::desc::*;
-use nft_flow::key::{L4Proto, PortId};
+use nft_flow::key::{IngressId, L4Proto};
 use nft_flow::parse;
 use nft_flow::rewrite::{apply4, apply6, Csum, Rewrite4, Rewrite6};
 use ppe_model::{checksum, Config, Engine, Generation, Verdict};
@@ -197,13 +197,13 @@ pub(crate) fn software(desc: &FlowDesc, packet: &[u8]) -> Vec<u8> {
         panic!()
     };
     let proto = L4Proto::from_number(proto).unwrap();
-    let port = PortId::from_ifindex(1).unwrap();
+    let ingress = IngressId::from_ifindex(1).unwrap();
     let mut packet = packet.to_vec();
     let Ports { src, dst } = rewritten.ports.unwrap();
     let ports = nft_flow::key::ports(src, dst);
     match rewritten.addrs {
         Addrs::V4 { src, dst } => {
-            let key = parse::ipv4(&packet, packet.len(), port).unwrap().key;
+            let key = parse::ipv4(&packet, packet.len(), ingress).unwrap().key;
             let to = Rewrite4::new(
                 &key,
                 u32::from_ne_bytes(src),
@@ -213,7 +213,7 @@ pub(crate) fn software(desc: &FlowDesc, packet: &[u8]) -> Vec<u8> {
             apply4(&mut packet, proto, &to, Csum::Full).unwrap();
         }
         Addrs::V6 { .. } => {
-            let key = parse::ipv6(&packet, packet.len(), port).unwrap().key;
+            let key = parse::ipv6(&packet, packet.len(), ingress).unwrap().key;
             apply6(&mut packet, proto, &Rewrite6::identity(&key), Csum::Full).unwrap();
         }
     }
