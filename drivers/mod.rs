@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Flow engines: hardware that forwards by itself what it was told to.
+//! Flow engines: hardware that forwards packets by the rules that it was given.
 //!
 //! The tier ([`crate::hw`]) decides which flows are worth it and keeps the books; an engine
 //! adds, removes and counts rules, one for each direction of a flow. `tc_ft` is every driver of the
@@ -93,10 +93,10 @@ pub(crate) trait FlowEngine: Send + Sync {
     /// A word for tables and logs.
     fn name(&self) -> &'static str;
 
-    /// What it can do with packets that come in by this interface.
+    /// Returns what the engine can do with packets that come in by this interface.
     fn caps(&self, ifindex: u32) -> Caps;
 
-    /// What it has room for. Cheap.
+    /// Returns what the engine has room for. This is cheap.
     fn capacity(&self) -> Capacity {
         Capacity::default()
     }
@@ -113,7 +113,7 @@ pub(crate) trait FlowEngine: Send + Sync {
     /// Deletes a rule, whether it is there still or not: never that of another flow.
     fn del(&self, rule: Rule);
 
-    /// What was forwarded by a rule since the last question.
+    /// Returns what a rule has forwarded since the last question.
     fn stats(&self, rule: &Rule) -> Result<Delta, Lost>;
 
     /// Changes when the engine has lost all rules for packets that come in by this interface. Asked
@@ -133,8 +133,8 @@ global_lock! {
     pub(crate) unsafe(uninit) static NATIVE: Mutex<KVec<Arc<dyn FlowEngine>>> = KVec::new();
 }
 
-/// The first native engine that serves a device, which is bound then, and the engine's generation from
-/// before that: whatever happens to it from then on is seen by who asks for the generation.
+/// Binds the first native engine that accepts the device; returns its generation as read before
+/// binding, so that a reset in between is noticed.
 pub(crate) fn native(netdev: NetDev) -> Option<(Arc<dyn FlowEngine>, u32)> {
     NATIVE.lock().iter().find_map(|engine| {
         let generation = engine.generation(netdev.ifindex);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every driver that takes the flow rules of a flowtable: `TC_SETUP_FT`, through `ndo_setup_tc()` or
-//! for devices above the driver's own through `flow_indr_dev_register()`.
+//! Every driver that takes the flow rules of a flowtable: `TC_SETUP_FT`, through `ndo_setup_tc()`
+//! or for devices above the driver's own through `flow_indr_dev_register()`.
 //!
 //! A rule is a `flow_rule` with the keys and actions that in-tree drivers know from
 //! nf_flow_table_offload.c. It is rendered into one buffer for each flowtable: drivers keep nothing
@@ -53,7 +53,7 @@ use nft_flow::{
     reason::Unsupported, //
 };
 
-/// What is to be known about a driver.
+/// The peculiarities of a driver, as data.
 #[derive(Clone, Copy)]
 pub(crate) struct Quirks {
     /// How the names of its callbacks begin.
@@ -293,7 +293,7 @@ unsafe extern "C" fn driver_gone(port: *mut c::nfo_port) {
 }
 
 impl TcFt {
-    /// For the flowtable `nf`.
+    /// Makes the engine of the flowtable `nf`.
     pub(crate) fn new(nf: NonNull<c::nf_flowtable>) -> Result<impl PinInit<Self>> {
         // SAFETY: Any time is fine.
         let rule = NonNull::new(unsafe { c::nfo_rule_new() }).ok_or(ENOMEM)?;

@@ -35,7 +35,7 @@ use nft_flow::reason::{
     TeardownReason, //
 };
 
-/// Namespace, table and name of a flowtable.
+/// Writes namespace, table and name of a flowtable.
 fn name(f: &mut fmt::Formatter<'_>, ft: &Flowtable) -> fmt::Result {
     // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for which
     // the flowtable is in use.
@@ -114,7 +114,7 @@ impl fmt::Display for Flowtables {
     }
 }
 
-/// What is done with hardware, for each flowtable with `flags offload`.
+/// The state of the hardware tier, for each flowtable with `flags offload`.
 pub(crate) struct Hardware;
 
 impl fmt::Display for Hardware {

@@ -119,7 +119,7 @@ impl Operation for Flush {
     }
 }
 
-/// Is the caller to die, so that nobody waits for the answer?
+/// Whether the calling process has a fatal signal pending, so that nobody waits for the answer.
 fn killed() -> bool {
     // SAFETY: No preconditions.
     unsafe { c::nfo_killed() }
@@ -249,10 +249,10 @@ impl<'a> Filter<'a> {
         }
     }
 
-    /// Is this one of the flowtables?
+    /// Whether the filter matches the flowtable.
     fn names(&self, ft: &Flowtable) -> bool {
-        // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for which
-        // the flowtable is in use.
+        // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for
+        // which the flowtable is in use.
         let (nfproto, table, name) = unsafe {
             let nft = ft.nft();
             let table = (*nft).table;
@@ -269,7 +269,7 @@ impl<'a> Filter<'a> {
             && self.flowtable.is_none_or(|f| f == name)
     }
 
-    /// Is this one of the flows?
+    /// Whether the filter matches the flow.
     fn matches(&self, flow: &FlowShared) -> bool {
         let ct = flow.ct.get();
 

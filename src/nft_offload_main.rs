@@ -78,8 +78,9 @@ module! {
     },
 }
 
-/// The module: its registrations, in the order in which they end. First nothing new comes in, then
-/// nobody tells us anything, then the memory goes.
+/// The module: its registrations, in the order in which they end. First the interfaces that bring
+/// something new go (netlink, engines, nf_tables), then the notifiers and what shows the state,
+/// then the memory.
 #[pin_data]
 struct NftOffload {
     _netlink: ffi::genl::Registration,

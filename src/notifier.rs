@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What changes around a flow: devices that go down, away, or carry smaller packets, and bridge
-//! ports that belong to another VLAN or are blocked. Notice is given under RTNL, for which everybody
-//! waits: here it is only noted, and the namespace's worker looks for the flows (see [`Netns`]).
+//! Notifiers of changes around a flow: devices that go down, away, or carry smaller packets, and
+//! bridge ports that belong to another VLAN or are blocked. Notice is given under RTNL, for which
+//! everybody waits: here it is only noted, and the namespace's worker looks for the flows (see
+//! [`Netns`]).
 //!
-//! Changed routes and neighbours need no notice: the packet path looks at them for each packet. Nor
-//! do stations that move: packets to them leave through the bridge, and theirs come in where there
-//! is no flow, which says enough (see [`crate::flow::shared::FlowShared::rule_hit`]). Bridges give notice by way of
-//! switchdev; in kernels without it the worker finds out within a second. Rules in hardware need notice of all
-//! of these: packets that it forwards are not seen.
+//! Changed routes and neighbours need no notifier: the packet path checks them for each packet. A
+//! roaming station needs no event either: egress goes through the bridge, and its frames on the new
+//! port miss the table and reach the rule (see [`crate::flow::shared::FlowShared::rule_hit`]).
+//! Bridges give notice by way of switchdev; in kernels without it the worker finds out within a
+//! second. Rules in hardware need all of these events, because packets that hardware forwards are
+//! not seen.
 
 use crate::{
     ffi::c,

@@ -11,7 +11,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// What waits in the flowtables of `net`.
+/// Counts the work that waits in the flowtables of `net`.
 ///
 /// # Safety
 ///

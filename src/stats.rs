@@ -74,22 +74,22 @@ pub(crate) fn add_retired(packets: u64, bytes: u64) {
     unsafe { c::nfo_stat_gone(packets, bytes) };
 }
 
-/// How many of these events there were.
+/// Returns how many of these events there were.
 pub(crate) fn counted(counter: Counter) -> u64 {
     sum(counter as usize)
 }
 
-/// How many flows were not added because of this.
+/// Returns how many flows were not added because of this.
 pub(crate) fn skipped(reason: SkipReason) -> u64 {
     sum(SKIP + reason.index())
 }
 
-/// How many packets took the slow path because of this.
+/// Returns how many packets took the slow path because of this.
 pub(crate) fn missed(reason: MissReason) -> u64 {
     sum(MISS + reason.index())
 }
 
-/// How many flows were taken down because of this.
+/// Returns how many flows were torn down because of this.
 pub(crate) fn torn_down(reason: TeardownReason) -> u64 {
     sum(TEARDOWN + reason.index())
 }

@@ -2,8 +2,8 @@
 
 //! Flows for XDP programs: the inside of `bpf_xdp_nft_flow_lookup()`, see `ffi/bpf.c`.
 //!
-//! A program that is told of a flow may forward the packet itself, past the hook. It is told only of
-//! flows whose next packet the hook would forward at this moment.
+//! A program that is told of a flow may forward the packet itself, past the hook. It is told only
+//! of flows whose next packet the hook would forward at this moment.
 
 use crate::{
     ffi::{
@@ -54,8 +54,8 @@ use nft_flow::{
     },
 };
 
-/// Finds the flow of a packet that has come to `dev`, and describes it. The direction of the packet,
-/// or an errno.
+/// Finds the flow of a packet that has come to `dev`, and describes it. The direction of the
+/// packet, or an errno.
 ///
 /// # Safety
 ///
@@ -207,8 +207,8 @@ unsafe fn describe<F: Family>(
     Ok(dir)
 }
 
-/// One direction. `ingress_paths`: what packets of this one, and of the other one, come in with. `asked`:
-/// the direction that has to be complete.
+/// Fills in one direction (`struct flow_offload_tuple`). The ingress paths are those of this
+/// direction and of the other one. `asked`: the direction that has to be complete.
 ///
 /// # Safety
 ///
@@ -301,8 +301,8 @@ unsafe fn xdp_tuple<F: Family>(
     Ok(tuple)
 }
 
-/// Makes `bpf_xdp_nft_flow_lookup()` known. It goes with the module, which stays as long as a program
-/// that calls it is loaded.
+/// Makes `bpf_xdp_nft_flow_lookup()` known. It goes with the module, which stays as long as a
+/// program that calls it is loaded.
 pub(crate) fn register() {
     // SAFETY: Once, by the module's init. Without BTF there is no such function, and that is fine.
     let err = unsafe { c::nfo_bpf_register() };

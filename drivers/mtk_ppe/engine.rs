@@ -120,7 +120,8 @@ struct EngineInner {
 /// The device that a MAC is, by its address.
 struct Owner {
     dev: usize,
-    /// Flowtables that it is bound for: a new ruleset is there before the old one goes. 0: nobody's.
+    /// Flowtables that it is bound for: a new ruleset is there before the old one goes. 0:
+    /// nobody's.
     users: u32,
 }
 
@@ -216,9 +217,9 @@ impl EngineInner {
         }
     }
 
-    /// Looks whether the registers are still what they were started with. They are not after a reset
-    /// of the frame engine, by whoever has one: then it is started again, without rules. They read as
-    /// all ones when the device is gone. Returns whether all rules are lost.
+    /// Looks whether the registers are still what they were started with. They are not after a
+    /// reset of the frame engine, by whoever has one: then it is started again, without rules. They
+    /// read as all ones when the device is gone. Returns whether all rules are lost.
     fn look(&mut self) -> bool {
         let base = |one: &OnePpe| one.window().read(regs::TB_BASE);
         let mut same = true;
@@ -307,8 +308,8 @@ impl FlowEngine for Engines {
         };
         let inner = &mut *self.inner.lock();
 
-        // A VLAN device, or a bridge, has the address of what is below it; one that somebody has made
-        // has any.
+        // A VLAN device, or a bridge, has the address of what is below it; one that somebody has
+        // made has any.
         if inner.ppes.is_empty() || mac == [0; 6] || stacked || net.is_null() {
             return Err(BindError::NoHardware);
         }

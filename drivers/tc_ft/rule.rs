@@ -65,7 +65,7 @@ impl Drop for OutDev {
 /// The rule that is being made.
 struct Maker(NonNull<c::nfo_rule>);
 
-/// What a direction changes in the transport header is named by the protocol.
+/// Returns the header that transport rewrites name, which depends on the protocol.
 fn l4_header(proto: u8) -> u32 {
     match proto {
         IPPROTO_TCP => c::flow_action_mangle_base_FLOW_ACT_MANGLE_HDR_TYPE_TCP,
@@ -236,7 +236,7 @@ impl Maker {
     }
 }
 
-/// What packets are recognised by.
+/// Adds the match of a rule: the keys of `struct flow_dissector` that packets are recognised by.
 ///
 /// # Safety
 ///

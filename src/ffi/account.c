@@ -87,8 +87,9 @@ static void mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
 	}
 }
 
-/* What ip_rcv(), ip_forward() and ip_output() count of a forwarded packet. A namespace that ends frees
- * its counters, maybe before its flowtables, but a grace period after check_net() has become false.
+/* What ip_rcv(), ip_forward() and ip_output() count of a forwarded packet. A namespace that ends
+ * frees its counters, maybe before its flowtables, but a grace period after check_net() has become
+ * false.
  */
 void nfo_mib_add(struct net *net, bool v6, u64 packets, u64 bytes)
 {
@@ -138,9 +139,9 @@ void nfo_device_gone(void)
 	WRITE_ONCE(nfo_device_generation, nfo_device_generation + 1 ?: 1);
 }
 
-/* Where the first of n devices, up to the last one, count what they receive: packets and bytes, side by
- * side, one of each CPU. Devices that do not count have NULL. False where a sequence count is needed to
- * change such counters. Under RCU.
+/* Where the first of n devices, up to the last one, count what they receive: packets and bytes,
+ * side by side, one of each CPU. Devices that do not count have NULL. False where a sequence count
+ * is needed to change such counters. Under RCU.
  */
 bool nfo_rx_counters(struct net *net, const u32 *devices, u32 n, u32 last, void __percpu **counters)
 {

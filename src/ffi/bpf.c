@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /* bpf_xdp_nft_flow_lookup() for XDP programs: what bpf_xdp_flow_lookup() of nf_flow_table.ko is, with
- * the same types, so that the same code uses either. It cannot have the same name: the kernel refuses
- * a module that has a function in its BTF which another module has as well (btf_check_kfunc_name()),
- * so that nf_flow_table.ko, which act_ct needs, could not be loaded beside this module. Who does not
- * need that has the name from intree_xdp.c, in a module of its own.
+ * the same types, so that the same code uses either. It cannot have the same name: the kernel
+ * refuses a module that has a function in its BTF which another module has as well
+ * (btf_check_kfunc_name()), so that nf_flow_table.ko, which act_ct needs, could not be loaded
+ * beside this module. Who does not need that has the name from intree_xdp.c, in a module of its
+ * own.
  *
- * The flows of this module do not look like struct flow_offload. The one that a program gets is made
- * for it, and is valid until its next lookup. Beyond what nf_flow_table.ko gives:
+ * The flows of this module do not look like struct flow_offload. The one that a program gets is
+ * made for it, and is valid until its next lookup. Beyond what nf_flow_table.ko gives:
  *
  *  - A tag in fib_tuple->h_vlan_proto and h_vlan_TCI is part of what is looked for.
  *  - out.h_source and out.h_dest are filled in as well where xmit_type is NEIGH.
@@ -72,8 +73,8 @@ __bpf_kfunc_start_defs();
  * @opts: error is set when there is no flow
  * @opts_len: size of @opts
  *
- * Return: the packet's direction in a struct flow_offload which has the other direction (NAT) and the
- * flags NF_FLOW_SNAT and NF_FLOW_DNAT as well, NULL if the packet is to be passed on.
+ * Return: the packet's direction in a struct flow_offload which has the other direction (NAT) and
+ * the flags NF_FLOW_SNAT and NF_FLOW_DNAT as well, NULL if the packet is to be passed on.
  */
 __bpf_kfunc struct flow_offload_tuple_rhash *
 bpf_xdp_nft_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What a bridge does with a frame that comes in at a port. Its module is asked when there is a
- * bridge, by the names that it exports: being loaded must not load it. Once asked it stays, as long as
- * there is something to ask about: nfo_bridge_get().
+ * bridge, by the names that it exports: being loaded must not load it. Once asked it stays, as long
+ * as there is something to ask about: nfo_bridge_get().
  */
 #include <linux/if_bridge.h>
 #include <linux/module.h>
@@ -33,8 +33,8 @@ static struct {
 
 static atomic_t users = ATOMIC_INIT(0);
 
-/* NULL: the bridge has been built without it. Under RCU, as long as the function is used: forget() may
- * come in between, but the memory of a module goes after a grace period.
+/* NULL: the bridge has been built without it. Under RCU, as long as the function is used: forget()
+ * may come in between, but the memory of a module goes after a grace period.
  */
 static void *symbol(unsigned int i)
 {
@@ -66,8 +66,8 @@ void nfo_bridge_get(void)
 	atomic_inc(&users);
 }
 
-/* The last one lets the module go. If another one comes at this moment, who asks again, then what it
- * has found goes with that one.
+/* The last one lets the module go. If another one comes at this moment, who asks again, then what
+ * it has found goes with that one.
  */
 void nfo_bridge_put(void)
 {
@@ -134,8 +134,8 @@ bool nfo_bridge_passes_up(const struct net_device *bridge, const struct net_devi
 	if (!netif_is_bridge_port(port) ||
 	    netdev_master_upper_dev_get_rcu((struct net_device *)port) != bridge)
 		return false;
-	/* The VLAN comes from a tunnel; of a locked port only the stations that the bridge knows are
-	 * let in; the state of a VLAN's spanning tree is not to be had.
+	/* The VLAN comes from a tunnel; of a locked port only the stations that the bridge knows
+	 * are let in; the state of a VLAN's spanning tree is not to be had.
 	 */
 	if (flag_is_set && flag_is_set(port, BR_VLAN_TUNNEL | BR_PORT_LOCKED))
 		return false;

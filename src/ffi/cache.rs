@@ -28,7 +28,7 @@ pub(crate) struct Cache(AtomicPtr<c::kmem_cache>);
 pub(crate) struct CacheGuard(&'static Cache);
 
 impl Cache {
-    /// No cache yet.
+    /// Makes a slab cache that does not exist yet.
     pub(crate) const fn new() -> Self {
         // INVARIANT: Null.
         Self(AtomicPtr::new(ptr::null_mut()))
@@ -46,7 +46,7 @@ impl Cache {
         Ok(CacheGuard(self))
     }
 
-    /// One zeroed object; usable in atomic context, fails silently.
+    /// Allocates one zeroed object; usable in atomic context, fails silently.
     pub(crate) fn zalloc(&self) -> Option<NonNull<kernel::ffi::c_void>> {
         let cache = self.0.load(Ordering::Acquire);
         if cache.is_null() {

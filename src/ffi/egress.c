@@ -55,8 +55,8 @@ static int look_at_class(struct Qdisc *q, unsigned long class, struct qdisc_walk
 	return 0;
 }
 
-/* The option nat is known by what cake tells userspace of itself. Of packets other than IPv4 it does
- * not ask.
+/* The option nat is known by what cake tells userspace of itself. Of packets other than IPv4 it
+ * does not ask.
  */
 static bool cake_asks(struct Qdisc *q, struct sk_buff *dump)
 {
@@ -182,9 +182,9 @@ static u8 asks_below(struct net_device *dev, struct sk_buff *dump)
 	return look.asks;
 }
 
-/* Those of the next @n devices of a namespace, from number *@next on, that somebody asks at, or at a device
- * below. Returns how many there are; *@next is 0 after the last one. What needs RTNL is unsure unless it
- * is held.
+/* Those of the next @n devices of a namespace, from number *@next on, that somebody asks at, or at
+ * a device below. Returns how many there are; *@next is 0 after the last one. What needs RTNL is
+ * unsure unless it is held.
  */
 u32 nfo_askers(struct net *net, bool rtnl, u32 *next, struct nfo_asker *found, u32 n)
 {
@@ -214,8 +214,8 @@ u32 nfo_askers(struct net *net, bool rtnl, u32 *next, struct nfo_asker *found, u
 	return count;
 }
 
-/* Gives a packet the entry of its connection, with a reference, as conntrack does for one that it has
- * found. A packet that has one keeps it.
+/* Gives a packet the entry of its connection, with a reference, as conntrack does for one that it
+ * has found. A packet that has one keeps it.
  */
 bool nfo_skb_set_ct(struct sk_buff *skb, struct nf_conn *ct, bool reply)
 {

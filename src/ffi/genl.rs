@@ -110,7 +110,7 @@ impl Policy {
         )
     }
 
-    /// Exactly `len` bytes.
+    /// The policy of an attribute of exactly `len` bytes.
     pub(crate) const fn exact(len: u8) -> Self {
         Self::new(
             c::NLA_BINARY,
@@ -332,8 +332,8 @@ unsafe impl Sync for GenlFamily {}
 impl GenlFamily {
     /// Makes a family. For statics: panics if the arguments are not valid.
     pub(crate) const fn new(name: &CStr, version: u32, ops: &'static [Op]) -> Self {
-        /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first bit
-        /// fields of their byte.
+        /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first
+        /// bit fields of their byte.
         const FLAGS: u8 = if cfg!(target_endian = "big") {
             1 << 7 | 1 << 6
         } else {

@@ -89,7 +89,9 @@ bool nfo_skb_trim(struct sk_buff *skb, u32 len)
 	return !pskb_trim_rcsum(skb, len);
 }
 
-/* As ip_rcv() does. False if a program has given the packet to a socket, which it is on its way to. */
+/* As ip_rcv() does. False if a program has given the packet to a socket, which it is on its way
+ * to.
+ */
 bool nfo_skb_detach(struct sk_buff *skb)
 {
 	if (skb_sk_is_prefetched(skb))
@@ -140,8 +142,8 @@ bool nfo_skb_peek(const struct sk_buff *skb, u32 at, u8 (*bytes)[4])
 	return !skb_copy_bits(skb, at, bytes, sizeof(*bytes));
 }
 
-/* Of a packet in a hook of IPv4 or IPv6: where its transport header is, from data, and which one; or
- * negative.
+/* Of a packet in a hook of IPv4 or IPv6: where its transport header is, from data, and which one;
+ * or negative.
  */
 int nfo_skb_transport(const struct sk_buff *skb, u8 family, u8 *proto)
 {
@@ -197,8 +199,8 @@ bool nfo_ct_get_unless_zero(struct nf_conn *ct)
 	return refcount_inc_not_zero(&ct->ct_general.use);
 }
 
-/* The entry that conntrack is about to find for a packet in PRE_ROUTING, with a reference, and in which
- * direction it travels; or NULL.
+/* The entry that conntrack is about to find for a packet in PRE_ROUTING, with a reference, and in
+ * which direction it travels; or NULL.
  */
 struct nf_conn *nfo_ct_ahead(const struct sk_buff *skb, const struct nf_hook_state *state,
 			     u8 *dir)
@@ -265,7 +267,9 @@ void nfo_ct_event(struct nf_conn *ct, u32 event)
 	nf_conntrack_event(event, ct);
 }
 
-/* What rules may have looked at: mark and labels. Two marks never give the same with the same labels. */
+/* What rules may have looked at: mark and labels. Two marks never give the same with the same
+ * labels.
+ */
 u32 nfo_ct_marks(const struct nf_conn *ct)
 {
 	const struct nf_conn_labels *labels = nf_ct_labels_find(ct);
@@ -355,8 +359,8 @@ u32 nfo_offload_timeout(struct net *net, u8 l4proto)
 
 /* nf_tables */
 
-/* What it calls with an enum is C: clang's control-flow integrity (CONFIG_CFI) tells an enum from the
- * integer that it is in Rust.
+/* What it calls with an enum is C: clang's control-flow integrity (CONFIG_CFI) tells an enum from
+ * the integer that it is in Rust.
  */
 void nfo_expr_deactivate(const struct nft_ctx *ctx, const struct nft_expr *expr,
 			 enum nft_trans_phase phase)
@@ -508,8 +512,9 @@ static struct list_head *nfo_successor(const struct list_head *entry)
 }
 
 /* Register flowtable types in front of others: nf_tables takes the first one of a family. It puts a
- * new one at the end of its list, whose head it does not export; the head is what comes after. Unless
- * another module registers its types at this moment: then not all of ours find the same there.
+ * new one at the end of its list, whose head it does not export; the head is what comes after.
+ * Unless another module registers its types at this moment: then not all of ours find the same
+ * there.
  */
 void nfo_types_register(struct nf_flowtable_type *types, u32 n)
 {

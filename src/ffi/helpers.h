@@ -53,8 +53,8 @@ void nfo_bh_disable(void);
 void nfo_bh_enable(void);
 void nfo_cond_resched(void);
 
-/* Of a TCP packet: the sequence numbers of its first byte and after its last one, what it acknowledges,
- * its window field, its flags.
+/* Of a TCP packet: the sequence numbers of its first byte and after its last one, what it
+ * acknowledges, its window field, its flags.
  */
 struct nfo_tcp {
 	u32	seq;

@@ -38,14 +38,16 @@ static bool has_hooks(const struct net_device *dev)
 	return false;
 }
 
-/* Are there programs, filters or chains for what comes in by the device? Flowtables are none. Under RCU. */
+/* Whether there are programs, filters or chains for what comes in by the device. Flowtables are
+ * none. Under RCU.
+ */
 bool nfo_dev_filters(const struct net_device *dev)
 {
 	return has_programs(dev) || has_hooks(dev);
 }
 
-/* Might what comes to the host itself, like the outer packets of a tunnel, have to come through IPsec?
- * As __xfrm_check_nopolicy() asks it before it looks at a packet.
+/* Whether what comes to the host itself, like the outer packets of a tunnel, may have to come
+ * through IPsec. As __xfrm_check_nopolicy() asks it before it looks at a packet.
  */
 bool nfo_dev_ipsec(const struct net_device *dev)
 {

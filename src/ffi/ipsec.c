@@ -21,10 +21,10 @@ static bool no_policy(const struct net_device *dev, const struct dst_entry *dst,
 	return dst->flags & DST_NOPOLICY;
 }
 
-/* Does the packet, which came through IPsec and is about to leave by @dst, conform to the policies and to the
- * selectors of the SAs that it came through, as xfrm_policy_check() in ip_forward() and ip6_forward() would
- * say? Of the packet nothing changes: if not, it goes there, and is counted. It is at the ingress hook, under
- * RCU, and starts with its network header.
+/* Whether the packet, which came through IPsec and is about to leave by @dst, conforms to the
+ * policies and to the selectors of the SAs that it came through, as xfrm_policy_check() in
+ * ip_forward() and ip6_forward() would say. Of the packet nothing changes: if not, it goes there,
+ * and is counted. It is at the ingress hook, under RCU, and starts with its network header.
  */
 bool nfo_ipsec_admits(struct sk_buff *skb, struct dst_entry *dst, u8 family)
 {
@@ -66,8 +66,8 @@ bool nfo_ipsec_admits(struct sk_buff *skb, struct dst_entry *dst, u8 family)
 	return ok;
 }
 
-/* A policy is gone, and another one may apply now to what it allowed to pass in the clear. The kernel makes
- * routes stale only when one is added. In any context.
+/* A policy is gone, and another one may apply now to what it allowed to pass in the clear. The
+ * kernel makes routes stale only when one is added. In any context.
  */
 static int notify_policy(struct xfrm_policy *xp, int dir, const struct km_event *c)
 {

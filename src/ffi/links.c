@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What tunnels and PPP devices do with packets that the fast path would take up below them, and tunnels that
- * it follows without knowing how they look from below.
+/* What tunnels and PPP devices do with packets that the fast path would take up below them, and
+ * tunnels that it follows without knowing how they look from below.
  */
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
@@ -129,8 +129,8 @@ static bool outer6(const struct net_device *dev, struct nfo_outer *outer)
 	return true;
 }
 
-/* Which way do the outer packets of a tunnel come in? Either by a route (held) to its remote end, or by a device;
- * neither of them: by any. False if nobody knows. Under RCU.
+/* How the outer packets of a tunnel come in: either by a route (held) to its remote end, or by a
+ * device; neither of them: by any. False if nobody knows. Under RCU.
  */
 bool nfo_tunnel_outer(const struct net_device *dev, struct nfo_outer *outer)
 {
@@ -144,8 +144,8 @@ bool nfo_tunnel_outer(const struct net_device *dev, struct nfo_outer *outer)
 	return is_kind(dev, "wireguard");
 }
 
-/* A device that nf_tables does not know of, with a hook as nf_tables would make it. dev is NULL once the device
- * has gone.
+/* A device that nf_tables does not know of, with a hook as nf_tables would make it. dev is NULL
+ * once the device has gone.
  */
 struct nfo_follow {
 	struct nf_hook_ops	ops;

@@ -6,8 +6,8 @@
 
 #include "helpers.h"
 
-/* The kernel frees this when all parts of a namespace have ended; the Rust object goes with the last
- * flowtable, which may be later than nfo_net_exit().
+/* The kernel frees this when all parts of a namespace have ended; the Rust object goes with the
+ * last flowtable, which may be later than nfo_net_exit().
  */
 struct nfo_net {
 	void			*netns;		/* in Rust, NULL at the end */

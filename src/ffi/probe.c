@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Packets on their way through the ruleset: which one it is, what it came in with, what it leaves with. */
+/* Packets on their way through the ruleset: which one it is, what it came in with, what it leaves
+ * with.
+ */
 #include <linux/jhash.h>
 #include <linux/netfilter_bridge.h>
 #include <linux/percpu.h>
@@ -11,9 +13,9 @@
 /* The latest packet without a flow that a CPU has let through: it may be about to add one. */
 static DEFINE_PER_CPU(struct nfo_probe, nfo_unknown);
 
-/* Which of the packets that are on their way through the stack is it? By where it is, and by what rules
- * and translation leave alone: identification or flow label, and the first bytes of what is sent (of TCP
- * and SCTP the sequence number). Both headers are at these offsets from data. Never 0.
+/* A fingerprint of a packet on its way through the stack: of where it is, and of what rules and
+ * translation leave alone: identification or flow label, and the first bytes of what is sent (of
+ * TCP and SCTP the sequence number). Both headers are at these offsets from data. Never 0.
  */
 u32 nfo_skb_fingerprint(const struct sk_buff *skb, u32 network, u32 transport, u8 proto)
 {
@@ -63,9 +65,9 @@ void nfo_probe_note(const struct nfo_probe *probe)
 	*this_cpu_ptr(&nfo_unknown) = *probe;
 }
 
-/* What the packet with this print came in with, if it is the latest one. The CPU may be another one by now
- * if the packet has waited in a queue, and a packet that came in elsewhere is in the memory of an earlier
- * one: the key has to be the same.
+/* What the packet with this fingerprint came in with, if it is the latest one. The CPU may be
+ * another one by now if the packet has waited in a queue, and a packet that came in elsewhere is in
+ * the memory of an earlier one: the key has to be the same.
  */
 bool nfo_probe_noted(u32 fingerprint, u32 hash, struct nfo_probe *probe)
 {

@@ -19,8 +19,9 @@ bool nfo_dst_hold(struct dst_entry *dst)
 	return dst_hold_safe(dst);
 }
 
-/* Would packets like this be dropped for where they come from, at this device? Asked for their route,
- * the stack would count, and maybe log, martians that nobody has sent: see fib_validate_source().
+/* Whether packets like this would be dropped for where they come from, at this device. Asked for
+ * their route, the stack would count, and maybe log, martians that nobody has sent: see
+ * fib_validate_source().
  */
 static bool refuses_source4(struct net_device *dev, const struct flowi4 *fl)
 {
@@ -132,7 +133,9 @@ static bool same_gateway6(const struct rt6_info *a, const struct rt6_info *b)
 	return !(a->rt6i_flags & RTF_GATEWAY) || ipv6_addr_equal(&a->rt6i_gateway, &b->rt6i_gateway);
 }
 
-/* Does a packet with route @a go the same way as by @b? One that is bridged has no route of its own. */
+/* Whether a packet with route @a has the same next hop as by @b. One that is bridged has no route
+ * of its own.
+ */
 bool nfo_same_nexthop(const struct dst_entry *a, const struct dst_entry *b, u8 family)
 {
 	if (!a || a == b || a->flags & DST_FAKE_RTABLE)
@@ -234,9 +237,9 @@ bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
 	return valid;
 }
 
-/* What the forward path does before dst_output(), which takes the packet through IPsec. It has passed
- * POST_ROUTING, says *_REROUTED: rules there would take a packet without a conntrack entry for an invalid
- * one. What comes out of IPsec passes them.
+/* What the forward path does before dst_output(), which takes the packet through IPsec. It has
+ * passed POST_ROUTING, says *_REROUTED: rules there would take a packet without a conntrack entry
+ * for an invalid one. What comes out of IPsec passes them.
  */
 void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff)
 {

@@ -2,9 +2,10 @@
 /* Reads the ruleset that is in force, an expression at a time.
  *
  * Chains, rules and sets that are in force are freed a grace period after another ruleset has come
- * into force. Every function here enters an RCU section and looks whether the generation is still the
- * one that the reading began with: then what earlier calls have found is valid until the section ends.
- * What an expression holds is private to its type: it says so itself, as to userspace.
+ * into force. Every function here enters an RCU section and looks whether the generation is still
+ * the one that the reading began with: then what earlier calls have found is valid until the
+ * section ends. What an expression holds is private to its type: it says so itself, as to
+ * userspace.
  */
 #include <linux/netfilter/xt_conntrack.h>
 #include <net/netfilter/nf_tables_core.h>

@@ -106,14 +106,14 @@ impl Skb {
         Self(unsafe { NonNull::new_unchecked(skb) })
     }
 
-    /// For calls into C.
+    /// Returns the `struct sk_buff`, for calls into C.
     #[inline(always)]
     pub(crate) fn as_ptr(self) -> *mut c::sk_buff {
         self.0.as_ptr()
     }
 
-    /// Is it addressed to this device, with nothing around the network header, did it not come through
-    /// IPsec, and has no switch routed it already?
+    /// Whether the packet is addressed to this device, has nothing around the network header, did
+    /// not come through IPsec, and has not been routed by a switch.
     #[inline(always)]
     pub(crate) fn is_plain(self) -> bool {
         /// A value of the same type without any bit set.
@@ -148,7 +148,7 @@ impl Skb {
             && self.mark() | self.priority() | self.vlan_all() == 0
     }
 
-    /// EtherType, in network byte order.
+    /// Returns `skb->protocol`: the EtherType, in network byte order.
     #[inline(always)]
     pub(crate) fn protocol(self) -> u16 {
         // SAFETY: By the type invariant; every bit pattern is a valid integer.
@@ -162,7 +162,8 @@ impl Skb {
         unsafe { header!(self, pkt_type()) }
     }
 
-    /// Has a switch routed the packet already? Then it is here for its rules, not to be sent again.
+    /// Whether a switch has routed the packet already (`offload_l3_fwd_mark`). Such a packet is
+    /// here for the rules only, and must not be sent again.
     #[inline(always)]
     pub(crate) fn is_routed(self) -> bool {
         #[cfg(CONFIG_NET_SWITCHDEV)]
@@ -174,20 +175,21 @@ impl Skb {
         false
     }
 
-    /// Has the device taken a VLAN tag off?
+    /// Whether the device has taken a VLAN tag off (`skb_vlan_tag_present()`).
     #[inline(always)]
     pub(crate) fn has_vlan_tag(self) -> bool {
         self.vlan_all() != 0
     }
 
-    /// That tag as one word, 0 if there is none.
+    /// Returns the hardware-accelerated VLAN tag as one word, 0 if there is none.
     #[inline(always)]
     fn vlan_all(self) -> u32 {
         // SAFETY: By the type invariant; both views of the union are plain integers.
         unsafe { header!(self, __bindgen_anon_2).vlan_all }
     }
 
-    /// That tag: EtherType and control word, in the order of the CPU.
+    /// Returns the hardware-accelerated VLAN tag: EtherType and control word, in the order of the
+    /// CPU.
     pub(crate) fn vlan_tag(self) -> Option<(u16, u16)> {
         // SAFETY: As above.
         let tag = unsafe { header!(self, __bindgen_anon_2).__bindgen_anon_1 };
@@ -201,20 +203,20 @@ impl Skb {
         self.vlan_tag().map_or(0, |(_, tci)| (tci >> 13) as u8)
     }
 
-    /// Has the packet neither mark nor priority?
+    /// Whether the packet has neither mark nor priority.
     #[inline(always)]
     pub(crate) fn is_unmarked(self) -> bool {
         self.mark() | self.priority() == 0
     }
 
-    /// What queueing disciplines look at.
+    /// Returns `skb->priority`, which queueing disciplines look at.
     #[inline(always)]
     pub(crate) fn priority(self) -> u32 {
         // SAFETY: By the type invariant.
         unsafe { header!(self, priority) }
     }
 
-    /// What classifiers look at.
+    /// Returns `skb->mark`, which classifiers look at.
     #[inline(always)]
     pub(crate) fn mark(self) -> u32 {
         // SAFETY: By the type invariant; both views of the union are plain integers.
@@ -275,14 +277,15 @@ impl Skb {
         }
     }
 
-    /// Before the outer header of a tunnel is taken off: what the device said of the whole does not
-    /// hold for the inner packet.
+    /// Prepares the packet for taking the outer header of a tunnel off
+    /// (`iptunnel_pull_offloads()`): what the device said of the whole does not hold for the inner
+    /// packet.
     pub(crate) fn tunnel_pull(self) -> bool {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_skb_tunnel_pull(self.as_ptr()) }
     }
 
-    /// Did the packet come through IPsec?
+    /// Whether the packet came through IPsec (`skb_sec_path()`).
     #[inline(always)]
     pub(crate) fn has_secpath(self) -> bool {
         #[cfg(CONFIG_XFRM)]
@@ -296,15 +299,15 @@ impl Skb {
         false
     }
 
-    /// Would IPsec let it be forwarded by `dst`, which it came through? Asked with `data` at the network
-    /// header.
+    /// Whether the IPsec policies let the packet be forwarded by `dst` (`xfrm_policy_check()`). The
+    /// network header must be at `data`.
     pub(crate) fn ipsec_admits(self, dst: *mut c::dst_entry, family: u8) -> bool {
         // SAFETY: By the type invariant; the route is valid while RCU is held.
         unsafe { c::nfo_ipsec_admits(self.as_ptr(), dst, family) }
     }
 
-    /// Has conntrack seen the packet, and counted it? A bridge asks it before we do, with
-    /// br_netfilter.
+    /// Whether conntrack has seen and counted the packet. With br_netfilter it does so at the
+    /// bridge, before the ingress hook.
     #[inline(always)]
     pub(crate) fn is_tracked(self) -> bool {
         // SAFETY: By the type invariant.
@@ -325,7 +328,7 @@ impl Skb {
         unsafe { field!(self, data_len) }
     }
 
-    /// Index of the device that the packet came in through.
+    /// Returns the index of the device (`skb->dev`) that the packet came in through.
     #[inline(always)]
     pub(crate) fn ifindex(self) -> u32 {
         // SAFETY: By the type invariant; an skb at the ingress hook has a device.
@@ -367,8 +370,8 @@ impl Skb {
         unsafe { c::nfo_skb_pull(self.as_ptr(), len) }
     }
 
-    /// Makes the first bytes ours alone, as many as `len` says, which most packets need not know. Data
-    /// may move.
+    /// Makes the first bytes ours alone, as many as `len` says, which most packets need not know.
+    /// Data may move.
     #[inline(always)]
     pub(crate) fn make_writable(self, len: impl FnOnce() -> u32) -> bool {
         // SAFETY: By the type invariant.
@@ -433,14 +436,14 @@ impl Skb {
         }
     }
 
-    /// Will the stack cut it into segments of TCP (`skb_is_gso_tcp()`)?
+    /// Whether the stack will cut the packet into segments of TCP (`skb_is_gso_tcp()`).
     #[cold]
     pub(crate) fn is_gso_tcp(self) -> bool {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_skb_is_gso_tcp(self.as_ptr()) }
     }
 
-    /// What the stack will cut a super-packet into on the way out.
+    /// Returns what the stack will cut a super-packet into on the way out.
     pub(crate) fn segments(self) -> Segments {
         /// `SKB_GSO_UDP`: fragments, include/linux/skbuff.h.
         const GSO_UDP: u32 = c::NFO_GSO_UDP;
@@ -470,15 +473,15 @@ impl Skb {
         }
     }
 
-    /// Would each of the [`Segments::Nested`] fit? The network header is at `network`, the
-    /// transport header `thoff` bytes from there.
+    /// Whether each of the [`Segments::Nested`] fits the MTU. The network header is at `network`,
+    /// the transport header `thoff` bytes from there.
     pub(crate) fn segments_fit(self, network: u32, thoff: u32, mtu: u32) -> bool {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_skb_segments_fit(self.as_ptr(), network, network.wrapping_add(thoff), mtu) }
     }
 
-    /// Which packet it is, of those on their way through the stack. Its network header is at `network`, its
-    /// transport header `thoff` bytes from there.
+    /// Returns a fingerprint of the packet, which tells it from others on their way through the
+    /// stack. Its network header is at `network`, its transport header `thoff` bytes from there.
     pub(crate) fn fingerprint(self, network: u32, thoff: u32, proto: u8) -> u32 {
         // SAFETY: By the type invariant.
         unsafe {
@@ -486,7 +489,7 @@ impl Skb {
         }
     }
 
-    /// Four bytes at `at`, wherever they lie; [`None`] past the end.
+    /// Returns four bytes at `at`, linear or not; [`None`] past the end.
     #[cold]
     pub(crate) fn peek(self, at: usize) -> Option<[u8; 4]> {
         let mut bytes = [0; 4];
@@ -496,8 +499,9 @@ impl Skb {
     }
 
     /// Ends what ties the packet to where it came from: a route (tunnel metadata), which ours would
-    /// overwrite, and the local socket that sent it, of a container maybe, which is nothing to the queueing
-    /// disciplines and rules on the way out. False if the packet is meant for a local socket.
+    /// overwrite, and the local socket that sent it, of a container maybe, which is nothing to the
+    /// queueing disciplines and rules on the way out. False if the packet is meant for a local
+    /// socket.
     #[inline(always)]
     pub(crate) fn detach(self) -> bool {
         // SAFETY: By the type invariant; both words are plain integers here.
@@ -557,7 +561,7 @@ impl Skb {
         unsafe { (*self.0.as_ptr()).cb = [0; 48] };
     }
 
-    /// Start of the linear part.
+    /// Returns `skb->data`, the start of the linear part.
     #[inline(always)]
     pub(crate) fn data(self) -> *mut u8 {
         // SAFETY: By the type invariant.

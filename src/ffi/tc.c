@@ -10,14 +10,14 @@
 
 /* A port ends when it is unbound and no callback refers to it any more. Where a driver unregisters
  * itself, flow_indr takes its callbacks off its own list first and gives them to nfo_port_cleanup()
- * later, without a lock: a port that is unbound between the two stays until then. Taken before a port's
- * own lock; the last one that a callback's clean-up touches.
+ * later, without a lock: a port that is unbound between the two stays until then. Taken before a
+ * port's own lock; the last one that a callback's clean-up touches.
  */
 static DEFINE_MUTEX(nfo_ports);
 
-/* Drivers keep the callbacks of all their devices in one list, and count on the caller for a lock. Ours are
- * the worker of any flowtable and the nf_tables commits of any network namespace. Taken around a port's
- * own lock, and around nothing of the flow_indr code, which has a lock for this.
+/* Drivers keep the callbacks of all their devices in one list, and count on the caller for a lock.
+ * Ours are the worker of any flowtable and the nf_tables commits of any network namespace. Taken
+ * around a port's own lock, and around nothing of the flow_indr code, which has a lock for this.
  */
 static DEFINE_MUTEX(nfo_drivers);
 
@@ -60,8 +60,8 @@ static void nfo_port_command(struct nfo_port *port, struct flow_cls_offload *cls
 	cls->cookie = cookie;
 }
 
-/* Takes all rules away from a driver, which keeps working until then; what they have forwarded is kept
- * for those who ask later.
+/* Takes all rules away from a driver, which keeps working until then; what they have forwarded is
+ * kept for those who ask later.
  */
 static void nfo_port_lose(struct nfo_port *port, struct flow_block_cb *block_cb)
 {
@@ -87,8 +87,8 @@ static void nfo_port_lose(struct nfo_port *port, struct flow_block_cb *block_cb)
 	WRITE_ONCE(port->generation, port->generation + 1);
 }
 
-/* A driver unregisters itself: called without any lock of the flow_indr code, and maybe after the port
- * was unbound. Takes no lock that unbinding holds while it waits for the flow_indr code.
+/* A driver unregisters itself: called without any lock of the flow_indr code, and maybe after the
+ * port was unbound. Takes no lock that unbinding holds while it waits for the flow_indr code.
  */
 static void nfo_port_cleanup(struct flow_block_cb *block_cb)
 {
@@ -144,7 +144,9 @@ static int nfo_port_setup(struct nfo_port *port, enum flow_block_command cmd, st
 	return err;
 }
 
-/* -EOPNOTSUPP: there is no hardware, or a driver that takes no rules. The port is gone if it fails. */
+/* -EOPNOTSUPP: there is no hardware, or a driver that takes no rules. The port is gone if it
+ * fails.
+ */
 int nfo_port_bind(struct nfo_port *port)
 {
 	struct netlink_ext_ack extack = {};
@@ -165,8 +167,8 @@ int nfo_port_bind(struct nfo_port *port)
 	return err;
 }
 
-/* What a driver of the device itself has not given back, whatever it says: nobody would come back to it.
- * One behind flow_indr does, when it goes.
+/* What a driver of the device itself has not given back, whatever it says: nobody would come back
+ * to it. One behind flow_indr does, when it goes.
  */
 static void nfo_port_take_back(struct nfo_port *port)
 {
@@ -397,9 +399,9 @@ struct flow_action_entry *nfo_rule_action(struct nfo_rule *r)
 	return entry;
 }
 
-/* The network namespace of a device that is the machine's own, or NULL. Anybody may have devices, with any
- * address and index, in a namespace that belongs to a user namespace of theirs; those that software makes
- * have no parent.
+/* The network namespace of a device that is the machine's own, or NULL. Anybody may have devices,
+ * with any address and index, in a namespace that belongs to a user namespace of theirs; those that
+ * software makes have no parent.
  */
 struct net *nfo_dev_hardware_net(const struct net_device *dev)
 {
@@ -438,8 +440,8 @@ int nfo_dev_list_pos(const struct nft_flowtable *ft, const struct net_device *de
 	return !found ? 0 : last == dev ? 2 : 1;
 }
 
-/* What a VLAN device writes into its tags as the priority of packets with this skb->priority, 0 to 7; and
- * which tags. Negative if it is no VLAN device.
+/* What a VLAN device writes into its tags as the priority of packets with this skb->priority, 0 to
+ * 7; and which tags. Negative if it is no VLAN device.
  */
 int nfo_vlan_pcp(struct net *net, u32 ifindex, u32 priority, u16 *proto, u16 *vid)
 {

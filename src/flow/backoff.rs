@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connections that could not be added, or did not stay where they were: for about a second they are
-//! left alone.
+//! Connections that are not offloaded for about a second, because they could not be added or did
+//! not stay where they were.
 //!
-//! Each packet of a connection that is not offloaded comes to the rule that adds it. To ask for its way
-//! anew costs more than the packet itself, and the answer rarely changes within a second. Where a neighbour
-//! or a bridge has yet to answer, it is asked again after an eighth of that.
+//! Each packet of a connection that is not offloaded hits the rule that adds it. A new walk along
+//! its path costs more than the packet itself, and the answer rarely changes within a second. Where
+//! a neighbour or a bridge has yet to answer, the next attempt is after an eighth of that.
 //!
-//! A connection has a mark of its own, in one of few places that its set has; the oldest one makes room.
-//! So no connection is left alone because of another one, and if there are more of them than places, they
-//! are asked about more often. Words are changed without a lock: what a race spoils is the hint, for a
-//! second at most.
+//! A connection has a mark of its own, in one of the few slots of its set; the oldest one makes
+//! room. So no connection backs off because of another one, and if there are more of them than
+//! slots, they are tried more often. Words are changed without a lock: what a race spoils is the
+//! hint, for a second at most.
 
 use crate::{
     ffi,
@@ -36,11 +36,13 @@ const WAYS: usize = 8;
 /// Sets: 16 KiB.
 const SETS: usize = 256;
 
-/// The low bits of a place's time: how much counts against the connection, and whether it was refused.
+/// The low bits of a slot's time: how much counts against the connection, and whether it was
+/// refused.
 const WEIGHT: u32 = 7;
 const REFUSED: u32 = 1 << 3;
 const BITS: u32 = WEIGHT | REFUSED;
-/// The weight of refusals for what is over soon: who has it is left alone for an eighth of a second.
+/// The weight of refusals for reasons that are over soon: such a connection backs off for an eighth
+/// of a second.
 const PASSING: u32 = WEIGHT - 1;
 
 /// A connection.
@@ -63,7 +65,7 @@ impl Slot {
         (now & !BITS).wrapping_sub(self.when.load(Ordering::Relaxed) & !BITS)
     }
 
-    /// Is there a connection that is still remembered?
+    /// Whether the slot holds a connection that is still remembered.
     fn is_fresh(&self, now: u32) -> bool {
         self.mark.load(Ordering::Relaxed) != 0 && self.age(now) < ffi::HZ
     }
@@ -82,7 +84,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Nothing so far.
+    /// Makes a memory of no connection.
     pub(super) fn new() -> Result<Self> {
         let mut sets = KVec::with_capacity(SETS, GFP_KERNEL_ACCOUNT)?;
 
@@ -96,8 +98,8 @@ impl Backoff {
         })
     }
 
-    /// The set of a connection, and its mark. The memory of an entry is used again: its ports tell the
-    /// connections apart.
+    /// The set of a connection, and its mark. The memory of an entry is used again: its ports tell
+    /// the connections apart.
     fn set(&self, ct: Ct, seed: &Seed) -> (&[Slot], u32) {
         let hash = AddrKey::new(ct.as_ptr() as usize).hash(seed);
         let tuple = ct.tuple(Direction::Original);
@@ -112,8 +114,8 @@ impl Backoff {
         )
     }
 
-    /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe. By this the weight does not get
-    /// above `most`.
+    /// Remembers a connection: `bits` are a weight, and [`REFUSED`] maybe. By this the weight does
+    /// not get above `most`.
     #[cold]
     fn note(&self, ct: Ct, seed: &Seed, bits: u32, most: u32, ruleset: u32) {
         /// Who was refused a moment ago is, as a rule, refused again.
@@ -157,13 +159,14 @@ impl Backoff {
         self.ruleset.store(ruleset, Ordering::Relaxed);
     }
 
-    /// Packets of this connection come in or leave by another way than the one that was found, or it has
-    /// no place just now. With a weight of [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second it is left alone.
+    /// Notes that packets of this connection come in or leave by another path than the one that was
+    /// found, or that a table has no room for it just now. With a weight of
+    /// [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second the connection backs off.
     pub(crate) fn note_route_mismatch(&self, ct: Ct, seed: &Seed, weight: u32, ruleset: u32) {
         self.note(ct, seed, weight.min(WEIGHT), WEIGHT, ruleset);
     }
 
-    /// A flow of this connection was not added, and why.
+    /// Notes that a flow of this connection was not added, and why.
     pub(crate) fn refuse(&self, ct: Ct, seed: &Seed, why: SkipReason, ruleset: u32) {
         let (weight, most) = match why {
             // This is over soon: somebody has just been asked for an address, or about a port.
@@ -179,7 +182,7 @@ impl Backoff {
         self.note(ct, seed, weight | REFUSED, most, ruleset);
     }
 
-    /// Is it to be left alone, and why?
+    /// Returns the reason if the connection is not to be offloaded for the time being.
     pub(crate) fn reason(&self, ct: Ct, seed: &Seed, ruleset: u32) -> Option<SkipReason> {
         let now = ffi::jiffies32();
 

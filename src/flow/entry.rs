@@ -10,8 +10,9 @@
 //!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
 //! ```
 //!
-//! A flow is made by [`Flow::new`](crate::flow::object::Flow::new), published and withdrawn by the flowtable, and freed a grace
-//! period after the worker took it out, by which time no packet looks at it any more.
+//! A flow is made by [`Flow::new`](crate::flow::object::Flow::new), published and withdrawn by the
+//! flowtable, and freed a grace period after the worker took it out, by which time no packet looks
+//! at it any more.
 
 use crate::{
     ffi::{
@@ -66,7 +67,8 @@ use nft_flow::{
 ///
 /// # Invariants
 ///
-/// - It is one of the two entries of a [`Flow`](crate::flow::object::Flow): the one at the index that `flags` says.
+/// - It is one of the two entries of a [`Flow`](crate::flow::object::Flow): the one at the index
+///   that `flags` says.
 /// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
 /// - `neigh` is null or a neighbour to which the entry holds a reference.
 #[repr(C, align(64))]
@@ -81,8 +83,8 @@ pub(crate) struct Entry<F: Family> {
     /// `jiffies` of the latest packet, written at most once a second.
     seen: AtomicU32,
     pub(crate) cookie: u32,
-    /// The ruleset that last agreed and the DSCP of packets that it leaves alone, see
-    /// [`TableRef::stamp`].
+    /// The ruleset generation that last validated the entry, and the DSCP of packets that it does
+    /// not change, see [`TableRef::stamp`].
     stamp: AtomicU32,
     pub(crate) mtu: u16,
     /// Of TCP: how far around `max_end` packets of this direction may be.
@@ -96,21 +98,24 @@ pub(crate) mod flag {
     pub(in crate::flow) const REPLY: u8 = 1 << 0;
     /// Packets leave through IPsec.
     pub(super) const XFRM: u8 = 1 << 1;
-    /// Packets must have come in through IPsec, because the answers leave through it, or others did.
+    /// Packets must have come in through IPsec, because the answers leave through it, or others
+    /// did.
     pub(super) const SECPATH: u8 = 1 << 2;
     /// Packets come in through a bridge port.
     pub(super) const BRIDGED: u8 = 1 << 3;
-    /// The next packet is to be looked at, see [`crate::flow::tcp`].
+    /// Conntrack's verdict about a SYN, FIN or RST is to be read with the next packet, see
+    /// [`crate::flow::tcp`].
     pub(crate) const CT_VERDICT_PENDING: u8 = 1 << 5;
-    /// Somebody on the way out asks for the connection, see `flowtable::egress`.
+    /// A qdisc, filter or chain at egress wants to see the conntrack entry of packets, see
+    /// `flowtable::egress`.
     pub(super) const WANTS_CT: u8 = 1 << 6;
-    /// The flow has been taken down.
+    /// The flow has been torn down.
     pub(super) const DEAD: u8 = 1 << 7;
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 128 && size_of::<Entry<V6>>() == 128);
 
-/// How packets of a direction come in.
+/// What an entry records of how packets of its direction come in.
 pub(super) struct EntryIngress {
     pub(super) id: IngressId,
     pub(super) secure: bool,
@@ -163,7 +168,7 @@ impl<F: Family> Entry<F> {
         self.flags.load(Ordering::Relaxed)
     }
 
-    /// Is the bit of [`flag`] set?
+    /// Whether this bit of [`flag`] is set.
     pub(crate) fn has_flag(&self, bit: u8) -> bool {
         self.flags() & bit != 0
     }
@@ -187,13 +192,13 @@ impl<F: Family> Entry<F> {
         }
     }
 
-    /// Has this ruleset seen a packet of this direction, and kept the flow?
+    /// Whether a packet of this direction has been validated by this generation of the ruleset.
     pub(crate) fn gen_matches(&self, generation: u32) -> bool {
         self.flow().shared.qos[self.dir() as usize].gen_matches(generation)
     }
 
-    /// Does the ruleset in force let packets of this direction with a DSCP pass, and leaves them
-    /// alone if they have neither mark nor priority? `stamp`: [`TableRef::stamp`] of that DSCP.
+    /// Whether the ruleset in force accepts packets of this direction with a DSCP, and leaves those
+    /// with neither mark nor priority as they are. `stamp` is [`TableRef::stamp`] of that DSCP.
     #[inline(always)]
     pub(crate) fn has_stamp(&self, stamp: u32) -> bool {
         self.stamp.load(Ordering::Relaxed) == stamp
@@ -222,21 +227,21 @@ impl<F: Family> Entry<F> {
         self.stamp.store(TableRef::NO_STAMP, Ordering::Relaxed);
     }
 
-    /// May every packet of the direction use it that did not come through IPsec, as long as the route is
-    /// valid: has the flow not been taken down, and has neither direction to do with IPsec?
+    /// Whether every packet that did not come through IPsec may use the entry as long as the route
+    /// is valid: the flow has not been torn down, and neither direction has to do with IPsec.
     #[inline(always)]
     pub(crate) fn is_usable_by_all(&self) -> bool {
         self.flags() & (flag::SECPATH | flag::XFRM | flag::DEAD) == 0
     }
 
-    /// Is there anything to do for a packet that most flows do not ask for? See `slow_checks` in
-    /// `hook/ingress.rs`.
+    /// Whether packets of the entry need `slow_checks()` in `hook/ingress.rs`, as those of most
+    /// flows do not.
     #[inline(always)]
     pub(crate) fn needs_slow_checks(&self) -> bool {
         self.flags() & (flag::BRIDGED | flag::CT_VERDICT_PENDING) != 0
     }
 
-    /// Does somebody on the way out ask for the connection?
+    /// Whether a qdisc, filter or chain at egress wants to see the conntrack entry of packets.
     pub(crate) fn wants_ct(&self) -> bool {
         self.has_flag(flag::WANTS_CT)
     }
@@ -252,37 +257,37 @@ impl<F: Family> Entry<F> {
         }
     }
 
-    /// Does the ruleset let packets with IPv6 destination options pass?
+    /// Whether the ruleset accepts packets with IPv6 destination options.
     pub(crate) fn takes_options(&self) -> bool {
         self.flow().shared.options[self.dir() as usize].load(Ordering::Relaxed)
     }
 
-    /// A packet with IPv6 destination options has come to the rule that adds the flow; or, if not
-    /// `pass`, none has come to the rules that are in force.
+    /// Notes whether a packet with IPv6 destination options has hit the rule that adds the flow, in
+    /// the ruleset in force.
     pub(crate) fn let_options(&self, pass: bool) {
         self.flow().shared.options[self.dir() as usize].store(pass, Ordering::Relaxed);
     }
 
-    /// A packet goes to a ruleset that has not seen one of this direction yet.
+    /// Sends a packet to the ruleset, whose generation has not validated this direction yet.
     #[cold]
     pub(crate) fn send_to_ruleset(&self, probe: &Probe) {
         self.let_options(false);
         self.flow().shared.send_to_ruleset(self.dir(), probe);
     }
 
-    /// A packet goes to the ruleset that is of interest though others have passed.
+    /// Sends a packet to the ruleset as a probe, which is of interest though others have passed.
     #[cold]
     pub(crate) fn send_probe(&self, probe: &Probe) {
         self.flow().shared.qos[self.dir() as usize].add_probe(probe);
     }
 
-    /// Do packets leave through IPsec?
+    /// Whether packets leave through IPsec (`FLOW_OFFLOAD_XMIT_XFRM`).
     #[inline(always)]
     pub(crate) fn is_xfrm(&self) -> bool {
         self.flags() & flag::XFRM != 0
     }
 
-    /// Must packets have come in through IPsec?
+    /// Whether packets must have come in through IPsec.
     #[inline(always)]
     pub(crate) fn needs_secpath(&self) -> bool {
         self.flags() & flag::SECPATH != 0
@@ -293,30 +298,30 @@ impl<F: Family> Entry<F> {
         self.set_flag(flag::SECPATH, true);
     }
 
-    /// Has a packet, of which this is the beginning, been rewritten as the fast path does it? `ports`: what
-    /// it has for ports, if the protocol has some.
+    /// Whether a packet with this network header has been rewritten as the fast path does it.
+    /// `ports` are its ports, if the protocol has some.
     pub(crate) fn matches_rewrite(&self, hdr: &[u8], ports: Option<u32>) -> bool {
         F::is_rewritten(&self.rewrite, hdr, ports)
     }
 
-    /// Do packets come in through a bridge?
+    /// Whether packets come in through a bridge port.
     #[inline(always)]
     pub(crate) fn is_bridged(&self) -> bool {
         self.flags() & flag::BRIDGED != 0
     }
 
-    /// What stands for the way that packets come in.
+    /// Returns the ingress part of the key.
     pub(crate) fn ingress_id(&self) -> IngressId {
         F::ingress(&self.key)
     }
 
-    /// Has the flow not been taken down?
+    /// Whether the flow has not been torn down.
     #[inline(always)]
     pub(crate) fn is_live(&self) -> bool {
         self.flags() & flag::DEAD == 0
     }
 
-    /// No packet uses the entry from now on.
+    /// Marks the entry dead: no packet uses it from now on.
     pub(crate) fn set_dead(&self) {
         self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
     }

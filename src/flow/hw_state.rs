@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the hardware tier keeps of a flow in the flow itself: where it stands, and how many bytes it had.
+//! The part of a flow that belongs to the hardware tier: where it stands, and how many bytes it
+//! had.
 
 use crate::ffi;
 use core::sync::atomic::{
@@ -11,7 +12,7 @@ use core::sync::atomic::{
 };
 use nft_flow::llist;
 
-/// Where a flow stands.
+/// The stage of a flow on its way into hardware.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Stage {
@@ -71,7 +72,7 @@ pub(crate) struct HwState {
 }
 
 impl HwState {
-    /// Of a new flow.
+    /// Makes the state of a new flow.
     pub(crate) fn new(now: u32) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Software as u8),
@@ -85,7 +86,7 @@ impl HwState {
         }
     }
 
-    /// Is a direction in hardware?
+    /// Whether at least one direction is in hardware.
     pub(crate) fn is_there(&self) -> bool {
         matches!(self.stage(), Stage::Partial | Stage::Hardware)
     }
@@ -98,14 +99,14 @@ impl HwState {
         self.stage.store(stage as u8, Ordering::Release);
     }
 
-    /// From one stage to another, if it is in the first.
+    /// Moves the flow from one stage to another, if it is in the first.
     pub(crate) fn step(&self, from: Stage, to: Stage) -> bool {
         self.stage
             .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
-    /// Back to software, not to be queued for `jiffies`.
+    /// Moves the flow back to software; it is not queued again for `jiffies`.
     pub(crate) fn leave(&self, now: u32, jiffies: u32) {
         self.not_before
             .store(now.wrapping_add(jiffies), Ordering::Relaxed);
@@ -115,8 +116,8 @@ impl HwState {
         self.set_stage(Stage::Software);
     }
 
-    /// Bytes of the present window, and its length in jiffies: none if a packet has just begun another
-    /// one, later than `now`.
+    /// Bytes of the present window, and its length in jiffies: none if a packet has just begun
+    /// another one, later than `now`.
     pub(crate) fn recent(&self, now: u32) -> (u64, u32) {
         (
             self.bytes
@@ -126,9 +127,9 @@ impl HwState {
         )
     }
 
-    /// Counts a packet of `len` bytes that software has forwarded, in a flowtable that has hardware. True if
-    /// the flow is heavy enough for hardware, with `threshold` bytes in a second: then it is
-    /// [queued](Stage::Queued) from now on, which the caller sees to.
+    /// Counts a packet of `len` bytes that software has forwarded, in a flowtable that has
+    /// hardware. True if the flow is heavy enough for hardware, with `threshold` bytes in a second:
+    /// then it is [queued](Stage::Queued) from now on, which the caller sees to.
     #[inline(always)]
     pub(crate) fn account(&self, len: u32, now: u32, threshold: u64) -> bool {
         const WINDOW: u32 = ffi::HZ;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shapes: numbers for what lies around packets when they come in.
+//! Ingress paths: numbers for what lies around packets when they come in.
 //!
 //! The key of a flow has 24 bits for where a packet enters. For a packet without encapsulation that
-//! is the interface; any other combination of interface, VLAN tags, PPPoE session and tunnel is a
-//! shape, which is numbered when the first flow needs it and forgotten with the last one. The
-//! packet path looks shapes up in a table like that of the flows.
+//! is the interface; any other combination of interface, VLAN tags, PPPoE session and tunnel is an
+//! ingress path, which is numbered when the first flow needs it and forgotten with the last one.
+//! The packet path looks ingress paths up in a table like that of the flows.
 //!
-//! A shape of packets that pass a bridge is open as long as the bridge takes them from the port.
-//! The worker looks after that: spanning tree and VLANs of a port change without any notice to the
-//! flows behind it.
+//! An ingress path that leads through a bridge is open as long as the bridge takes them from the
+//! port. The worker looks after that: spanning tree and VLANs of a port change without any notice
+//! to the flows behind it.
 
 use crate::{
     ffi::{
@@ -68,7 +68,7 @@ use nft_flow::{
 /// Most devices that a flowtable follows.
 pub(crate) const MAX_FOLLOWED: usize = 64;
 
-/// A shape.
+/// What packets of some flows come in with: device, encapsulations, tunnel, bridge ports.
 ///
 /// # Invariants
 ///
@@ -91,7 +91,8 @@ pub(crate) struct IngressPath {
     found: AtomicU32,
     /// Bridges that the packets pass.
     bridge_ports: [Option<BridgePort>; MAX_BRIDGE_PORTS],
-    /// The bridges take them, as far as they have been asked.
+    /// All bridges on the path forward from this port. Assumed false of a new path until the worker
+    /// has checked.
     open: AtomicBool,
     checked: AtomicBool,
     /// The spanning tree's part in that.
@@ -124,8 +125,8 @@ unsafe impl Item for IngressPath {
 }
 
 impl IngressPath {
-    /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which it
-    /// does not pass, count it as received.
+    /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which
+    /// it does not pass, count it as received.
     ///
     /// # Safety
     ///
@@ -143,11 +144,11 @@ impl IngressPath {
             last: ifindex,
         };
 
-        // SAFETY: By the contract of this function. The hook knows a shape by the device.
+        // SAFETY: By the contract of this function. The hook knows an ingress path by the device.
         unsafe { self.rx_stats.count(net, &devices, len) };
     }
 
-    /// Is it the shape of packets that come in by `ingress`?
+    /// Whether this is the ingress path of packets that come in as `ingress` says.
     pub(crate) fn is_of(&self, ingress: &Ingress<'_>) -> bool {
         let frame = ingress
             .stack
@@ -164,7 +165,7 @@ impl IngressPath {
         match ingress.stack.tunnel {
             None => self.key == frame,
             Some((saddr, daddr, proto)) => {
-                // SAFETY: A shape holds a use of its parent.
+                // SAFETY: An ingress path holds a use of its parent.
                 let parent = self.parent.map(|p| unsafe { p.as_ref() });
                 let id = parent.map_or(ingress.ifindex, |p| p.id);
 
@@ -175,8 +176,8 @@ impl IngressPath {
         }
     }
 
-    /// Is it the way in by a tunnel alone, which is followed, and has a walk said so less than half a second
-    /// ago? That depends on nothing that flows differ in.
+    /// Whether this path leads in by a followed tunnel only, and a device walk has confirmed it
+    /// less than half a second ago. The answer is the same for all flows of the path.
     pub(crate) fn was_found(&self, now: u32) -> bool {
         self.followed
             && self.devices[1] == 0
@@ -188,35 +189,36 @@ impl IngressPath {
         self.found.store(now, Ordering::Relaxed);
     }
 
-    /// Interface and encapsulations of the frames, and is there a tunnel in them?
+    /// Returns interface and encapsulations of the frames, and whether there is a tunnel in them.
     pub(crate) fn frame(&self) -> (IngressId, Encaps, bool) {
         if self.key.ports == 0 {
             return (self.key.ingress.ingress(), Encaps::of_key(&self.key), false);
         }
-        // SAFETY: A shape holds a use of its parent.
+        // SAFETY: An ingress path holds a use of its parent.
         match self.parent.map(|p| unsafe { p.as_ref() }) {
             Some(p) => (p.key.ingress.ingress(), Encaps::of_key(&p.key), true),
             None => (self.key.ingress.ingress(), Encaps::default(), true),
         }
     }
 
-    /// Would packets that come in by it be let up?
+    /// Whether all bridges on the path forward from this port. False of a new path until the worker
+    /// has checked.
     #[inline(always)]
     pub(crate) fn ports_forwarding(&self) -> bool {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Would they, unless the bridges have yet to be asked?
+    /// Whether the bridges forward, or have not been checked yet.
     pub(crate) fn may_forward(&self) -> bool {
         self.ports_forwarding() || !self.is_checked()
     }
 
-    /// Have the bridges been asked?
+    /// Whether the worker has checked the bridges of the path.
     pub(crate) fn is_checked(&self) -> bool {
         self.checked.load(Ordering::Relaxed)
     }
 
-    /// Would a device above the one where packets are picked up filter them, or a tunnel?
+    /// Whether a device or tunnel above the one where packets are picked up would filter them.
     ///
     /// # Safety
     ///
@@ -240,7 +242,8 @@ impl IngressPath {
             })
     }
 
-    /// Asks the bridges again. Of the spanning tree only with `rtnl` held.
+    /// Checks the bridges of the path again. The spanning tree's part is read only with `rtnl`
+    /// held.
     fn recheck(&self, net: *mut c::net, rtnl: bool) {
         let forwarded = self.forwarded.load(Ordering::Relaxed);
         let open = |port: &BridgePort| port.is_forwarding(net, rtnl, forwarded);
@@ -254,7 +257,7 @@ impl IngressPath {
             .store(open && self.is_checked(), Ordering::Relaxed);
     }
 
-    /// Do its packets pass a bridge?
+    /// Whether packets of the path pass a bridge.
     fn is_bridged(&self) -> bool {
         self.bridge_ports[0].is_some()
     }
@@ -267,7 +270,7 @@ impl IngressPath {
     }
 }
 
-/// The numbers of shapes: which are in use.
+/// The numbers of ingress paths: which are in use.
 ///
 /// # Invariants
 ///
@@ -284,7 +287,7 @@ unsafe impl Send for IdPool {}
 unsafe impl Sync for IdPool {}
 
 impl IdPool {
-    /// None is in use.
+    /// Makes a pool of which no number is in use.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: The slot is ours, and pinned.
@@ -324,7 +327,7 @@ impl PinnedDrop for IdPool {
     }
 }
 
-/// Memory for the shapes that an input may need: allocated before the lock is taken.
+/// Memory for the ingress paths that a new flow may need: allocated before the lock is taken.
 pub(crate) struct Prealloc([Option<KBox<IngressPath>>; 2]);
 
 impl Prealloc {
@@ -364,16 +367,16 @@ impl Prealloc {
 
         let outside = stack.devices_outside();
         let frame = one(ingress.needs_ingress_path(), key, outside, ingress.followed)?;
-        // The key is completed when the number of the frame's shape is known.
+        // The key is completed when the number of the frame's ingress path is known.
         let tunnel = one(stack.tunnel.is_some(), key, stack.devices, false)?;
         Ok(Self([frame, tunnel]))
     }
 }
 
-/// The shapes of a flowtable, under its lock.
+/// The ingress paths of a flowtable, under its lock.
 pub(crate) struct IngressTable {
     writer: Writer<IngressPath>,
-    /// Numbers of shapes.
+    /// Numbers of ingress paths.
     turn: Turn,
     /// Shapes that have to do with bridges.
     bridged: usize,
@@ -382,7 +385,7 @@ pub(crate) struct IngressTable {
 }
 
 impl IngressTable {
-    /// Those of a table with this writer: none.
+    /// Makes the bookkeeping of an empty table with this writer.
     pub(crate) fn new(writer: Writer<IngressPath>) -> Self {
         Self {
             writer,
@@ -397,28 +400,28 @@ impl IngressTable {
         &mut self.writer
     }
 
-    /// How many there are.
+    /// Returns the number of ingress paths.
     pub(crate) fn len(&self) -> usize {
         self.writer.len()
     }
 
-    /// Are there none?
+    /// Whether the table has no ingress path.
     pub(crate) fn is_empty(&self) -> bool {
         self.writer.is_empty()
     }
 
-    /// How many have to do with bridges.
+    /// Returns the number of ingress paths through bridges.
     pub(crate) fn bridged(&self) -> usize {
         self.bridged
     }
 
-    /// How many are of devices that nobody has listed.
+    /// Returns the number of ingress paths of followed devices, which nobody has listed.
     pub(crate) fn followed(&self) -> usize {
         self.followed
     }
 
-    /// Asks the bridges of some shapes again, from `cursor` on. Of the spanning tree only with `rtnl`
-    /// held. True if there are more.
+    /// Asks the bridges of some ingress paths again, from `cursor` on. Of the spanning tree only
+    /// with `rtnl` held. True if there are more.
     pub(crate) fn recheck(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
         const BUCKETS_AT_ONCE: usize = 32;
 
@@ -433,7 +436,8 @@ impl IngressTable {
         })
     }
 
-    /// Gives the devices of some shapes that nobody has listed to `each`, from `cursor` on. True if there are more.
+    /// Gives the devices of some ingress paths that nobody has listed to `each`, from `cursor` on.
+    /// True if there are more.
     pub(crate) fn each_followed(&mut self, cursor: &mut Cursor, mut each: impl FnMut(u32)) -> bool {
         const BUCKETS_AT_ONCE: usize = 64;
 
@@ -451,8 +455,8 @@ impl IngressTable {
         })
     }
 
-    /// Finds or makes the shapes of an input, and counts the use of the one that flows have in their
-    /// keys. None: packets come in as they are, and the interface is their port.
+    /// Finds or makes the ingress paths of `ingress`, and counts the use of the one that flows have
+    /// in their keys. None: packets come in as they are, and the interface is their port.
     pub(crate) fn intern(
         &mut self,
         ids: &IdPool,
@@ -521,7 +525,7 @@ impl IngressTable {
         let (bridged, followed) = (new.is_bridged(), new.followed);
         let new = NonNull::from(KBox::leak(new));
 
-        // SAFETY: The shape is freed a grace period after it was removed.
+        // SAFETY: The ingress path is freed a grace period after it was removed.
         if unsafe { self.writer.insert(new) }.is_err() {
             // SAFETY: Leaked above, and seen by nobody.
             let new = unsafe { KBox::from_raw(new.as_ptr()) };
@@ -540,7 +544,7 @@ impl IngressTable {
         Ok(new)
     }
 
-    /// Ends a use of a shape.
+    /// Ends a use of an ingress path.
     ///
     /// # Safety
     ///
@@ -548,9 +552,10 @@ impl IngressTable {
     pub(crate) unsafe fn release(&mut self, ids: &IdPool, path: NonNull<IngressPath>) {
         /// # Safety
         ///
-        /// Called by RCU only, for the `rcu` of a shape that [`IngressTable::release`] has removed.
+        /// Called by RCU only, for the `rcu` of an ingress path that [`IngressTable::release`] has
+        /// removed.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
-            // SAFETY: `head` is the `rcu` of a leaked shape that nobody sees any more.
+            // SAFETY: `head` is the `rcu` of a leaked ingress path that nobody sees any more.
             unsafe {
                 drop(KBox::<IngressPath>::from_raw(
                     head.byte_sub(offset_of!(IngressPath, rcu)).cast(),

@@ -63,8 +63,8 @@ pub(crate) enum AnyFlow<'a> {
     V6(&'a Flow<V6>),
 }
 
-/// Evaluates an expression with a whole flow, given what its directions share: once for each family. The
-/// second form names the family.
+/// Evaluates an expression with a whole flow, given what its directions share: once for each
+/// family. The second form names the family.
 macro_rules! with_family {
     ($shared:expr, |$flow:ident| $does:expr) => {
         match $shared.whole() {
@@ -183,8 +183,8 @@ impl<F: Family> Entry<F> {
 }
 
 impl<F: Family> Flow<F> {
-    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over the uses
-    /// of `ingress_paths`, which packets come in with, unless it fails.
+    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over
+    /// the uses of `ingress_paths`, which packets come in with, unless it fails.
     pub(crate) fn new(
         ct: Ct,
         proto: L4Proto,
@@ -197,7 +197,7 @@ impl<F: Family> Flow<F> {
                              ingress: &Ingress<'_>,
                              opposite: &DirPath<'_>| EntryIngress {
             id: path.map_or(ingress.ifindex, |s| {
-                // SAFETY: A use of the shape is ours.
+                // SAFETY: A use of the ingress path is ours.
                 unsafe { s.as_ref() }.id
             }),
             secure: matches!(opposite.xmit, XmitType::Xfrm),
@@ -226,8 +226,8 @@ impl<F: Family> Flow<F> {
         Ok(flow)
     }
 
-    /// Gives the routes back: they, too, live for a grace period more. Not later, because what counts
-    /// them may go with the network namespace, which waits for no packet then.
+    /// Gives the routes back: they, too, live for a grace period more. Not later, because what
+    /// counts them may go with the network namespace, which waits for no packet then.
     ///
     /// # Safety
     ///
@@ -239,7 +239,7 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Frees a flow, except for its routes and the uses of its shapes.
+    /// Frees a flow, except for its routes and the uses of its ingress paths.
     ///
     /// # Safety
     ///

@@ -27,7 +27,8 @@ use core::ptr::NonNull;
 use kernel::sync::rcu;
 use nft_flow::direction::Direction;
 
-/// Could packets that come in like this one be picked up, and may it add a flow?
+/// Whether packets that come in like this one could be picked up by the ingress hook, so that it
+/// may add a flow.
 ///
 /// # Safety
 ///
@@ -47,9 +48,9 @@ pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, table: &TableRef)
     }
 }
 
-/// Do packets of the direction of `entry` come in as recorded, by `path`? `opposite` is the entry of
-/// the other direction. A bridge that has forgotten the station is no news if the station has been
-/// silent; while it speaks, bridges hear it (see [`FlowShared::refresh`]).
+/// Whether packets of the direction of `entry` come in by the recorded ingress path `path`.
+/// `opposite` is the entry of the other direction. A bridge that has forgotten a silent station is
+/// no mismatch; while the station speaks, the bridge hears it (see [`FlowShared::refresh`]).
 ///
 /// # Safety
 ///
@@ -62,7 +63,7 @@ pub(crate) unsafe fn is_current<F: Family>(
 ) -> bool {
     const SILENT: u32 = 20 * ffi::HZ;
 
-    // SAFETY: RCU is held: devices, neighbour and shape are valid.
+    // SAFETY: RCU is held: devices, neighbour and ingress path are valid.
     unsafe {
         let neigh = opposite.neigh();
         if neigh.is_null() {
@@ -107,14 +108,14 @@ pub(crate) unsafe fn is_current<F: Family>(
 }
 
 impl FlowShared {
-    /// Do the bridges below let packets of direction `dir` up?
+    /// Whether the bridge ports that packets of direction `dir` come in by are forwarding.
     pub(crate) fn ports_forwarding(&self, dir: Direction) -> bool {
         // SAFETY: The flow uses it.
         self.ingress_paths[dir as usize]
             .is_none_or(|path| unsafe { path.as_ref() }.ports_forwarding())
     }
 
-    /// Do packets come in as recorded? Asked by the worker of flows that have shapes.
+    /// Whether packets of both directions come in by the recorded ingress paths. For the worker.
     pub(crate) fn is_current(&self) -> bool {
         if self.ingress_paths.iter().all(Option::is_none) {
             return true;
@@ -126,7 +127,7 @@ impl FlowShared {
         with_family!(self, |flow| {
             let [orig, reply] = &flow.entries;
 
-            // SAFETY: RCU is held; uses of the shapes are the flow's.
+            // SAFETY: RCU is held; uses of the ingress paths are the flow's.
             unsafe {
                 (a.is_none() || is_current(orig, reply, a, table))
                     && (b.is_none() || is_current(reply, orig, b, table))
@@ -139,13 +140,13 @@ impl FlowShared {
     #[inline(always)]
     pub(crate) fn count_rx(&self, dir: Direction, ifindex: u32, len: u32) {
         if let Some(path) = self.ingress_paths[dir as usize] {
-            // SAFETY: The hook is an RCU read-side section; the flow uses the shape, which is freed
-            // after a grace period, and its devices are in the flowtable's namespace.
+            // SAFETY: The hook is an RCU read-side section; the flow uses the ingress path, which
+            // is freed after a grace period, and its devices are in the flowtable's namespace.
             unsafe { path.as_ref().count_rx(|| self.table().net(), ifindex, len) };
         }
     }
 
-    /// Do packets of the flow pass a device whose index is one of those?
+    /// Whether packets of the flow pass a device whose index satisfies `those`.
     pub(crate) fn uses_device(&self, those: &dyn Fn(u32) -> bool) -> bool {
         let leaves = with_family!(self, |flow| flow.entries.iter().any(|entry| {
             // SAFETY: The route is valid; a device is freed after a grace period, and so is a

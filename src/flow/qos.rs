@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Priority, mark and DSCP: fast packets leave with what the ruleset would give them, so that queueing
-//! disciplines and classifiers see what they would see without a flowtable.
+//! Priority, mark and DSCP: fast packets leave with what the ruleset would give them, so that
+//! queueing disciplines and classifiers see what they would see without a flowtable.
 //!
-//! Rules may look at a packet's DSCP, mark and priority. So there is one answer for each of these
-//! *looks* that packets of a direction come in with: what packets have that the ruleset let pass. A
-//! packet whose looks are new takes the slow path. Most directions have one answer, which changes
-//! nothing, and all their packets one DSCP and neither mark nor priority: the packet path compares
-//! that with one word of the [`Entry`](crate::flow::entry::Entry).
+//! Rules may look at a packet's DSCP, mark and priority. So there is one answer for each
+//! combination of these that packets of a direction come in with: what packets have that the
+//! ruleset has accepted. A packet with a new combination takes the slow path. Most directions have
+//! one answer, which changes nothing, and all their packets one DSCP and neither mark nor priority:
+//! the packet path compares that with one word of the [`Entry`](crate::flow::entry::Entry).
 //!
 //! - The mark is what the ruleset made of a packet that came in with this mark.
-//! - So is the priority, unless it is the one that forwarding gives every IPv4 packet by its type of
-//!   service: then each packet has its own, and its priority at ingress does not count.
-//! - The DSCP is left alone, unless the module's parameter `dscp` says "restore" and the ruleset has
-//!   changed it.
+//! - So is the priority, unless it is the one that forwarding gives every IPv4 packet by its type
+//!   of service: then each packet has its own, and its priority at ingress does not count.
+//! - The DSCP is left alone, unless the module's parameter `dscp` says "restore" and the ruleset
+//!   has changed it.
 //!
-//! Packets come in batches, and some are dropped or wait in a queue: whose answer it is says a
-//! [`Probe`], the record of a packet that was sent to the ruleset. Only such packets teach anything.
+//! Packets come in batches, and some are dropped or wait in a queue. A [`Probe`], the record of a
+//! packet that was sent to the ruleset, says whose answer it is; only such packets teach anything.
 
 mod probe;
 
@@ -57,7 +57,7 @@ const PROBES: usize = 2;
 /// The upper six bits of a type of service.
 const DSCP: u8 = 0xfc;
 
-/// What a packet looks like: DSCP, in the upper six bits, mark and priority.
+/// The fields of a packet that rules may set: DSCP, in the upper six bits, mark and priority.
 #[derive(Clone, Copy)]
 pub(crate) struct SkbMeta {
     dscp: u8,
@@ -66,7 +66,7 @@ pub(crate) struct SkbMeta {
 }
 
 impl SkbMeta {
-    /// Of a packet at ingress, as far as rules may have looked at it.
+    /// Reads the fields of a packet at ingress, as far as rules may have looked at it.
     pub(crate) fn at_ingress(skb: Skb, ds_field: u8, by_tos: bool) -> Self {
         Self {
             dscp: ds_field & DSCP,
@@ -79,7 +79,7 @@ impl SkbMeta {
         }
     }
 
-    /// Of a packet in a hook of IPv4 or IPv6.
+    /// Reads the fields of a packet in a hook of IPv4 or IPv6.
     ///
     /// # Safety
     ///
@@ -107,7 +107,7 @@ const SET: u32 = 1 << 9;
 /// Of an answer: the packet has come to the rule that adds the flow.
 const MET: u32 = 1 << 10;
 
-/// What packets with certain looks leave with.
+/// What the ruleset changes in packets that come in with certain fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     mark: u32,
@@ -118,7 +118,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// From what a packet came in and left with.
+    /// Makes the change from the fields that a packet came in and left with.
     fn new(came: SkbMeta, left: SkbMeta, by_tos: bool) -> Self {
         let mut how = 0;
 
@@ -154,7 +154,7 @@ impl Change {
         (self.how & SET != 0).then_some(self.how as u8)
     }
 
-    /// Does a packet that came in with neither mark nor priority leave as it came?
+    /// Whether a packet that came in with neither mark nor priority leaves as it came.
     fn is_none(&self, came: SkbMeta) -> bool {
         came.mark | came.priority | self.mark | self.priority(came.dscp) == 0
             && self.dscp().is_none()
@@ -163,7 +163,8 @@ impl Change {
     /// Makes a rewritten packet look like those that have passed the ruleset.
     #[inline(never)]
     pub(crate) fn restore<F: Family>(&self, skb: Skb) {
-        // SAFETY: The hook has made the IP header writable, and has no slice of the packet any more.
+        // SAFETY: The hook has made the IP header writable, and has no slice of the packet any
+        // more.
         let hdr = unsafe { skb.head_mut() };
 
         skb.set_priority(self.priority(F::ds_field(hdr)));
@@ -232,22 +233,21 @@ impl Answer {
     }
 }
 
-/// What is known of looks.
+/// The result of [`Qos::lookup`].
 pub(crate) enum Lookup {
     /// The ruleset has seen no packet of the direction.
     Nothing,
-    /// It has seen others, but none like this. True: there is no room for more answers.
+    /// The ruleset has seen others, but none like this. True: there is no room for more answers.
     Others(bool),
-    /// What packets leave with. True: nothing is changed in packets with this DSCP and neither mark nor
-    /// priority.
+    /// What packets leave with. True: nothing is changed in packets with this DSCP and neither mark
+    /// nor priority.
     Answer(Change, bool),
 }
 
-/// What packets of a direction look like after the ruleset.
+/// What the ruleset makes of mark, priority and DSCP of a direction.
 ///
-/// Readers take what they read as it was at one time, or do without (see [`Qos::read`]). Who wants to
-/// write while somebody else does, in whatever context, does without as well: there will be other
-/// packets.
+/// Readers take what they read as it was at one time, or do without (see [`Qos::read`]). A writer
+/// that meets another one, in whatever context, does without as well: there will be other packets.
 #[derive(Default)]
 pub(crate) struct Qos {
     /// Odd while somebody writes.
@@ -293,12 +293,12 @@ impl Qos {
         Some(result)
     }
 
-    /// Has this ruleset let a packet of the direction pass?
+    /// Whether this generation of the ruleset has accepted a packet of the direction.
     pub(crate) fn gen_matches(&self, generation: u32) -> bool {
         self.generation.load(Ordering::Relaxed) == generation && generation != NO_RULESET
     }
 
-    /// What ruleset `generation` makes of packets with these looks.
+    /// Looks up what ruleset `generation` makes of packets with these fields.
     pub(crate) fn lookup(&self, generation: u32, came: SkbMeta) -> Lookup {
         if !self.gen_matches(generation) {
             return Lookup::Nothing;
@@ -335,15 +335,15 @@ impl Qos {
         });
     }
 
-    /// Is a packet with this print on its way?
+    /// Whether a packet with this fingerprint is on its way through the ruleset.
     fn is_awaited(&self, fingerprint: u32) -> bool {
         self.probes
             .iter()
             .any(|cell| cell.fingerprint.load(Ordering::Relaxed) == fingerprint)
     }
 
-    /// The packet with this print has come to the rule that adds the flow. Was it one that was sent to
-    /// ruleset `generation`?
+    /// Notes that the packet with this fingerprint has hit the rule that adds the flow. Returns
+    /// whether it was one that was sent to ruleset `generation`.
     pub(crate) fn rule_hit(&self, fingerprint: u32, generation: u32) -> bool {
         if !self.is_awaited(fingerprint) {
             return false;
@@ -364,7 +364,7 @@ impl Qos {
         .unwrap_or(false)
     }
 
-    /// The packet with this print has passed the ruleset: what it was sent with.
+    /// Returns the record of the packet with this fingerprint, which has passed the ruleset.
     pub(crate) fn take_probe(&self, fingerprint: u32) -> Option<Probe> {
         if !self.is_awaited(fingerprint) {
             return None;
@@ -382,8 +382,8 @@ impl Qos {
         .flatten()
     }
 
-    /// The ruleset that a packet was sent to has let it pass, and it left with these looks. `by_tos`:
-    /// forwarding sets priorities. `marks`: those of the conntrack entry.
+    /// Adds the answer for packets like `probe`: the ruleset has accepted it, and it left with the
+    /// fields `left`. `by_tos`: forwarding sets priorities. `marks`: those of the conntrack entry.
     pub(crate) fn add_answer(&self, probe: &Probe, left: SkbMeta, by_tos: bool, marks: u32) {
         let SkbMeta {
             dscp,
@@ -429,18 +429,18 @@ impl Qos {
         });
     }
 
-    /// Has the ruleset answered under other marks of the conntrack entry than these?
+    /// Whether the ruleset has answered under other marks of the conntrack entry than these.
     pub(crate) fn is_outdated(&self, marks: u32) -> bool {
         self.generation.load(Ordering::Relaxed) != NO_RULESET
             && self.marks.load(Ordering::Relaxed) != marks
     }
 
-    /// The ruleset has to be asked again.
+    /// Forgets the answers of the ruleset.
     pub(crate) fn clear(&self) {
         self.write(|| self.generation.store(NO_RULESET, Ordering::Relaxed));
     }
 
-    /// Do packets come in with several looks?
+    /// Whether packets come in with several combinations of mark, priority and DSCP.
     pub(crate) fn has_several(&self) -> bool {
         self.answers
             .iter()
@@ -470,7 +470,8 @@ pub(crate) enum Diverse {
 }
 
 impl Qos {
-    /// What packets of the direction get, as far as they have passed the ruleset.
+    /// Returns what the ruleset makes of all packets of the direction, as far as they have passed
+    /// the ruleset.
     pub(crate) fn for_hardware(&self) -> Result<Uniform, Diverse> {
         self.read(|| {
             let mut answers = self.answers.iter().filter(|a| !a.is_free());
@@ -507,7 +508,8 @@ impl Qos {
     }
 }
 
-/// Does forwarding set the priority of packets of this family in the flowtable's namespace?
+/// Whether forwarding sets the priority of packets of this family in the flowtable's namespace
+/// (`ip_forward_update_priority`).
 pub(crate) fn is_by_tos<F: Family>(table: &TableRef) -> bool {
     // SAFETY: The namespace outlives its flowtables.
     F::NFPROTO == crate::net::family::V4::NFPROTO && unsafe { c::nfo_priority_by_tos(table.net()) }

@@ -2,8 +2,8 @@
 
 //! Connections whose packets are rewritten by rules, so that they cannot be offloaded.
 //!
-//! It shows only when packets leave that the fast path might have forwarded. So it is remembered, for
-//! as long as the ruleset stays, but not longer than a minute.
+//! It shows only when packets leave that the fast path might have forwarded. So it is remembered,
+//! for as long as the ruleset stays, but not longer than a minute.
 
 use crate::{
     ffi::{
@@ -22,8 +22,8 @@ const SLOTS: usize = 256;
 /// How long, in jiffies.
 const MEMORY: u32 = 60 * HZ;
 
-/// A place. What is in it was written at different times, at worst: then a connection is asked about
-/// once more, or left alone for longer.
+/// A slot. Its words may have been written at different times; at worst a connection is tried once
+/// more, or backs off for longer.
 struct Slot {
     /// Stands for connection and ruleset. [`ANYONE`] if several contend for the place: then whoever
     /// comes is left alone for a second.
@@ -62,7 +62,7 @@ impl Rewritten {
         (&self.0[(hash >> 24) as usize % SLOTS], who)
     }
 
-    /// Under this ruleset packets of the connection are rewritten.
+    /// Remembers that packets of the connection are rewritten under this ruleset.
     pub(crate) fn remember(&self, ct: Ct, generation: u32) {
         let (slot, who) = self.slot(ct, generation);
         let now = ffi::jiffies32();
@@ -76,7 +76,7 @@ impl Rewritten {
             .store(if contended { ANYONE } else { who }, Ordering::Relaxed);
     }
 
-    /// Are they, as far as is known?
+    /// Whether packets of the connection are known to be rewritten by rules.
     pub(crate) fn contains(&self, ct: Ct, generation: u32) -> bool {
         let (slot, who) = self.slot(ct, generation);
         let age = ffi::jiffies32().wrapping_sub(slot.since.load(Ordering::Relaxed));

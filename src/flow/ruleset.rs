@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ruleset says about a flow: which packets are sent to it, and what is learnt when they pass.
+//! The verdict of the ruleset about a flow: which packets are sent to it, and what is learnt when
+//! they pass.
 
 use crate::{
     ffi::{
@@ -42,14 +43,14 @@ use nft_flow::{
 };
 
 impl FlowShared {
-    /// Is it time for a packet of direction `dir` to take the slow path?
+    /// Whether a packet of direction `dir` has to take the slow path, so that bridges see it.
     pub(crate) fn refresh_due(&self, dir: Direction, now: u32) -> bool {
         const INTERVAL: u32 = 15 * ffi::HZ;
 
         now.wrapping_sub(self.refreshed[dir as usize].load(Ordering::Relaxed)) > INTERVAL
     }
 
-    /// [`FlowShared::refresh_due`], and notes that it does.
+    /// Returns [`FlowShared::refresh_due`], and notes that the packet takes the slow path.
     #[inline(never)]
     pub(crate) fn refresh(&self, dir: Direction, now: u32) -> bool {
         let due = self.refresh_due(dir, now);
@@ -61,8 +62,8 @@ impl FlowShared {
         due
     }
 
-    /// A packet of direction `dir` is on its way through the ruleset. If it does not pass,
-    /// [`FlowShared::reval_timed_out`].
+    /// Arms the timeout of a packet of direction `dir` that is on its way through the ruleset. If
+    /// it does not come back, [`FlowShared::reval_timed_out`].
     fn arm_reval_timeout(&self, dir: Direction, now: u32) {
         let _ = self.reval_since[dir as usize].compare_exchange(
             0,
@@ -72,14 +73,15 @@ impl FlowShared {
         );
     }
 
-    /// A packet of direction `dir` goes to a ruleset that has not seen one yet.
+    /// Sends a packet of direction `dir` to a ruleset generation that has not validated the
+    /// direction yet.
     pub(crate) fn send_to_ruleset(&self, dir: Direction, probe: &Probe) {
         self.qos[dir as usize].add_probe(probe);
         self.arm_reval_timeout(dir, ffi::jiffies32());
     }
 
-    /// The packet that has added the flow is the first of direction `dir` that passes the ruleset, if the
-    /// ingress hook has noted what it came in with.
+    /// Notes that the packet that has added the flow is the first of direction `dir` that passes
+    /// the ruleset, if the ingress hook has noted what it came in with.
     ///
     /// # Safety
     ///
@@ -98,7 +100,7 @@ impl FlowShared {
         }
     }
 
-    /// The ruleset has to be asked again.
+    /// Invalidates what is known of the ruleset's verdict.
     pub(crate) fn invalidate(&self) {
         with_family!(self, |flow| {
             for (entry, qos) in flow.entries.iter().zip(&self.qos) {
@@ -108,8 +110,9 @@ impl FlowShared {
         });
     }
 
-    /// Looks after what is known of the ruleset, once in a while: mark and labels of the conntrack entry
-    /// may have changed; stamps get old; and packets may have another DSCP than they used to have.
+    /// Refreshes what is known of the ruleset, once in a while: mark and labels of the conntrack
+    /// entry may have changed; stamps get old; and packets may have another DSCP than they used to
+    /// have.
     pub(crate) fn refresh_stamps(&self) {
         let marks = self.ct.get().marks();
 
@@ -126,8 +129,9 @@ impl FlowShared {
         });
     }
 
-    /// Ruleset `generation` may say something else by now: the next packet of each direction passes it. A
-    /// flow in hardware has to leave that, so it is asked less often. Returns whether it is asked.
+    /// Requests a revalidation, because the verdict of ruleset `generation` may have changed
+    /// without a commit: the next packet of each direction takes the slow path. A flow in hardware
+    /// is demoted for that, hence less often. Returns whether a revalidation was requested.
     pub(crate) fn request_reval(&self, generation: u32, now: u32) -> bool {
         const IN_HARDWARE: u32 = 5 * ffi::HZ;
 
@@ -144,8 +148,8 @@ impl FlowShared {
         true
     }
 
-    /// Has the ruleset had its packets for long enough, and not agreed? So it is too if what is let
-    /// through for a bridge's sake does not get past it, whatever rules the bridge has.
+    /// Whether no packet of the flow has come back from the slow path for `REVAL_TIMEOUT`: neither
+    /// after a commit nor after a bridge refresh.
     pub(crate) fn reval_timed_out(&self, now: u32) -> bool {
         const REVAL_TIMEOUT: u32 = 2 * ffi::HZ;
 
@@ -156,8 +160,9 @@ impl FlowShared {
         })
     }
 
-    /// Do packets of direction `dir` that have this route go where the flow sends them? The route back
-    /// was found by looking it up, and rules (marks, NAT before IPsec) may send answers elsewhere.
+    /// Whether packets of direction `dir` with this route have the next hop that the flow sends
+    /// them to. The reply route was found by a lookup, and rules (marks, NAT before IPsec) may send
+    /// replies elsewhere.
     ///
     /// # Safety
     ///
@@ -169,20 +174,20 @@ impl FlowShared {
         unsafe { c::nfo_same_nexthop(dst, ours, self.nfproto) }
     }
 
-    /// A packet of direction `dir` has passed the whole ruleset, and came through IPsec: it says nothing about
-    /// those that come in the clear, which no policy has judged.
+    /// Notes that a packet of direction `dir` has come through IPsec and passed the whole ruleset.
+    /// It says nothing about those that come in the clear, which no policy has judged.
     pub(crate) fn came_secured(&self, dir: Direction) {
         with_family!(self, |flow| flow.entries[dir as usize].need_secpath());
     }
 
-    /// A packet of direction `dir` has passed the whole ruleset. If it was sent there, and the ruleset in
-    /// force then still is, and the rule that adds the flow was met as well, by this packet or one of the
-    /// other direction, then the ruleset agrees.
+    /// Handles a packet of direction `dir` that has passed the whole ruleset. The direction is
+    /// validated if the packet was sent there, if the generation in force then still is, and if
+    /// this packet or one of the other direction has hit the rule that adds the flow.
     ///
     /// # Safety
     ///
-    /// `skb` is a packet of the flow that leaves, with its IP header at `data` in the linear part, and its
-    /// transport header, of protocol `proto`, `thoff` bytes from there.
+    /// `skb` is a packet of the flow that leaves, with its IP header at `data` in the linear part,
+    /// and its transport header, of protocol `proto`, `thoff` bytes from there.
     pub(crate) unsafe fn postrouting(
         &self,
         dir: Direction,
@@ -233,8 +238,8 @@ impl FlowShared {
         }
     }
 
-    /// Has the packet that was recorded in `probe` been rewritten as the fast path would do it, and not by
-    /// rules (`ip ttl set`, stateless translation)?
+    /// Whether the packet that was recorded in `probe` has been rewritten as the fast path would do
+    /// it, and not by rules (`ip ttl set`, stateless translation).
     ///
     /// # Safety
     ///
@@ -271,13 +276,13 @@ impl FlowShared {
             })
     }
 
-    /// A packet of direction `dir` has come to the rule that adds the flow. Kills the flow if packets
-    /// come in or leave another way now, so that it is added anew, by this packet's own way. Says then
-    /// what is known of the other direction, whose packets have no part in that.
+    /// A packet of direction `dir` has hit the rule that adds the flow. Tears the flow down if
+    /// packets come in or leave another way now, so that it is added anew with the path of this
+    /// packet. Returns then the path of the other direction, which has not changed.
     ///
-    /// A direction that nothing fast was seen of lately may be one whose way was guessed, or has changed:
-    /// it is learnt from the packet at hand. One that is fast stays where it is. If a direction comes in
-    /// by two devices in turns, the packets by one of them are fast.
+    /// The path of a direction without recent fast packets may have been guessed, or has changed:
+    /// it is learnt from the packet at hand. A direction with fast packets stays where it is. If a
+    /// direction comes in by two devices in turns, the packets by one of them are fast.
     ///
     /// # Safety
     ///
@@ -311,8 +316,8 @@ impl FlowShared {
 }
 
 impl<F: Family> Flow<F> {
-    /// A packet of direction `dir` has come to the rule that adds the flow. Does it come in as its direction's
-    /// packets are thought to, as far as can be told now?
+    /// Whether a packet of direction `dir`, which has hit the rule that adds the flow, comes in as
+    /// the flow has it recorded.
     ///
     /// # Safety
     ///
@@ -369,7 +374,7 @@ impl<F: Family> Flow<F> {
             return true;
         }
         shared.looked[dir as usize].store(now, Ordering::Relaxed);
-        // SAFETY: RCU is held, and a use of the shape is the flow's.
+        // SAFETY: RCU is held, and a use of the ingress path is the flow's.
         unsafe {
             path_check::is_current(
                 this,
@@ -380,7 +385,7 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// What is known of a direction.
+    /// Returns the path of a direction, for the flow that replaces this one.
     fn known_path(&self, dir: Direction) -> KnownPath {
         let entry = &self.entries[dir as usize];
 

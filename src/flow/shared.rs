@@ -64,9 +64,9 @@ use nft_flow::{
 /// It is the last part of a [`Flow`](crate::flow::object::Flow) of family `nfproto`.
 #[repr(C)]
 pub(crate) struct FlowShared {
-    /// In the flowtable's wheel; used under its lock.
+    /// Link in the flowtable's ageing wheel; used under its lock.
     pub(crate) link: Link,
-    /// In the flowtable's list of dead flows.
+    /// Node of the flowtable's list of dead flows.
     pub(crate) dead: llist::Node,
     pub(crate) state: FlowState,
     pub(crate) proto: L4Proto,
@@ -79,31 +79,32 @@ pub(crate) struct FlowShared {
     pub(crate) acct: *mut c::nf_conn_counter,
     /// What becomes of packets of each direction in the ruleset.
     pub(crate) qos: [Qos; 2],
-    /// A packet of each direction with IPv6 destination options has come to the rule that adds the
+    /// A packet of each direction with IPv6 destination options has hit the rule that adds the
     /// flow.
     pub(crate) options: [AtomicBool; 2],
     /// When a packet of each direction last took the slow path, in `jiffies`.
     pub(super) refreshed: [AtomicU32; 2],
-    /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset that has not
-    /// agreed yet.
+    /// `jiffies` (never 0) when a packet of each direction was first sent to a ruleset generation
+    /// that has not validated it yet.
     pub(super) reval_since: [AtomicU32; 2],
-    /// The ruleset in which a packet of either direction that was sent there last came to the rule that
-    /// adds the flow.
+    /// The generation in which a packet of either direction, having been sent to the ruleset, last
+    /// hit the rule that adds the flow.
     pub(super) rule_gen: AtomicU32,
-    /// `jiffies` when the flow was last asked, see [`FlowShared::request_reval`].
+    /// `jiffies` when a revalidation was last requested, see [`FlowShared::request_reval`].
     pub(super) reval_requested: AtomicU32,
     key: AddrKey,
     hash: u32,
-    /// Of the keys of both directions.
+    /// The hashes of the keys of both directions.
     pub(crate) hashes: [u32; 2],
-    /// What packets of each direction come in with; uses that are ended under the flowtable's lock.
+    /// The ingress paths of both directions, if they need one; uses that are ended under the
+    /// flowtable's lock.
     pub(crate) ingress_paths: [Option<NonNull<IngressPath>>; 2],
-    /// The devices that packets of each direction enter the stack by, as routing sees it.
+    /// The devices by which packets of each direction enter the stack, as routing sees it.
     pub(crate) iif: [u32; 2],
-    /// Who sends them, by the frame's address; zeroes if that is not known.
+    /// The source MAC addresses of their frames; zeroes if that is not known.
     pub(super) senders: [[u8; 6]; 2],
-    /// `jiffies` when [`FlowShared::rule_hit`] last looked at all devices that packets of each direction pass, and
-    /// when it last found that they come in where they cannot be picked up.
+    /// `jiffies` when [`FlowShared::rule_hit`] last looked at all devices that packets of each
+    /// direction pass, and when it last found that they come in where they cannot be picked up.
     pub(super) looked: [AtomicU32; 2],
     pub(super) lost: [AtomicU32; 2],
     table: NonNull<TableRef>,
@@ -132,9 +133,9 @@ unsafe impl Send for FlowShared {}
 unsafe impl Sync for FlowShared {}
 
 impl FlowShared {
-    /// What the directions of a new flow share, with these entries, which are in no table yet. Takes the uses of the
-    /// shapes over. `iif`: by which device packets of each direction enter the stack, and who sends
-    /// them.
+    /// Makes what the directions of a new flow share. The entries are in no table yet. The uses of
+    /// the ingress paths are taken over. `iif`: by which device packets of each direction enter the
+    /// stack, and who sends them.
     pub(crate) fn new<F: Family>(
         ct: Ct,
         proto: L4Proto,
@@ -211,12 +212,12 @@ impl FlowShared {
         unsafe { node.byte_sub(offset_of!(Self, hw.node)).cast() }
     }
 
-    /// Is it a flow of IPv6?
+    /// Whether this is a flow of IPv6.
     pub(crate) fn is_v6(&self) -> bool {
         self.nfproto == V6::NFPROTO
     }
 
-    /// Has the flow not been taken down?
+    /// Whether the flow has not been torn down.
     pub(crate) fn is_live(&self) -> bool {
         self.state.is_live()
     }

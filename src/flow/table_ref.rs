@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a flow knows of the flowtable that it is in: namespace, rulesets and flags, and how to be taken out.
+//! The part of a flowtable that its flows refer to: what a flow knows of the flowtable that it is
+//! in: namespace, rulesets and flags, and how to be taken out.
 //!
-//! So do the hardware tier and its engines: nobody below the flowtable needs to know the flowtable itself.
+//! The hardware tier and its engines know no more of the flowtable than this: nobody below the
+//! flowtable needs to know the flowtable itself.
 
 use crate::{
     ffi::{
@@ -38,7 +40,8 @@ use nft_flow::{
 const NF_FLOWTABLE_HW_OFFLOAD: u32 = c::NFO_FLOWTABLE_HW_OFFLOAD;
 const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
 
-/// The part of a flowtable that flows refer to. What each packet reads is here, the rest is elsewhere in memory.
+/// The part of a flowtable that flows refer to. What each packet reads is here, the rest is
+/// elsewhere in memory.
 ///
 /// # Invariants
 ///
@@ -56,21 +59,22 @@ pub(crate) struct TableRef {
 
 /// What changes as flows come and go.
 struct Busy {
-    /// Flows that were killed and not yet taken out.
+    /// Flows that were torn down and not yet taken out (an llist).
     dead: Llist,
-    /// The worker was asked to run and has not begun.
+    /// The garbage collector was scheduled and has not begun.
     gc_scheduled: AtomicBool,
     /// Flag `offload`: flows may be in hardware.
     has_hw: bool,
     worker: *mut c::nfo_worker,
     net: *mut c::net,
-    /// Connections that are left alone.
+    /// Connections that back off.
     backoff: Backoff,
     /// Connections whose packets are rewritten by rules.
     rewritten: Rewritten,
 }
 
-// SAFETY: The pointers to C objects are used under the rules of nf_tables, as long as they are there.
+// SAFETY: The pointers to C objects are used under the rules of nf_tables, as long as they are
+// there.
 unsafe impl Send for TableRef {}
 // SAFETY: As above; what changes is atomic.
 unsafe impl Sync for TableRef {}
@@ -129,8 +133,8 @@ impl TableRef {
     /// `nf` is a `struct nf_flowtable` that is ours, and not freed as long as the result is used.
     #[inline(always)]
     pub(crate) unsafe fn from_hook<'a>(nf: *mut kernel::ffi::c_void) -> &'a Self {
-        // SAFETY: The flowtable type has put the pointer to our flowtable there, which begins with this, when
-        // it was created; ours outlives the hook by a grace period.
+        // SAFETY: The flowtable type has put the pointer to our flowtable there, which begins with
+        // this, when it was created; ours outlives the hook by a grace period.
         unsafe {
             &*(*nf.cast::<c::nf_flowtable>())
                 .rhashtable
@@ -139,8 +143,8 @@ impl TableRef {
         }
     }
 
-    /// nf_tables' object. It is gone when the flowtable has been closed, for which walks over the
-    /// list of a namespace are waited for.
+    /// Returns nf_tables' object. It is valid until the flowtable has been closed, which waits for
+    /// walks over the list of a namespace.
     pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
         self.nf
             .as_ptr()
@@ -148,7 +152,7 @@ impl TableRef {
             .cast()
     }
 
-    /// The part of that which netfilter knows.
+    /// Returns the part of nf_tables' object that netfilter knows (`struct nf_flowtable`).
     pub(crate) fn nf(&self) -> *mut c::nf_flowtable {
         self.nf.as_ptr()
     }
@@ -158,25 +162,26 @@ impl TableRef {
         self.busy.net
     }
 
-    /// Is this a flowtable whose flows may be in hardware?
+    /// Whether flows of the flowtable may be in hardware (flag `offload`).
     pub(crate) fn has_hw(&self) -> bool {
         self.busy.has_hw
     }
 
     #[inline(always)]
     fn flags(&self) -> u32 {
-        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at any
-        // time.
+        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at
+        // any time.
         unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
     }
 
-    /// Are packets to be counted at all, for conntrack or for the choice of what goes into hardware?
+    /// Whether packets are counted at all, for conntrack or for the choice of what goes into
+    /// hardware.
     #[inline(always)]
     pub(crate) fn measures(&self) -> bool {
         self.flags() & (NF_FLOWTABLE_COUNTER | NF_FLOWTABLE_HW_OFFLOAD) != 0
     }
 
-    /// Are packets to be counted in conntrack (flag `counter`)?
+    /// Whether packets are counted in conntrack (flag `counter`).
     #[inline(always)]
     pub(crate) fn counts(&self) -> bool {
         self.flags() & NF_FLOWTABLE_COUNTER != 0
@@ -198,8 +203,9 @@ impl TableRef {
         }
     }
 
-    /// The stamp of packets with this type of service that the ruleset in force leaves alone: 24 bits of
-    /// its sequence number, and the DSCP. The worker sees to it that none gets so old that it comes again.
+    /// Returns the stamp of packets with this type of service that the ruleset in force does not
+    /// change: 24 bits of its sequence number, and the DSCP. The worker sees to it that none gets
+    /// so old that it comes again.
     #[inline(always)]
     pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
         // SAFETY: As for `generation`.
@@ -216,10 +222,11 @@ impl TableRef {
         sequence.wrapping_shl(8) | (ds_field & DSCP) as u32
     }
 
-    /// The stamp of packets that were sent to ruleset `generation`, which may not be in force any more.
-    /// [`None`] while a commit has raised the sequence number and its rules are not in force yet: each
-    /// commit flips the bit as well, so that in between the two do not match. (They do not either once
-    /// the number has wrapped, after 2^32 commits. Then every packet is looked up in `qos`.)
+    /// Returns the stamp of packets that were sent to ruleset `generation`, which may not be in
+    /// force any more. [`None`] while a commit has raised the sequence number and its rules are not
+    /// in force yet: each commit flips the bit as well, so that in between the two do not match.
+    /// (They do not either once the number has wrapped, after 2^32 commits. Then every packet is
+    /// looked up in `qos`.)
     pub(crate) fn stamp_of(generation: u32, ds_field: u8) -> Option<u32> {
         let (sequence, cursor) = (generation >> 1, generation & 1);
 
@@ -229,22 +236,24 @@ impl TableRef {
     /// No packet's stamp: in those the lowest two bits are clear.
     pub(crate) const NO_STAMP: u32 = 1;
 
-    /// Packets of this connection have just come in or left by another way than the one that was found.
-    /// With a `weight` of [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second it is left alone for that long.
+    /// Notes that packets of this connection have just come in or left by another path than the one
+    /// that was found. With a `weight` of [`MISMATCH_LIMIT`](Self::MISMATCH_LIMIT) in a second the
+    /// connection backs off for that long.
     pub(crate) fn note_route_mismatch(&self, ct: Ct, weight: u32) {
         self.busy
             .backoff
             .note_route_mismatch(ct, &self.seed, weight, self.generation());
     }
 
-    /// A flow of this connection was not added: mostly it is left alone for a second.
+    /// Notes that a flow of this connection was not added: mostly the connection backs off for a
+    /// second.
     pub(crate) fn refuse(&self, ct: Ct, why: SkipReason) {
         self.busy
             .backoff
             .refuse(ct, &self.seed, why, self.generation());
     }
 
-    /// Is it left alone, and why?
+    /// Returns the reason if the connection is not to be offloaded for the time being.
     pub(crate) fn backoff_reason(&self, ct: Ct) -> Option<SkipReason> {
         self.busy.backoff.reason(ct, &self.seed, self.generation())
     }
@@ -265,15 +274,15 @@ impl TableRef {
         }
     }
 
-    /// The worker has begun. Returns whether it was asked to.
+    /// Notes that the garbage collector has begun. Returns whether it was scheduled.
     pub(crate) fn begin_work(&self) -> bool {
         self.busy.gc_scheduled.swap(false, Ordering::Relaxed)
     }
 
-    /// Puts a killed flow on the list for the worker. Takes no lock.
+    /// Queues a dead flow for the worker (`llist_add()`). Takes no lock.
     pub(crate) fn queue_gc(&self, shared: &FlowShared) {
-        // SAFETY: A flow is killed once, and is put on the list by its killer, and by the worker that has
-        // taken it off; only the worker frees it.
+        // SAFETY: A flow is torn down once, and is put on the list by who does so, and by the
+        // worker that has taken it off; only the worker frees it.
         if unsafe { self.busy.dead.add((&shared.dead).into()) } {
             self.schedule_gc();
         }

@@ -8,26 +8,27 @@
 //! it does without a flowtable: invalid, and dropped by the usual rules.
 //!
 //! Conntrack can only tell if it knows how far both directions have got. The packet path notes that
-//! in one word per direction ([`MaxEnd`](nft_flow::window::MaxEnd)). Before such a packet meets conntrack, by whichever way it
-//! has come, conntrack's windows are moved there and its checks, which are relaxed while the flow is offloaded,
-//! are made strict.
-//! They are relaxed again by the next segment of another kind: one that the hook sees a jiffy later, or one
-//! that has passed the ruleset. The windows are as wide as conntrack knew them when the flow was made, or
-//! as samples have shown since ([`PeerState`]).
+//! in one word per direction ([`MaxEnd`](nft_flow::window::MaxEnd)). Before such a packet meets
+//! conntrack, by whichever way it has come, conntrack's windows are moved there and its checks,
+//! which are relaxed while the flow is offloaded, are made strict. They are relaxed again by the
+//! next segment of another kind: one that the hook sees a jiffy later, or one that has passed the
+//! ruleset. The windows are as wide as conntrack knew them when the flow was made, or as samples
+//! have shown since ([`PeerState`]).
 //!
 //! The word must not be moved by packets that somebody made up. So a segment moves it if it starts
-//! where the last one has ended; or if it is ahead by no more than the receiver's window allows, and
-//! acknowledges what the other side may have sent; or if it is the other side, in step itself, that
-//! acknowledges more than we have seen. A segment further away than any window reaches ([`Window`](nft_flow::window::Window))
-//! takes the slow path besides.
+//! where the last one has ended; or if it is ahead by no more than the receiver's window allows,
+//! and acknowledges what the other side may have sent; or if it is the other side, in step itself,
+//! that acknowledges more than we have seen. A segment further away than any window reaches
+//! ([`Window`](nft_flow::window::Window)) takes the slow path besides.
 //!
-//! Of a RST conntrack believes the number that the other side has acknowledged last, and nothing else.
-//! That number is known if nothing is in flight; otherwise a RST with the number that its sender has got to is
-//! believed, and any other one leaves the connection established, with a short timeout until it is seen
-//! to go on: it is up to the receiver.
+//! Of a RST conntrack believes the number that the other side has acknowledged last, and nothing
+//! else. That number is known if nothing is in flight; otherwise a RST with the number that its
+//! sender has got to is believed, and any other one leaves the connection established, with a short
+//! timeout until it is seen to go on: it is up to the receiver.
 //!
-//! Of a connection that hardware forwards, or has forwarded, nothing is known: its packets are taken
-//! as they come, a RST does not close it, and conntrack learns its windows anew when it has it back.
+//! Of a connection that hardware forwards, or has forwarded, nothing is known: its packets are
+//! taken as they come, a RST does not close it, and conntrack learns its windows anew when it has
+//! it back.
 
 use crate::{
     ffi::{
@@ -84,9 +85,9 @@ pub(crate) struct TcpState {
     liberal: bool,
     /// Original and reply.
     peers: [PeerState; 2],
-    /// `jiffies` when conntrack was last asked to judge a packet.
+    /// `jiffies` when conntrack's windows were last synchronised for a SYN, FIN or RST.
     synced_at: AtomicU32,
-    /// It is as strict as it was then.
+    /// Conntrack still checks windows as it did then.
     strict: AtomicBool,
     /// Other packets have passed since.
     went_on: AtomicBool,
@@ -97,7 +98,7 @@ pub(crate) struct TcpState {
 }
 
 impl TcpState {
-    /// Of a connection whose windows conntrack checks, unless it is `liberal`.
+    /// Makes the state of a connection whose windows conntrack checks, unless it is `liberal`.
     pub(crate) fn new(peers: [PeerState; 2], liberal: bool) -> Self {
         Self {
             liberal,
@@ -110,7 +111,8 @@ impl TcpState {
         }
     }
 
-    /// From now on packets may pass that the packet path does not see.
+    /// Marks conntrack's windows stale for good: from now on packets may pass that the packet path
+    /// does not see.
     pub(crate) fn mark_windows_stale(&self) {
         if !self.are_windows_stale() {
             self.windows_stale.store(true, Ordering::Relaxed);
@@ -125,14 +127,16 @@ impl TcpState {
         self.strict.load(Ordering::Relaxed)
     }
 
-    /// Was the last packet one that conntrack was asked to judge, so that the connection may be at its end?
+    /// Whether the last packet was a SYN, FIN or RST that conntrack has seen, so that the
+    /// connection may be at its end.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.is_strict() && !self.went_on.load(Ordering::Relaxed)
     }
 }
 
 impl FlowShared {
-    /// A SYN, FIN or RST of direction `dir` is about to be judged by conntrack, see [`Flow::sync_ct`].
+    /// Synchronises conntrack before a SYN, FIN or RST of direction `dir` is judged by conntrack,
+    /// see [`Flow::sync_ct`].
     pub(crate) fn sync_ct(&self, dir: Direction, tcp: &c::nfo_tcp) {
         with_family!(self, |flow| flow.sync_ct(dir, tcp.flags, tcp.seq));
     }
@@ -149,7 +153,8 @@ impl FlowShared {
         with_family!(self, |flow| flow.observe_tcp(dir, tcp.flags, &segment));
     }
 
-    /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of live flows.
+    /// Makes up for what conntrack does to its entry when it sees packets. Called by the worker, of
+    /// live flows.
     pub(crate) fn refresh_ct(&self) {
         let ct = self.ct.get();
         let seen = self.seen();
@@ -167,10 +172,11 @@ impl FlowShared {
 }
 
 impl<F: Family> Flow<F> {
-    /// How far both directions have got. `generous`: where the windows may have grown since they were last
-    /// looked at, they are as wide as they can be.
+    /// Returns the windows of both directions. `generous`: where the windows may have grown since
+    /// they were last looked at, they are as wide as they can be.
     fn windows(&self, now: u32, generous: bool) -> Windows {
-        // Noted at most half a second late: what was in flight then has arrived, and is acknowledged.
+        // Noted at most half a second late: what was in flight then has arrived, and is
+        // acknowledged.
         let passed = self.shared.tcp.passed.load(Ordering::Relaxed);
         let quiet = now.wrapping_sub(passed) >= HZ
             && self.entries.iter().all(|entry| entry.idle(now) >= HZ);
@@ -201,7 +207,8 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Conntrack is about to judge a SYN, FIN or RST of direction `dir` that starts at `seq`.
+    /// Synchronises conntrack's windows before it sees a SYN, FIN or RST of direction `dir` that
+    /// starts at `seq`.
     #[cold]
     pub(crate) fn sync_ct(&self, dir: Direction, flags: u8, seq: u32) {
         let state = &self.shared.tcp;
@@ -229,8 +236,9 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// A packet of direction `dir` has passed the ruleset. It may be one that the hook has not seen: from
-    /// a device whose ingress is redirected, a fragment, with IP options.
+    /// Learns from a TCP packet of direction `dir` that has passed the ruleset. It may be one that
+    /// the hook has not seen: from a device whose ingress is redirected, a fragment, with IP
+    /// options.
     pub(crate) fn observe_tcp(&self, dir: Direction, flags: u8, segment: &Segment) {
         let entry = &self.entries[dir as usize];
 
@@ -254,8 +262,8 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// The hook sees a segment of `entry`, of another kind than those that conntrack is asked to judge, and
-    /// [`flag::CT_VERDICT_PENDING`] is set.
+    /// Reads conntrack's verdict when the hook sees a segment of `entry` without SYN, FIN and RST,
+    /// and [`flag::CT_VERDICT_PENDING`] is set.
     #[cold]
     pub(crate) fn check_ct_verdict(&self, entry: &Entry<F>, segment: &Segment, now: u32) {
         let state = &self.shared.tcp;
@@ -274,8 +282,8 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Learns from a segment if it is in step, and so from one who knows how far that side has got; otherwise
-    /// false.
+    /// Learns from a segment if it is in step, and so from one who knows how far that side has got;
+    /// otherwise false.
     fn learn_windows(&self, entry: &Entry<F>, segment: &Segment) -> bool {
         let other = &self.entries[entry.dir().opposite() as usize];
 
@@ -294,14 +302,15 @@ impl<F: Family> Flow<F> {
         true
     }
 
-    /// The hook forwards a segment of `entry`: once in a while one is looked at.
+    /// Samples a segment of `entry` that the hook forwards: once in a while one is looked at.
     #[cold]
     pub(crate) fn sample(&self, entry: &Entry<F>, segment: &Segment) {
         let _ = self.learn_windows(entry, segment);
     }
 
-    /// Was conntrack asked to judge a packet, and packets have been seen since? Then the connection goes on:
-    /// for the worker, of flows in hardware. `seen`: when the latest was.
+    /// Reads conntrack's verdict if packets have been seen for a second after a SYN, FIN or RST:
+    /// the connection goes on. For the worker, because of flows in hardware. `seen` is the time of
+    /// the latest packet.
     pub(crate) fn check_progress(&self, seen: u32) {
         let state = &self.shared.tcp;
         let synced_at = state.synced_at.load(Ordering::Relaxed);
@@ -311,8 +320,8 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// The flow is in the table now: packets that passed conntrack before that, and after it had told how
-    /// far it was, are noted.
+    /// Raises the ends of a flow that is in the table now: packets that passed conntrack before
+    /// that, and after it had told how far it was, are noted.
     pub(crate) fn sync_window_ends(&self) {
         self.raise_ends(self.shared.ct.get().window_ends());
     }
@@ -325,8 +334,8 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Follows conntrack's state; false if that ends the flow. `go_on`: a packet of another kind has passed
-    /// since conntrack judged one, which it no longer has to do.
+    /// Reads conntrack's state after a SYN, FIN or RST; false if it ends the flow. `go_on`: a
+    /// packet of another kind has passed since conntrack judged one, which it no longer has to do.
     fn read_ct_verdict(&self, go_on: bool) -> bool {
         let ct = self.shared.ct.get();
         let state = &self.shared.tcp;
@@ -354,7 +363,7 @@ impl<F: Family> Flow<F> {
         false
     }
 
-    /// How conntrack gets its entry back when the flow is killed for this reason.
+    /// Returns how conntrack's entry is fixed up when the flow is torn down for this reason.
     pub(crate) fn fixup(&self, reason: TeardownReason) -> Fixup {
         let state = &self.shared.tcp;
         let now = ffi::jiffies32();
@@ -382,8 +391,8 @@ impl<F: Family> Flow<F> {
     }
 }
 
-/// A segment of `entry` does not start where the last one has ended: one was lost before us, or comes again, or
-/// overtakes another one; or it is made up.
+/// Checks a segment of `entry` that does not start where the last one has ended: one was lost
+/// before us, or comes again, or overtakes another one; or it is made up.
 ///
 /// # Errors
 ///

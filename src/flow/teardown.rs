@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The end of a flow: packets stop using it, conntrack has its entry back, and a grace period after the
-//! worker has taken it out its memory is freed.
+//! The end of a flow: packets stop using it, conntrack has its entry back, and a grace period after
+//! the worker has taken it out its memory is freed.
 
 use crate::{
     ffi::c,
@@ -28,8 +28,8 @@ use nft_flow::reason::TeardownReason;
 
 impl FlowShared {
     /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
-    /// worker will free it. Only the first call does anything, and returns true. Does not sleep; may
-    /// be called by the packet path.
+    /// worker will free it. Only the first call does anything, and returns true. Does not sleep;
+    /// may be called by the packet path.
     #[cold]
     pub(crate) fn teardown(&self, reason: TeardownReason) -> bool {
         if !self.state.set_dead(reason) {

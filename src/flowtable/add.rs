@@ -70,8 +70,8 @@ impl Flowtable {
             .inspect_err(|_| self.release(ingress_paths))
     }
 
-    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim on
-    /// its conntrack entry.
+    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim
+    /// on its conntrack entry.
     ///
     /// # Errors
     ///
@@ -79,7 +79,8 @@ impl Flowtable {
     ///
     /// # Safety
     ///
-    /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its conntrack entry.
+    /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its
+    /// conntrack entry.
     pub(crate) unsafe fn add<F: Store>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
         // SAFETY: Valid, and not yet shared.
         let Flow {
@@ -155,7 +156,8 @@ impl Flowtable {
         }
     }
 
-    /// Finds or makes the shape of packets that come in by `ingress`; [`None`] for plain packets.
+    /// Finds or makes the ingress path of packets that come in by `ingress`; [`None`] for plain
+    /// packets.
     pub(crate) fn intern(
         &self,
         ingress: &Ingress<'_>,
@@ -186,7 +188,7 @@ impl Flowtable {
         Ok(path)
     }
 
-    /// Ends the use of shapes.
+    /// Ends the use of ingress paths.
     pub(crate) fn release(&self, ingress_paths: [Option<NonNull<IngressPath>>; 2]) {
         self.locked(|inner| self.release_locked(inner, ingress_paths));
     }
@@ -211,7 +213,7 @@ impl Flowtable {
         self.publish_counts(inner);
     }
 
-    /// Says to packets and the worker which shapes there are, if that has changed.
+    /// Says to packets and the worker which ingress paths there are, if that has changed.
     fn publish_counts(&self, inner: &FlowtableInner) {
         for (shown, now) in [
             (&self.ingress_path_count, inner.ingress_paths.len()),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who asks for the conntrack entry of packets on their way out.
+//! Qdiscs, filters and chains at egress that want to see the conntrack entry of packets.
 //!
-//! A packet that is forwarded fast has none: nobody needs it as a rule, and a reference for each packet
-//! costs. cake with its option `nat` asks for it, filters and programs at egress may (act_ctinfo,
-//! act_connmark, act_ct), and so may nftables chains of a bridge. Nobody gives notice of these, so the
-//! worker looks once a second which devices of the namespace have such, or stand on one that has. The
-//! answer is a flag of each direction whose route leaves by the device; a direction that nobody asks for pays
-//! nothing.
+//! A packet that is forwarded fast has none: nobody needs it as a rule, and a reference for each
+//! packet costs. cake with its option `nat` asks for it, filters and programs at egress may
+//! (act_ctinfo, act_connmark, act_ct), and so may nftables chains of a bridge. Nobody gives notice
+//! of these, so the worker looks once a second which devices of the namespace have such, or stand
+//! on one that has. The answer is a flag of each direction whose route leaves by the device; a
+//! direction that nobody asks for pays nothing.
 
 use super::{
     Flowtable,
@@ -43,7 +43,7 @@ const IPV4: u8 = c::NFO_ASKS_IPV4 as u8;
 const IPV6: u8 = c::NFO_ASKS_IPV6 as u8;
 const UNSURE: u8 = c::NFO_ASKS_UNSURE as u8;
 
-/// The devices of a namespace by which packets leave that somebody asks for.
+/// The devices of a namespace whose egress wants the conntrack entry of packets.
 ///
 /// # Invariants
 ///
@@ -51,7 +51,7 @@ const UNSURE: u8 = c::NFO_ASKS_UNSURE as u8;
 struct Askers(KVec<c::nfo_asker>);
 
 impl Askers {
-    /// The families that somebody asks for at the device with this number.
+    /// The families whose entries are wanted at the device with this number.
     fn families(&self, ifindex: u32) -> u8 {
         self.0
             .binary_search_by_key(&ifindex, |asker| asker.ifindex)
@@ -70,7 +70,7 @@ impl Askers {
     }
 }
 
-/// What a flowtable knows of them; under its lock.
+/// What a flowtable knows of devices whose egress wants the conntrack entry; under its lock.
 #[derive(Default)]
 pub(super) struct Egress {
     askers: Option<Arc<Askers>>,
@@ -79,19 +79,20 @@ pub(super) struct Egress {
 }
 
 impl Egress {
-    /// Marks the entries of a flow that is being added. False if nobody has looked for so long that the
-    /// worker should do so now.
+    /// Marks the entries of a flow that is being added. False if nobody has looked for so long that
+    /// the worker should do so now.
     pub(super) fn mark<F: Family>(&self, entries: [&Entry<F>; 2]) -> bool {
         for entry in entries {
-            // SAFETY: The flowtable's lock is held, with softirqs off, which is an RCU read-side section.
+            // SAFETY: The flowtable's lock is held, with softirqs off, which is an RCU read-side
+            // section.
             unsafe { mark(entry, self.askers.as_deref()) };
         }
         ffi::jiffies32().wrapping_sub(self.looked) < 2 * HZ
     }
 }
 
-/// Says in an entry whether somebody asks for its packets. Of what leaves through IPsec nobody below can: it
-/// is another connection by then.
+/// Says in an entry whether somebody asks for its packets. Of what leaves through IPsec nobody
+/// below can: it is another connection by then.
 ///
 /// # Safety
 ///
@@ -110,9 +111,9 @@ unsafe fn mark<F: Family>(entry: &Entry<F>, askers: Option<&Askers>) {
 }
 
 impl Flowtable {
-    /// Looks who asks for connections now, and tells the flows if that has changed. False if it is to be
-    /// done again soon, because RTNL was not to be had: it must not be waited for here, see
-    /// [`check_bridges`](Self::check_bridges).
+    /// Looks which devices want conntrack entries now, and tells the flows if that has changed.
+    /// False if it is to be done again soon, because RTNL was not to be had: it must not be waited
+    /// for here, see [`check_bridges`](Self::check_bridges).
     pub(super) fn check_egress(&self) -> bool {
         let now = ffi::jiffies32();
         let old = self.locked(|inner| {
@@ -149,8 +150,8 @@ impl Flowtable {
         sure
     }
 
-    /// Looks at the devices of the namespace; says as well whether the answers are more than what was
-    /// known before.
+    /// Looks at the devices of the namespace; says as well whether the answers are more than what
+    /// was known before.
     fn askers(&self, old: Option<&Askers>) -> Result<(Askers, bool)> {
         const NOBODY: c::nfo_asker = c::nfo_asker {
             ifindex: 0,

@@ -72,10 +72,10 @@ impl Flowtable {
         killed
     }
 
-    /// Ends the flowtable: no hook and no rule refers to it any more, nor will a packet that has come
-    /// by one: nf_tables has waited for those. Packets that leave the ruleset may still find a flow in
-    /// it, so that it lives for a grace period more, which nobody waits for. The object of nf_tables
-    /// is not used after this.
+    /// Ends the flowtable: no hook and no rule refers to it any more, nor will a packet that has
+    /// come by one: nf_tables has waited for those. Packets that leave the ruleset may still find a
+    /// flow in it, so that it lives for a grace period more, which nobody waits for. The object of
+    /// nf_tables is not used after this.
     ///
     /// # Safety
     ///
@@ -95,8 +95,8 @@ impl Flowtable {
         // SAFETY: Initialised. The worker does not run from here on.
         unsafe { c::nfo_worker_cancel(ft.worker.get()) };
         ft.teardown_all(TeardownReason::FlowtableDelete, |_| true, || true);
-        // A namespace that ends frees what routes and connections belong to. A packet may be about to
-        // put a flow that it has killed on the list of the dead: in a namespace that lives.
+        // A namespace that ends frees what routes and connections belong to. A packet may be about
+        // to put a flow that it has killed on the list of the dead: in a namespace that lives.
         ft.gc_collect();
         // SAFETY: Initialised, and nobody else does this.
         unsafe { c::nfo_worker_finish(ft.worker.get()) };

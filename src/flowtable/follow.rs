@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tunnels that nobody has listed: their devices have the flowtable's hook as long as flows come in by them.
+//! Tunnels that nobody has listed: their devices have the flowtable's hook as long as flows come in
+//! by them.
 //!
-//! A tunnel that cannot say how its packets look from below is picked up where they come out of it. That their
-//! outer packets come in by a listed device is seen to by [`crate::net::device_path`]; each such way in is a
-//! [`IngressPath`](crate::flow::ingress_path::IngressPath) in the table. The worker compares that with the hooks that there are: flows are
-//! made where one cannot sleep. Until the hook is there packets of that direction are slow. A device that goes
-//! takes its hook with it (`src/ffi/links.c`).
+//! A tunnel that cannot say how its packets look from below is picked up where they come out of it.
+//! That their outer packets come in by a listed device is seen to by [`crate::net::device_path`];
+//! each of them is an [`IngressPath`](crate::flow::ingress_path::IngressPath) in the table. The
+//! worker compares that with the hooks that there are: flows are made where one cannot sleep. Until
+//! the hook is there packets of that direction are slow. A device that goes takes its hook with it
+//! (`src/ffi/links.c`).
 //!
-//! Lock order: [`Follows`], then that of `src/ffi/links.c`, which is taken under RTNL; RTNL is never taken
-//! under either. The flowtable's `inner` is not held around any of these.
+//! Lock order: [`Follows`], then that of `src/ffi/links.c`, which is taken under RTNL; RTNL is
+//! never taken under either. The flowtable's `inner` is not held around any of these.
 
 use super::Flowtable;
 use crate::{
@@ -72,7 +74,7 @@ impl Follow {
 /// The devices that a flowtable follows.
 #[pin_data]
 pub(super) struct Follows {
-    /// Shapes have come or gone since the worker last looked.
+    /// Ingress paths have come or gone since the worker last looked.
     changed: AtomicBool,
     /// [`None`] when the flowtable is closing: no hook is to be made any more.
     #[pin]
@@ -94,7 +96,8 @@ impl Follows {
 }
 
 impl Flowtable {
-    /// Makes the hooks that flows wait for, and takes those away that none wants. Called by the worker.
+    /// Makes the hooks that flows wait for, and takes those away that none wants. Called by the
+    /// worker.
     pub(super) fn follow(&self) {
         if !self.follows.changed.swap(false, Ordering::Acquire) {
             return;
@@ -144,8 +147,9 @@ impl Flowtable {
         }
     }
 
-    /// Takes all hooks away, for ever, and waits for packets in them: nf_tables, to whose object they point,
-    /// does not know them. Nothing to wait for where the devices have gone before, as in a namespace that ends.
+    /// Takes all hooks away, for ever, and waits for packets in them: nf_tables, to whose object
+    /// they point, does not know them. Nothing to wait for where the devices have gone before, as
+    /// in a namespace that ends.
     pub(super) fn unfollow_all(&self) {
         let list = self.follows.list.lock().take();
         let mut wait = false;

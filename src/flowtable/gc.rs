@@ -46,13 +46,15 @@ const FLOWS_PER_SECOND: usize = 65536;
 /// Longest time between two looks at a flow, in seconds. Conntrack entries are extended then, and
 /// those that were deleted without another packet are noticed.
 const MAX_INTERVAL: u32 = 16;
-/// Runs of the worker in a second in which flows are asked, so that not all of them are slow at once.
+/// Runs of the worker in a second in which revalidations are requested, so that not all of them
+/// are slow at once.
 const SLICES: usize = 16;
 /// Jiffies between two of them.
 const SLICE: u32 = HZ / SLICES as u32;
-/// Flows that are asked in a second, at most: with more of them, each one less often.
+/// Revalidations that are requested in a second, at most: with more of them, each one less often.
 const REVALS_PER_SECOND: usize = 16384;
-/// Buckets whose flows are asked before others get a chance to run, and how many are left is looked at.
+/// Buckets that are scanned for revalidations before others get a chance to run, and how many are
+/// left is looked at.
 const REVAL_BUCKETS: usize = 32;
 
 impl Flowtable {
@@ -62,7 +64,8 @@ impl Flowtable {
         unsafe { c::nfo_worker_queue(self.worker.get(), HZ as usize) };
     }
 
-    /// One run of the worker. Returns how many jiffies to pause then.
+    /// Runs the garbage collector once (`nf_flow_offload_work_gc()`). Returns how many jiffies to
+    /// pause then.
     fn gc_run(&self) -> usize {
         let scheduled = self.begin_work();
         let unread = self.read_rules();
@@ -88,13 +91,14 @@ impl Flowtable {
         pause.min(soon as usize)
     }
 
-    /// Reads the ruleset, if it has changed. Returns in how many jiffies to try again, if it has to be.
+    /// Reads the ruleset, if it has changed. Returns in how many jiffies to try again, if it has to
+    /// be.
     fn read_rules(&self) -> Option<u32> {
         self.watch.read(self.net(), self.serves, self.generation())
     }
 
-    /// Asks flows whose packets the ruleset may say something else about by now: the next one of each
-    /// direction passes it. A part of the table each time. Returns whether there is anything to ask.
+    /// Requests revalidations of flows whose verdict may have changed without a commit, for a part
+    /// of the table each time. Returns whether the ruleset has rules of that kind.
     fn request_revals(&self) -> bool {
         if !self.watch.has_volatile() {
             return false;
@@ -134,7 +138,8 @@ impl Flowtable {
         true
     }
 
-    /// Everything else. Returns how many jiffies to pause then.
+    /// Does all but the revalidation: collects, checks, resizes, and runs the hardware tier.
+    /// Returns how many jiffies to pause then.
     fn gc_pass(&self) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
         self.gc_collect();
@@ -165,9 +170,9 @@ impl Flowtable {
         }
     }
 
-    /// Opens and closes shapes as the bridges below say. The state of a port is protected by RTNL,
-    /// which must not be waited for here: who holds it may wait for a flowtable's end, which waits
-    /// for us. Nor is it held for long.
+    /// Checks the bridge ports of ingress paths. The state of a port is protected by RTNL, which
+    /// must not be waited for here: who holds it may wait for a flowtable's end, which waits for
+    /// us. Nor is it held for long.
     fn check_bridges(&self) {
         const STEPS: usize = 8;
 
@@ -196,13 +201,13 @@ impl Flowtable {
         }
     }
 
-    /// Takes the dead out of table and wheel, and frees them.
+    /// Takes dead flows out of table and wheel, and frees them.
     pub(super) fn gc_collect(&self) {
         let mut n = 0;
 
         for node in self.dead() {
-            // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is freed below;
-            // nobody else frees it.
+            // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is
+            // freed below; nobody else frees it.
             unsafe {
                 let shared = FlowShared::from_dead(node);
                 if self
@@ -354,7 +359,8 @@ pub(super) unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
 ///
 /// # Safety
 ///
-/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it ends.
+/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it
+/// ends.
 #[no_mangle]
 unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
     // SAFETY: By the contract of this function.

@@ -3,16 +3,17 @@
 //! The flowtable: `nf_flowtable_type` as nf_tables knows it, and our object behind it, which owns
 //! the tables, the ageing wheel and the flows.
 //!
-//! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason
-//! [tears it down](crate::flow::shared::FlowShared::teardown), which may be the packet path, and puts it on the list of
-//! the dead. Only the worker, or the flowtable's end, takes it out of table and wheel and frees it.
+//! Life of a flow: the expression [adds](Flowtable::add) it. Whoever finds a reason [tears it
+//! down](crate::flow::shared::FlowShared::teardown), which may be the packet path, and puts it on
+//! the list of the dead. Only the worker, or the flowtable's end, takes it out of table and wheel
+//! and frees it.
 //!
 //! nf_tables never touches most of `struct nf_flowtable`: the pointer to our object lives where
 //! mainline has its hash table. Our object lives a grace period longer than nf_tables'.
 //!
 //! Lock order: RTNL, the list of a [`Netns`], then a flowtable's `inner` (softirqs off), then a
-//! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may be
-//! held around all of them, and is taken around none.
+//! conntrack entry's lock. None of the first two is held around a walk over flows. `nfnl_lock` may
+//! be held around all of them, and is taken around none.
 
 mod add;
 mod egress;
@@ -97,7 +98,7 @@ use traffic::{
 
 /// Buckets of an empty table: 16 KiB for some 900 entries.
 const MIN_BUCKETS: usize = 256;
-/// Buckets for shapes: 1 KiB. A worker makes more if there are many.
+/// Buckets for ingress paths: 1 KiB. A worker makes more if there are many.
 const INGRESS_PATH_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
@@ -118,7 +119,8 @@ pub(crate) struct Flowtable {
     pub(crate) hw: Option<Pin<KBox<HwOffload>>>,
     /// Shapes in use: none, and every packet with encapsulation is none of ours.
     ingress_path_count: AtomicUsize,
-    /// A bit for each link-layer address that they have: what is sent to another one is none of ours.
+    /// A bit for each link-layer address that they have: what is sent to another one is none of
+    /// ours.
     macs: AtomicUsize,
     /// How many of them have to do with bridges.
     bridged: AtomicUsize,
@@ -133,11 +135,11 @@ pub(crate) struct Flowtable {
     closed: AtomicBool,
     /// The families that are served: IPv4, IPv6.
     serves: [bool; 2],
-    /// When the worker is to do all its work, in `jiffies`: in between it asks flows.
+    /// When the worker is due for a whole pass, in `jiffies`; in between it requests revalidations.
     due: AtomicU32,
-    /// When the worker last asked flows, in `jiffies`.
+    /// When the worker last requested revalidations, in `jiffies`.
     reval_slice: AtomicU32,
-    /// What the ruleset asks for that changes by itself.
+    /// The rules whose verdict may change without a commit.
     #[pin]
     pub(crate) watch: Watch,
     /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
@@ -152,7 +154,7 @@ pub(crate) struct Flowtable {
     inner: SpinLock<FlowtableInner>,
 }
 
-/// What only one thread at a time may change.
+/// The part of a flowtable under its lock.
 pub(crate) struct FlowtableInner {
     w4: Writer<Entry<V4>>,
     w6: Writer<Entry<V6>>,
@@ -186,7 +188,7 @@ impl Deref for Flowtable {
     }
 }
 
-/// Where the flows of a family are.
+/// Which table of a flowtable has the flows of a family.
 pub(crate) trait Store: Family {
     /// This family's table.
     fn table(ft: &Flowtable) -> &Table<Entry<Self>>;
@@ -232,10 +234,11 @@ fn tick() -> u32 {
 }
 
 impl Flowtable {
-    /// The flowtable behind `nf`, which nf_tables is creating. `hw_threshold`: bytes in a second from which a
-    /// flow is worth a place in hardware.
+    /// The flowtable behind `nf`, which nf_tables is creating. `hw_threshold`: bytes in a second
+    /// from which a flow is worth a place in hardware.
     pub(crate) fn new(nf: NonNull<c::nf_flowtable>, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
-        // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own object.
+        // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own
+        // object.
         let core = unsafe { TableRef::new(nf) }?;
         // SAFETY: The namespace is in use.
         let netns = unsafe { Netns::of(core.net()) }.ok_or(ENOENT)?.into();
@@ -318,7 +321,7 @@ impl Flowtable {
         }
     }
 
-    /// Is it about to end?
+    /// Whether the flowtable is about to end.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
@@ -384,18 +387,19 @@ impl Flowtable {
         }
     }
 
-    /// Are there packets with encapsulation that flows are waiting for?
+    /// Whether the flowtable has ingress paths, so that frames with encapsulation may belong to
+    /// flows.
     #[inline(always)]
     pub(crate) fn has_ingress_paths(&self) -> bool {
         self.ingress_path_count.load(Ordering::Relaxed) != 0
     }
 
-    /// Do packets of flows pass bridges?
+    /// Whether packets of some flows pass a bridge.
     fn has_bridged(&self) -> bool {
         self.bridged.load(Ordering::Relaxed) != 0
     }
 
-    /// May there be a shape of frames to this address?
+    /// Whether there may be an ingress path of frames to this address.
     #[inline(always)]
     pub(crate) fn may_be_to(&self, mac: [u8; 6]) -> bool {
         self.macs.load(Ordering::Relaxed) & mac_bit(mac) != 0

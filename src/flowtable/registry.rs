@@ -3,8 +3,8 @@
 //! Network namespaces: the flowtables of each, and what is done with all of them.
 //!
 //! Who walks over flows holds no lock meanwhile, but uses a flowtable, whose end waits for that. So
-//! the owner of a namespace, however many flows and flowtables are in it, makes nobody else wait. The
-//! end of a flowtable makes walks end early.
+//! the owner of a namespace, however many flows and flowtables are in it, makes nobody else wait.
+//! The end of a flowtable makes walks end early.
 //!
 //! Device events come under RTNL. They are noted here, and a worker of the namespace looks for the
 //! flows that they are about.
@@ -58,7 +58,7 @@ global_lock! {
     unsafe(uninit) static NAMESPACES: Mutex<KVec<Arc<Netns>>> = KVec::new();
 }
 
-/// A flowtable's place in the list of its namespace.
+/// The node of a flowtable in the list of its namespace.
 pub(crate) struct ListNode {
     /// Changed under the list's lock, read under RCU as well.
     next: AtomicPtr<Flowtable>,
@@ -69,7 +69,7 @@ pub(crate) struct ListNode {
 }
 
 impl ListNode {
-    /// In no list.
+    /// Makes a node that is in no list.
     pub(crate) const fn new() -> Self {
         Self {
             next: AtomicPtr::new(ptr::null_mut()),
@@ -79,7 +79,7 @@ impl ListNode {
     }
 }
 
-/// Something has changed in a namespace.
+/// An event in a namespace that ends flows or closes bridge ports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Flows that pass the device have to go.
@@ -96,7 +96,7 @@ pub(crate) struct Hooks {
     pub(crate) postrouting: c::nf_hookfn,
 }
 
-/// What is done under the list's lock.
+/// The part of a namespace under the list's lock.
 struct List {
     /// The newest flowtable.
     last: *mut Flowtable,
@@ -109,7 +109,7 @@ struct List {
 // SAFETY: A flowtable may be used from everywhere.
 unsafe impl Send for List {}
 
-/// What has happened and was not looked at yet.
+/// The events that are still to be handled.
 struct Events {
     list: KVec<Event>,
     /// There was no memory for another one: anything may have changed.
@@ -120,14 +120,15 @@ struct Events {
 ///
 /// # Invariants
 ///
-/// Flowtables in the list are valid, and freed a grace period after they were taken out. They are in
-/// the order in which they were made.
+/// Flowtables in the list are valid, and freed a grace period after they were taken out. They are
+/// in the order in which they were made.
 #[pin_data]
 pub(crate) struct Netns {
     /// Valid as long as there is a flowtable in it that has not ended.
     net: *mut c::net,
     first: AtomicPtr<Flowtable>,
-    /// See the packets that enter the ruleset, and those that have passed it, as long as there are flowtables.
+    /// See the packets that enter the ruleset, and those that have passed it, as long as there are
+    /// flowtables.
     hooks: Opaque<[c::nf_hook_ops; 2]>,
     #[pin]
     list: Mutex<List>,
@@ -176,7 +177,7 @@ impl Netns {
         )
     }
 
-    /// What there is of a namespace; [`None`] at its end.
+    /// Returns our part of a namespace, or [`None`] at its end.
     ///
     /// # Safety
     ///
@@ -189,7 +190,8 @@ impl Netns {
         Some(unsafe { ArcBorrow::from_raw(netns.as_ptr().cast::<Self>()) })
     }
 
-    /// Puts a new flowtable into the list. `see` is called for packets as long as there is one in it.
+    /// Puts a new flowtable into the list. `see` is called for packets as long as there is one in
+    /// it.
     ///
     /// # Safety
     ///
@@ -243,7 +245,7 @@ impl Netns {
         }
     }
 
-    /// There is no flowtable in it.
+    /// Takes a namespace without flowtables off the list of namespaces.
     fn withdraw(&self) {
         let mut all = NAMESPACES.lock();
 
@@ -254,7 +256,8 @@ impl Netns {
         }
     }
 
-    /// Begins to see the packets that enter the ruleset, before conntrack does, and those that have passed it.
+    /// Begins to see the packets that enter the ruleset, before conntrack does, and those that have
+    /// passed it.
     fn watch(&self, list: &mut List, see: &Hooks) -> Result {
         /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
         const POST_ROUTING: u32 = c::NFO_INET_POST_ROUTING;
@@ -319,8 +322,9 @@ impl Netns {
         None
     }
 
-    /// Calls `f` for each flowtable, until it returns false. No lock is held then, nothing keeps the
-    /// flowtable from being closed, but its end waits: so `f` is to be quick, or to look after that.
+    /// Calls `f` for each flowtable, until it returns false. No lock is held then, nothing keeps
+    /// the flowtable from being closed, but its end waits: so `f` is to be quick, or to look after
+    /// that.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Flowtable) -> bool) {
         let mut list = self.list.lock();
         let mut next = self.first.load(Ordering::Relaxed);
@@ -511,7 +515,7 @@ unsafe extern "C" fn nfo_netns_put(netns: *mut c_void) {
 pub(crate) struct Registration(());
 
 impl Registration {
-    /// For all namespaces.
+    /// Registers for all namespaces.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Once, by the module's init.
         unsafe {

@@ -29,7 +29,7 @@ use nft_flow::{
     }, //
 };
 
-/// Empty buckets.
+/// Allocates empty buckets.
 fn alloc_buckets<T>(n: usize) -> Option<Buckets<T>> {
     let layout = Buckets::<T>::layout(n)?;
     // SAFETY: Any size is allowed. The allocation is aligned to its size's largest power of two.

@@ -42,7 +42,7 @@ unsafe impl Send for Traffic {}
 unsafe impl Sync for Traffic {}
 
 impl Traffic {
-    /// Nothing so far.
+    /// Makes counters of which all are 0.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: May sleep, as the caller may.
         let traffic = unsafe { c::nfo_traffic_alloc() };
@@ -117,7 +117,8 @@ pub(crate) unsafe fn fold_mib_stats(net: *mut c::net, now: &Totals, before: &mut
 /// many set out, and arrived, ever.
 static CLOSING: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 
-/// Calls `f`, which takes a flowtable away and counts what it has forwarded as [`stats::add_retired`].
+/// Calls `f`, which takes a flowtable away and counts what it has forwarded as
+/// [`stats::add_retired`].
 pub(super) fn closing(f: impl FnOnce()) {
     CLOSING[0].fetch_add(1, Ordering::SeqCst);
     f();

@@ -85,8 +85,8 @@ use wrapped::{
 const NF_ACCEPT: c_uint = c::NF_ACCEPT;
 const NF_STOLEN: c_uint = c::NF_STOLEN;
 
-/// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets of
-/// both families or of one.
+/// `nf_flowtable_type.hook` of a flowtable in a table of family inet, ip or ip6, which sees packets
+/// of both families or of one.
 ///
 /// # Safety
 ///
@@ -105,7 +105,8 @@ pub(crate) unsafe extern "C" fn ingress<const IP4: bool, const IP6: bool>(
     not_plain::<IP4, IP6>(ft, skb)
 }
 
-/// What is no plain IPv4. Apart, or the compiler would ask for IPv6 first.
+/// Handles what is no plain IPv4. This is a function of its own, or the compiler would ask for IPv6
+/// first.
 #[inline(never)]
 fn not_plain<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_uint {
     if IP6 && skb.protocol() == V6::ETHERTYPE && skb.is_plain() {
@@ -127,7 +128,7 @@ fn miss(reason: MissReason) -> c_uint {
     NF_ACCEPT
 }
 
-/// Where an IP packet starts, and what stands for the way that it came.
+/// Where the network header of a packet is, and what stands for the way that it came.
 #[derive(Clone, Copy)]
 struct L3Location<'a> {
     ingress_id: IngressId,
@@ -137,7 +138,7 @@ struct L3Location<'a> {
 }
 
 impl L3Location<'_> {
-    /// Of a packet with nothing around it.
+    /// Makes the location of a packet with nothing around it.
     #[inline(always)]
     fn plain(ingress_id: IngressId) -> Self {
         Self {
@@ -168,8 +169,8 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     }
 }
 
-/// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in memory: it is
-/// made here, and not for every packet.
+/// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in
+/// memory: it is made here, and not for every packet.
 #[inline(never)]
 fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, ingress_id: IngressId) -> c_uint {
     let serves = Serves { v4: true, v6: true };
@@ -191,11 +192,11 @@ fn verdict(result: Result<(), MissReason>) -> c_uint {
 }
 
 fn find_ingress_path<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a IngressPath> {
-    // SAFETY: The hook is an RCU read-side section; shapes are freed after a grace period.
+    // SAFETY: The hook is an RCU read-side section; ingress paths are freed after a grace period.
     unsafe { ft.ingress_paths.lookup(key.hash(&ft.seed), key) }
 }
 
-/// To the fast path of the family of what starts at `loc`.
+/// Passes a packet to the fast path of the family of what starts at `loc`.
 fn dispatch(
     ft: &Flowtable,
     skb: Skb,
@@ -316,8 +317,8 @@ fn forward<F: Store, const PLAIN: bool>(
     rewrite_and_send::<F, false>(ft, skb, loc, entry, &pkt, change)
 }
 
-/// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not; then it
-/// is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
+/// Forwards a packet that the ruleset would let pass, and make this `change` to, or says why not;
+/// then it is untouched. `PLAIN`: as for [`forward`], and there is nothing to change.
 #[inline(always)]
 fn rewrite_and_send<F: Family, const PLAIN: bool>(
     ft: &Flowtable,
@@ -415,8 +416,8 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
     Ok(())
 }
 
-/// Would each segment of a super-packet fit, whose network header is at `offset`, the transport
-/// header `thoff` bytes from there and the payload `headers` bytes?
+/// Whether each segment of a super-packet fits the MTU. The network header is at `offset`, the
+/// transport header `thoff` bytes from there, and the payload `headers` bytes.
 #[cold]
 fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool {
     match skb.segments() {
@@ -426,9 +427,10 @@ fn segments_fit(skb: Skb, offset: u32, thoff: u8, headers: u8, mtu: u32) -> bool
     }
 }
 
-/// May a packet that starts at `offset` use the flow: has it not been taken down, and does IPsec let the
-/// packet be forwarded? That depends on the packet, which may have come through the SA of somebody else.
-/// Asked before anything is learnt from it. Returns whether the route is valid.
+/// Whether a packet whose network header is at `offset` may use the flow: the flow is live, and the
+/// IPsec policies let the packet be forwarded. The policies depend on the packet, which may have
+/// come through the SA of somebody else, so this comes before anything is learnt from it. Returns
+/// whether the route is valid.
 #[inline(never)]
 fn check_usable<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<bool, MissReason> {
     if !entry.is_live() {
@@ -445,8 +447,9 @@ fn check_usable<F: Family>(entry: &Entry<F>, skb: Skb, offset: usize) -> Result<
     Ok(F::dst_valid(entry))
 }
 
-/// What only some flows ask of a packet with `len` bytes from the transport header on. `bytes`: what the
-/// devices above the one that it came in by have to count as received, if nobody else sees to that.
+/// Checks what only some flows need: bridge ports, conntrack's verdict, refreshes. The packet has
+/// `len` bytes from the transport header on. `bytes`: what the devices above the one that it came
+/// in by have to count as received, if nobody else sees to that.
 #[inline(never)]
 fn slow_checks<F: Family>(
     entry: &Entry<F>,
@@ -480,7 +483,8 @@ fn slow_checks<F: Family>(
     Ok(())
 }
 
-/// Counts a packet for conntrack, unless that has done so, and for the choice of flows that go into hardware.
+/// Counts a packet for conntrack, unless that has done so, and for the choice of flows that go into
+/// hardware.
 #[inline(always)]
 fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
     if ft.counts() && !skb.is_tracked() {
@@ -517,8 +521,8 @@ fn teardown<F: Family>(entry: &Entry<F>, why: TeardownReason, reason: MissReason
     reason
 }
 
-/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was parsed. Header
-/// and payload are `len` bytes. One without ACK acknowledges nothing.
+/// The numbers of a TCP packet without SYN and FIN, whose header these bytes start with: it was
+/// parsed. Header and payload are `len` bytes. One without ACK acknowledges nothing.
 fn segment(header: Option<&[u8]>, len: u32) -> Segment {
     let header = header
         .and_then(<[u8]>::first_chunk::<16>)
@@ -535,7 +539,8 @@ fn segment(header: Option<&[u8]>, len: u32) -> Segment {
     }
 }
 
-/// A TCP packet, with `len` bytes from its header at `thoff` on, does not start where the last one has ended.
+/// Checks a TCP packet, with `len` bytes from its header at `thoff` on, that does not start where
+/// the last one has ended.
 #[cold]
 fn check_order<F: Family>(
     entry: &Entry<F>,
@@ -546,7 +551,7 @@ fn check_order<F: Family>(
     crate::flow::tcp::out_of_order(entry, &segment(skb.head().get(thoff..), len))
 }
 
-/// A TCP packet, with `len` bytes from its header at `thoff` of `head` on, is one of those that are looked at.
+/// Samples the windows of a TCP packet with `len` bytes from its header at `thoff` of `head` on.
 #[cold]
 fn sample<F: Family>(entry: &Entry<F>, head: &[u8], thoff: u8, len: u32) {
     let segment = segment(head.get(usize::from(thoff)..), len);

@@ -11,7 +11,7 @@ use crate::flowtable::registry::Hooks;
 
 pub(crate) use ingress::ingress;
 
-/// What is to see the packets of a network namespace that has flowtables.
+/// The hooks that see the packets of a network namespace that has flowtables.
 pub(crate) static HOOKS: Hooks = Hooks {
     prerouting: Some(prerouting::prerouting),
     postrouting: Some(postrouting::postrouting),

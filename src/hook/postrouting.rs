@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packets that have passed the ruleset: what becomes of them is what becomes of the flow's next ones.
+//! The postrouting hook: what the ruleset has made of a packet is what becomes of the flow's next
+//! ones.
 
 use crate::{
     ffi::{
@@ -41,7 +42,7 @@ pub(super) unsafe extern "C" fn postrouting(
     c::NF_ACCEPT
 }
 
-/// A packet of a flow, or an error about it, has passed.
+/// Handles a packet of a flow, or an ICMP error about it, that has passed the ruleset.
 ///
 /// # Safety
 ///
@@ -51,8 +52,8 @@ unsafe fn flow_postrouting(flow: &FlowShared, dir: Direction, packet: *mut c::sk
     const TCP: u8 = L4Proto::Tcp.number();
     let mut proto = 0;
 
-    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid, if it
-    // has one.
+    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid,
+    // if it has one.
     unsafe {
         let thoff = c::nfo_skb_transport(packet, family, &mut proto);
 

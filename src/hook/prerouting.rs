@@ -16,9 +16,9 @@ use nft_flow::{
     parse::tcp, //
 };
 
-/// A packet is about to meet conntrack, which may take it for the end of a connection. It may have come by a
-/// device that is not in the flowtable, in fragments, with options: whatever has not come here before is judged
-/// by windows of long ago.
+/// A packet is about to meet conntrack, which may take it for the end of a connection. It may have
+/// come by a device that is not in the flowtable, in fragments, with options: whatever has not come
+/// here before is judged by windows of long ago.
 ///
 /// # Safety
 ///
@@ -47,7 +47,7 @@ pub(super) unsafe extern "C" fn prerouting(
     c::NF_ACCEPT
 }
 
-/// It is a SYN, FIN or RST.
+/// Synchronises conntrack before it sees a SYN, FIN or RST of a flow.
 ///
 /// # Safety
 ///

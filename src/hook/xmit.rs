@@ -30,7 +30,7 @@ const HH_DATA_MOD: u32 = c::NFO_HH_DATA_MOD;
 /// `ETH_HLEN`: an Ethernet header.
 const ETH_HLEN: u32 = c::NFO_ETH_HLEN;
 
-/// How a packet leaves. Valid in the RCU section that the hook runs in.
+/// What a packet is sent to. It is valid in the RCU section that the hook runs in.
 #[derive(Clone, Copy)]
 pub(crate) enum XmitTarget {
     /// To a neighbour.
@@ -40,8 +40,8 @@ pub(crate) enum XmitTarget {
 }
 
 impl XmitTarget {
-    /// The way out of `entry`. A deleted neighbour is replaced by a new one for the same next hop;
-    /// [`None`] if that fails.
+    /// Returns what packets of `entry` are sent to. A deleted neighbour is replaced by a new one
+    /// for the same next hop; [`None`] if that fails.
     #[inline(always)]
     pub(crate) fn for_entry<F: Family>(entry: &Entry<F>) -> Option<Self> {
         let Some(n) = ptr::NonNull::new(entry.neigh()) else {
@@ -75,8 +75,9 @@ impl XmitTarget {
     ///
     /// # Safety
     ///
-    /// There are [`XmitTarget::headroom`] bytes of headroom, the bytes before the network header may be
-    /// written, [`Skb::detach`] has succeeded, and `dst` is the route of the entry that this is the way of.
+    /// There are [`XmitTarget::headroom`] bytes of headroom, the bytes before the network header
+    /// may be written, [`Skb::detach`] has succeeded, and `dst` is the route of the entry that this
+    /// is the way of.
     #[inline(always)]
     pub(crate) unsafe fn send<F: Family>(self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
         match self {
@@ -124,17 +125,18 @@ unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
             }
         }
         if let Some(output) = (&raw const (*n).output).read_volatile() {
-            // It may wait there for the neighbour, and be answered with an ICMP error, which looks for
-            // what the IP layer has noted.
+            // It may wait there for the neighbour, and be answered with an ICMP error, which looks
+            // for what the IP layer has noted.
             skb.clear_cb();
             output(n, skb.as_ptr());
         }
     }
 }
 
-/// Copies the cached Ethernet header in front of the packet; false if there is none yet, if it is just
-/// being changed, or if it is not one for packets of this `ethertype` (network byte order): an IPv4 route
-/// may go through an IPv6 neighbour, whose header says IPv6. Then the neighbour's own output makes it.
+/// Copies the cached Ethernet header in front of the packet; false if there is none yet, if it is
+/// just being changed, or if it is not one for packets of this `ethertype` (network byte order): an
+/// IPv4 route may go through an IPv6 neighbour, whose header says IPv6. Then the neighbour's own
+/// output makes it.
 ///
 /// A writer is not waited for: it may be what this softirq has interrupted, where writers can be.
 ///

@@ -111,7 +111,7 @@ impl HwOffload {
         Ok(())
     }
 
-    /// Has another flowtable got the hardware behind this device?
+    /// Whether another flowtable has the hardware behind this device.
     fn is_bound_elsewhere(&self, netdev: NetDev) -> bool {
         let this = ptr::from_ref(self).addr();
 
@@ -121,7 +121,7 @@ impl HwOffload {
             .any(|s| s.dev == netdev.dev.addr() && s.tier != this)
     }
 
-    /// Notes that the hardware behind a device is this flowtable's.
+    /// Notes that this flowtable has bound the hardware behind a device.
     fn note(&self, netdev: NetDev) {
         let dev = netdev.dev.addr();
         let tier = ptr::from_ref(self).addr();
@@ -133,7 +133,7 @@ impl HwOffload {
         let _ = all.push(Served { dev, tier }, GFP_KERNEL);
     }
 
-    /// The reverse.
+    /// Removes the note of [`HwOffload::note`].
     fn unnote(&self, netdev: NetDev) {
         let dev = netdev.dev.addr();
         let tier = ptr::from_ref(self).addr();
@@ -196,8 +196,8 @@ impl TierInner {
         }
     }
 
-    /// Looks after the devices: those whose hardware was busy or away, and those whose engine has
-    /// lost all its rules.
+    /// Polls the devices: binds those whose hardware was busy or away, and demotes the flows of
+    /// those whose engine has lost all its rules.
     pub(super) fn poll_devices(&mut self, tier: &HwOffload) {
         let now = super::now();
 
@@ -237,7 +237,7 @@ impl TierInner {
     }
 }
 
-/// Where nf_tables is with a device of a flowtable.
+/// Returns the position of a device in the list that nf_tables goes through.
 ///
 /// # Safety
 ///

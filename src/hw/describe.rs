@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A flow as engines see it: what packets of both directions look like, where they come in and leave.
+//! A flow as engines see it: what packets of both directions look like, where they come in and
+//! leave.
 
 use crate::{
     ffi::c,
@@ -59,7 +60,8 @@ pub(super) struct Described {
     pub(super) ingress_mtu: [u32; 2],
 }
 
-/// What an installed rule was made of, to see changes by: one word that differs makes another print.
+/// What an installed rule was made of, to see changes by: one word that differs makes another
+/// fingerprint.
 struct Fingerprint(u64);
 
 impl Fingerprint {
@@ -107,7 +109,7 @@ impl Hasher for Fingerprint {
 }
 
 impl Described {
-    /// Changes when either rule would be another one.
+    /// Returns a fingerprint that changes when either rule would be another one.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);
 
@@ -123,7 +125,8 @@ struct EgressDesc {
     /// With the priorities of VLAN tags.
     tagged: Layers,
     macs: Macs,
-    /// The largest packet that the device takes, the other way: whatever a route says, it may come.
+    /// The MTU of the device, which bounds packets of the other direction on their way in, whatever
+    /// the MTU of the route.
     ingress_mtu: u32,
     dscp: Option<u8>,
 }
@@ -246,13 +249,13 @@ impl<F: Family> Flow<F> {
 }
 
 impl FlowShared {
-    /// What engines have to know of both directions.
+    /// Describes both directions of the flow for an engine.
     pub(super) fn describe(&self) -> Result<Described, Indescribable> {
         with_family!(self, |flow| flow.describe())
     }
 
-    /// Which directions have passed the ruleset `generation`? None if the flow or its conntrack
-    /// entry is on its way out, or a route is not valid any more.
+    /// Returns which directions are validated by ruleset `generation`: neither if the flow or its
+    /// conntrack entry is on its way out, or a route is not valid any more.
     pub(super) fn validated(&self, generation: u32) -> [bool; 2] {
         if !self.is_live() || self.ct.get().is_dying() {
             return [false; 2];
@@ -266,7 +269,7 @@ impl FlowShared {
         })
     }
 
-    /// Hardware saw a packet of the direction with index `dir` at `jiffies`.
+    /// Notes that hardware saw a packet of the direction with index `dir` at `jiffies`.
     pub(super) fn seen_at(&self, dir: usize, jiffies: u32) {
         with_family!(self, |flow| {
             if let Some(entry) = flow.entries.get(dir) {

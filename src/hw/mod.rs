@@ -11,14 +11,14 @@
 //!
 //! The packet path counts bytes and puts a flow on the queue once; all else is done by the
 //! flowtable's worker, which also ends the rules of dead flows before it frees them. A rule never
-//! outlives what it was made of: round after round the worker looks at every flow that is in hardware,
-//! and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or whose
-//! route, neighbour or devices are other ones than when the rule was made.
+//! outlives what it was made of: round after round the worker looks at every flow that is in
+//! hardware, and takes out those that the ruleset has not agreed to, whose conntrack entry dies, or
+//! whose route, neighbour or devices are other ones than when the rule was made.
 //!
-//! Lock order: RTNL or nf_tables' lock, [`HwOffload::inner`], then those of engines, then `nfo_drivers` (src/ffi/tc.c, one for all
-//! flowtables), a port's, then those of drivers. The flowtable's own lock is not held around any of
-//! them. A driver that goes away by itself takes none of these but its port's, which is an engine's:
-//! see `nfo_port_cleanup()`.
+//! Lock order: RTNL or nf_tables' lock, [`HwOffload::inner`], then those of engines, then
+//! `nfo_drivers` (src/ffi/tc.c, one for all flowtables), a port's, then those of drivers. The
+//! flowtable's own lock is not held around any of them. A driver that goes away by itself takes
+//! none of these but its port's, which is an engine's: see `nfo_port_cleanup()`.
 
 mod bind;
 mod describe;
@@ -88,18 +88,19 @@ use revalidate::ScanCursors;
 
 /// Flows that may change places in one run of the worker.
 const MOVES: usize = 8192;
-/// How long one thing may take in a run, about, with all drivers that are asked. The tier is locked as
-/// long, and whoever takes a device away waits, under RTNL.
+/// How long one thing may take in a run, about, with all drivers that are asked. The tier is locked
+/// as long, and whoever takes a device away waits, under RTNL.
 const AT_ONCE: u32 = HZ.div_ceil(50);
 /// Between two runs of the worker while there is something in hardware, or waiting for it.
 const RUN_INTERVAL: u32 = HZ / 10;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
 const BUSY: u8 = 3;
 
-/// Goes up with each change of what rules are made of: neighbours, bridges.
+/// A generation that goes up with each change of what rules are made of: neighbours, bridges.
 static TOPOLOGY_GEN: AtomicU32 = AtomicU32::new(0);
 
-/// Something has changed that rules are made of. May be called in any context.
+/// Notes that neighbours or bridges, which rules are made of, have changed. May be called in any
+/// context.
 pub(crate) fn topology_changed() {
     TOPOLOGY_GEN.fetch_add(1, Ordering::Relaxed);
 }
@@ -108,7 +109,7 @@ fn now() -> u32 {
     ffi::jiffies32()
 }
 
-/// For rates.
+/// Returns the time in milliseconds, for rates.
 fn now_ms() -> u32 {
     // Not exact where HZ does not divide 1000, and wraps around with jiffies.
     now().wrapping_mul(1000 / HZ)
@@ -118,8 +119,8 @@ fn now_ms() -> u32 {
 ///
 /// # Invariants
 ///
-/// The flow is on the tier's queue, or was there, and the tier has not [forgotten](HwOffload::forget) it: it is
-/// not freed before.
+/// The flow is on the tier's queue, or was there, and the tier has not
+/// [forgotten](HwOffload::forget) it: it is not freed before.
 #[derive(Clone, Copy)]
 struct FlowRef(NonNull<FlowShared>);
 
@@ -131,8 +132,8 @@ impl FlowRef {
     ///
     /// # Safety
     ///
-    /// The node was taken off the queue of a tier, which does not use the result once it has forgotten the
-    /// flow.
+    /// The node was taken off the queue of a tier, which does not use the result once it has
+    /// forgotten the flow.
     unsafe fn from_queue(node: NonNull<Node>) -> Self {
         // INVARIANT: By the contract of this function.
         // SAFETY: All nodes of the queue are those of flows.
@@ -149,7 +150,7 @@ impl Deref for FlowRef {
     }
 }
 
-/// What is in a list of flows, each of which knows its place there.
+/// An element of a list whose flows know their index there.
 trait Listed {
     /// The flow.
     fn flow(&self) -> FlowRef;
@@ -167,7 +168,7 @@ impl Listed for Waiting {
     }
 }
 
-/// Takes a flow off a list. The last one gets its place.
+/// Takes a flow off a list. The last one of the list gets its index.
 fn swap_remove<T: Listed>(list: &mut KVVec<T>, at: usize) -> Option<T> {
     let last = list.len().checked_sub(1).filter(|last| at <= *last)?;
 
@@ -183,11 +184,11 @@ fn swap_remove<T: Listed>(list: &mut KVVec<T>, at: usize) -> Option<T> {
 struct Resident {
     flow: FlowRef,
     rules: [Option<Rule>; 2],
-    /// The directions that the ruleset had agreed to.
+    /// The directions that were validated.
     validated: [bool; 2],
     /// The interfaces of both sides.
     ifindices: [u32; 2],
-    /// Of what the rules were made.
+    /// The fingerprint of what the rules were made of.
     fingerprint: u64,
     rate: Rate,
     /// Bytes that hardware has forwarded, and all bytes at the last look.
@@ -203,7 +204,7 @@ struct Waiting {
     busy: u8,
 }
 
-/// What has happened, for people.
+/// Counters that debugfs shows.
 #[derive(Default)]
 struct Counts {
     added: u64,
@@ -241,7 +242,7 @@ impl Counts {
     }
 }
 
-/// What is done under the tier's lock.
+/// The part of the tier under its lock.
 struct TierInner {
     devices: KVec<Device>,
     resident: KVVec<Resident>,
@@ -326,19 +327,20 @@ impl HwOffload {
 
     /// Puts a flow on the queue. Takes no lock; called once for each time that a flow is queued.
     fn push(&self, flow: &FlowShared) {
-        // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed then: see
-        // `HwOffload::forget`.
+        // SAFETY: The flow's stage says that it is on the queue from now on, and it is not freed
+        // then: see `HwOffload::forget`.
         if unsafe { self.queue.add((&flow.hw.node).into()) } {
             flow.table().schedule_gc();
         }
     }
 
-    /// How many flows wait for a place. Takes no lock: everybody may ask.
+    /// Returns how many flows wait for a place. Takes no lock.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// One run of the worker. Returns in how many jiffies it wants the next one.
+    /// Runs the tier once, in the flowtable's worker. Returns in how many jiffies it wants the next
+    /// one.
     pub(crate) fn run(&self, table: &TableRef) -> u32 {
         let mut inner = self.inner.lock();
 
@@ -473,8 +475,8 @@ impl TierInner {
         }
     }
 
-    /// Asks what a rule has forwarded and adds it to the flow's books, once. False if the engine
-    /// has lost the rule.
+    /// Reads the statistics of a rule from its engine and adds them to the flow's counters. False
+    /// if the engine has lost the rule.
     fn read_stats(&mut self, resident: &mut Resident, dir: usize) -> bool {
         let Some(rule) = resident.rules.get(dir).and_then(|r| r.as_ref()) else {
             return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Into hardware: who is next, for whom room is made, and the rules of both directions.
+//! Promotion into hardware: which flow is next, which one makes room, and the rules of both
+//! directions.
 
 use super::{
     describe::Indescribable,
@@ -39,7 +40,7 @@ use nft_flow::{
     reason::Unsupported, //
 };
 
-/// What became of an attempt to put a flow into hardware.
+/// The outcome of an attempt to put a flow into hardware.
 enum Outcome {
     In(Resident),
     /// There is no room.
@@ -188,7 +189,7 @@ impl TierInner {
                     let ct = flow.ct.get();
 
                     ct.set_hardware(true);
-                    // Whoever kills the flow clears the bit after killing it.
+                    // Whoever tears the flow down clears the bit afterwards.
                     if !flow.is_live() {
                         ct.set_hardware(false);
                     }

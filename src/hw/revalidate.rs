@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A look at what is in hardware: is it to be there, and is it there?
+//! Revalidates offloaded flows (still allowed?) and reads their counters (still present?).
 //!
-//! With many flows or slow drivers that takes longer than the tier may be locked. A look at all flows
-//! goes on in the next run where it stopped in this one, before another one begins.
+//! With many flows or slow drivers a scan takes longer than the tier may be locked. It goes on in
+//! the next run where it stopped in this one, before another one begins.
 
 use super::{
     now,
@@ -28,14 +28,14 @@ use nft_flow::{
     sweep::Sweep, //
 };
 
-/// Between two questions to engines about what they have forwarded.
+/// Jiffies between two readings of statistics.
 const STATS: u32 = HZ;
 /// Bytes between two questions that software may see of a flow in hardware: they were under way.
 const STRAY: u64 = 1000;
 /// Rounds in which software sees the packets of a flow that hardware is said to forward.
 const STRIKES: u8 = 3;
 
-/// How far looks at the flows in hardware have come.
+/// Where the scans of the flows in hardware have stopped.
 pub(super) struct ScanCursors {
     /// Whether they are to be there.
     check_scan: Sweep,
@@ -61,8 +61,8 @@ impl ScanCursors {
 }
 
 impl TierInner {
-    /// Looks at the flows in hardware: takes out what must not be there, and asks engines about the rest
-    /// once a second. Returns whether there was not enough time for all of them.
+    /// Scans the flows in hardware: demotes those that must not be there, and reads statistics of
+    /// the rest once a second. Returns whether there was not enough time for all of them.
     pub(super) fn revalidate(&mut self, table: &TableRef) -> bool {
         let generation = table.generation();
         let topology_gen = TOPOLOGY_GEN.load(Ordering::Relaxed);
@@ -106,8 +106,8 @@ impl TierInner {
         !self.scans.check_scan.is_over(len) || !self.scans.stats_scan.is_over(len)
     }
 
-    /// Is a flow to be in hardware, by the ruleset `generation` and, if `thorough`, as its rules are? If
-    /// not it is taken out, or will be.
+    /// Whether a flow may stay in hardware, by the ruleset `generation` and, if `thorough`, as its
+    /// rules are. A flow that may not is demoted or torn down.
     fn check(&mut self, at: usize, generation: u32, thorough: bool) -> bool {
         let Some(resident) = self.resident.get(at) else {
             return false;
@@ -151,7 +151,8 @@ impl TierInner {
         true
     }
 
-    /// Statistics of a flow in hardware. Says where it goes if it is not there any more.
+    /// Reads the statistics of a flow in hardware. Returns where the flow goes if it is not there
+    /// any more.
     fn stats_round(&mut self, at: usize, ms: u32) -> Option<DemoteTo> {
         // Taken out for the time of the question.
         let r = self.resident.get_mut(at)?;
@@ -179,7 +180,8 @@ impl TierInner {
             false => 0,
         };
         let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
-        // An engine lets go of a direction that is idle, while the other one may have all the traffic.
+        // An engine lets go of a direction that is idle, while the other one may have all the
+        // traffic.
         let mut there = true;
         for (dir, answered) in answered.into_iter().enumerate() {
             there &= answered || by_hardware != 0 && self.reinstall(&mut taken, dir);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tier has to say: a block of lines for each flowtable with `flags offload`.
+//! The tier's part of debugfs: a block of lines for each flowtable with `flags offload`.
 
 use super::HwOffload;
 use crate::flow::hw_state::Stage;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bridges that packets pass on their way up.
+//! Bridge ports that packets come in by.
 
 use crate::ffi::c;
 use kernel::sync::rcu;
 
-/// A bridge on the way up, which takes packets from one of its ports, or does not.
+/// A bridge on the ingress path, and the port by which packets come in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BridgePort {
     pub(crate) bridge: u32,
@@ -17,11 +17,11 @@ pub(crate) struct BridgePort {
 }
 
 impl BridgePort {
-    /// Would the bridge pass packets up, if its spanning tree lets it?
+    /// Whether the bridge passes packets up, if its spanning tree lets it.
     ///
     /// # Safety
     ///
-    /// RCU is held, and the devices are those of the gate.
+    /// RCU is held, and the devices are those of the bridge port.
     pub(super) unsafe fn passes_up(
         &self,
         bridge: *const c::net_device,
@@ -33,8 +33,8 @@ impl BridgePort {
         }
     }
 
-    /// Does the bridge pass packets up? Of the spanning tree's part `forwarded` is what was known
-    /// of it before, if RTNL is not held now.
+    /// Whether the bridge passes packets up. Without RTNL, `forwarded` stands for the spanning
+    /// tree's part, as it was known before.
     pub(crate) fn is_forwarding(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
         let _rcu = rcu::read_lock();
 

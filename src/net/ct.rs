@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Connection tracking: what an entry hands over when its flow is offloaded, and gets back.
+//! Connection tracking: what is done to an entry when its flow is offloaded, and when it is torn
+//! down.
 //!
 //! While a flow is offloaded conntrack does not see its packets. So that the entry neither expires
 //! nor judges later packets by outdated windows, its timeout is kept long, window checks are
 //! relaxed, and on the way back state, windows and timeout are made what they would have been. What
-//! conntrack does see is told it in time, see [`crate::flow::tcp`]; what it would have made of packets that it
-//! does not see is made up for by the worker.
+//! conntrack does see is told it in time, see [`crate::flow::tcp`]; what it would have made of
+//! packets that it does not see is made up for by the worker.
 //!
 //! C headers: [`include/net/netfilter/nf_conntrack.h`](srctree/include/net/netfilter/nf_conntrack.h),
 //! [`include/uapi/linux/netfilter/nf_conntrack_tcp.h`](srctree/include/uapi/linux/netfilter/nf_conntrack_tcp.h)
@@ -53,7 +54,7 @@ const IP_CT_IS_REPLY: usize = c::ip_conntrack_info_IP_CT_IS_REPLY as usize;
 /// that was expected.
 const IP_CT_RELATED: usize = c::ip_conntrack_info_IP_CT_RELATED as usize;
 
-/// How conntrack gets an entry back.
+/// What [`Ct::fixup`] makes of an entry.
 pub(crate) struct Fixup {
     /// Jiffies since the last packet, if the timeout is to have run since then.
     pub(crate) idle: u32,
@@ -63,7 +64,7 @@ pub(crate) struct Fixup {
     pub(crate) windows: WindowFixup,
     /// Of TCP: its windows were not checked before the flow was made.
     pub(crate) liberal: bool,
-    /// Of TCP: conntrack has judged the last packet, and may have given the entry a short timeout.
+    /// Of TCP: conntrack has seen the last packet, and may have given the entry a short timeout.
     pub(crate) ct_saw_last: bool,
 }
 
@@ -126,8 +127,8 @@ impl Ct {
         Some((Self(ct), dir))
     }
 
-    /// Is this packet of protocol `proto` about the connection that it has the entry of, and not one
-    /// of its own: an ICMP error?
+    /// Whether this packet of protocol `proto` is an ICMP error about the connection whose entry it
+    /// has, and not a packet of that connection.
     ///
     /// # Safety
     ///
@@ -141,8 +142,8 @@ impl Ct {
         matches!(proto, ICMP | ICMPV6) && relation % IP_CT_IS_REPLY == IP_CT_RELATED
     }
 
-    /// Gives a packet, which travels in direction `dir`, the entry with a reference; false if the packet
-    /// has an entry already.
+    /// Gives a packet, which travels in direction `dir`, the entry with a reference; false if the
+    /// packet has an entry already.
     pub(crate) fn attach(self, skb: Skb, dir: Direction) -> bool {
         // SAFETY: By the invariants of both types.
         unsafe { c::nfo_skb_set_ct(skb.as_ptr(), self.as_ptr(), dir == Direction::Reply) }
@@ -158,7 +159,7 @@ impl Ct {
         unsafe { ffi::bit_word(&raw mut (*self.0.as_ptr()).status) }.load(Ordering::Relaxed)
     }
 
-    /// Is the entry on its way out (`conntrack -D`, expiry, namespace exit)?
+    /// Whether the entry is dying (`conntrack -D`, expiry, namespace exit).
     #[inline(always)]
     pub(crate) fn is_dying(self) -> bool {
         self.status() & IPS_DYING != 0
@@ -181,17 +182,17 @@ impl Ct {
         unsafe { c::nfo_ct_helper(self.as_ptr()) }
     }
 
-    /// Has there been a packet of the other direction?
+    /// Whether there has been a packet of the reply direction (`IPS_SEEN_REPLY`).
     pub(crate) fn is_answered(self) -> bool {
         self.status() & IPS_SEEN_REPLY != 0
     }
 
-    /// Did a helper expect the connection?
+    /// Whether a helper expected the connection (`IPS_EXPECTED`).
     pub(crate) fn is_expected(self) -> bool {
         self.status() & IPS_EXPECTED != 0
     }
 
-    /// Is the entry in a flowtable, ours or another one?
+    /// Whether the entry is in a flowtable (`IPS_OFFLOAD`), ours or another one.
     pub(crate) fn is_offloaded(self) -> bool {
         self.status() & IPS_OFFLOAD != 0
     }
@@ -249,12 +250,12 @@ impl Ct {
         unsafe { (&raw const (*self.0.as_ptr()).proto.sctp.state).read_volatile() }
     }
 
-    /// Is the association established?
+    /// Whether the SCTP association is established.
     pub(crate) fn is_sctp_established(self) -> bool {
         self.sctp_state() == SCTP_ESTABLISHED && self.status() & IPS_ASSURED != 0
     }
 
-    /// Was the first packet an echo request?
+    /// Whether the first packet was an ICMP echo request.
     pub(crate) fn is_echo(self) -> bool {
         /// Type and code of an ICMP and of an ICMPv6 echo request.
         const ECHO: [[u8; 2]; 2] = [[8, 0], [128, 0]];
@@ -274,7 +275,8 @@ impl Ct {
         }
     }
 
-    /// The entry's flow is in the table now: conntrack will not see all packets.
+    /// Prepares the entry for its flow, which is in the table now: conntrack will not see all
+    /// packets.
     pub(crate) fn offload_begin(self) {
         if self.l4proto() == IPPROTO_TCP {
             self.be_liberal(|| true);
@@ -283,9 +285,10 @@ impl Ct {
         unsafe { c::nfo_ct_refresh(self.as_ptr(), DAY) };
     }
 
-    /// Is it a stream, given when the fast path saw the last packet? So conntrack says of UDP if it goes on
-    /// for more than two seconds, and of GRE at once (`nf_conntrack_udp_packet()`,
-    /// `nf_conntrack_gre_packet()`). `since`: when the flow was made.
+    /// Whether the connection is a stream, given when the fast path saw the last packet (`seen`)
+    /// and when the flow was made (`since`). Conntrack calls UDP a stream if it goes on for more
+    /// than two seconds, and GRE at once (`nf_conntrack_udp_packet()`,
+    /// `nf_conntrack_gre_packet()`).
     fn is_stream(self, seen: u32, since: u32) -> bool {
         let status = self.status();
 
@@ -301,8 +304,8 @@ impl Ct {
         seen.wrapping_sub(after) as i32 > 0
     }
 
-    /// Marks the entry of a live flow as assured if conntrack would have, by packets that it did not see.
-    /// An entry without the mark is the first to go when the table is full.
+    /// Marks the entry of a live flow as assured if conntrack would have, by packets that it did
+    /// not see. An entry without the mark is the first to go when the table is full.
     pub(crate) fn assure(self, seen: u32, since: u32) {
         if self.status() & IPS_ASSURED != 0 || !self.is_stream(seen, since) {
             return;
@@ -316,7 +319,8 @@ impl Ct {
         }
     }
 
-    /// Gives the entry of a flow that is dead, or was never seen, back to conntrack.
+    /// Gives the entry of a flow that is dead, or was never published, back to conntrack
+    /// (`flow_offload_fixup_ct()`).
     pub(crate) fn fixup(self, how: &Fixup) {
         let liberal = how.liberal;
         let state = match self.l4proto() {
@@ -405,8 +409,8 @@ impl Ct {
         deadline::extend(timeout, old, now.wrapping_add(new), is_live);
     }
 
-    /// The ports of the original direction, in one word: no two entries at one address have the same
-    /// soon.
+    /// The ports of the original direction, in one word: no two entries at one address have the
+    /// same soon.
     pub(crate) fn ports(self) -> u32 {
         let tuple = self.tuple(Direction::Original);
         // SAFETY: All members of these unions are integers of two bytes together.
@@ -440,12 +444,13 @@ impl Ct {
 pub(crate) struct CtRef(Ct);
 
 impl CtRef {
-    /// The entry that conntrack is about to find for a packet, and the direction that it travels in.
+    /// The entry that conntrack is about to find for a packet, and the direction that it travels
+    /// in.
     ///
     /// # Safety
     ///
-    /// The packet is in the hook PRE_ROUTING, with this state, before conntrack and after fragments were put
-    /// together.
+    /// The packet is in the hook PRE_ROUTING, with this state, before conntrack and after fragments
+    /// were put together.
     pub(crate) unsafe fn ahead(
         skb: *const c::sk_buff,
         state: *const c::nf_hook_state,

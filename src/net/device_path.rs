@@ -5,14 +5,15 @@
 //! They are walked down from the route's device; the lowest one that the flowtable lists is where
 //! packets come in, with the encapsulations of all devices above it. What the devices in between
 //! would not let up is not to be picked up below them: the walk ends at a device that is down, and
-//! at a bridge that would not take packets from its port. Nor is what they would filter: the walk goes on
-//! from a device with programs, filters or chains at ingress, but where packets come in is no lower. The same
-//! holds for a PPP session with filters of its own, for a tunnel that copies the outer DSCP, and for any tunnel
-//! if there are IPsec policies: only the stack knows which packets may be in one. A device in another network
-//! namespace ends the walk.
+//! at a bridge that would not take packets from its port. Nor is what they would filter: the walk
+//! goes on from a device with programs, filters or chains at ingress, but where packets come in is
+//! no lower. The same holds for a PPP session with filters of its own, for a tunnel that copies the
+//! outer DSCP, and for any tunnel if there are IPsec policies: only the stack knows which packets
+//! may be in one. A device in another network namespace ends the walk.
 //!
-//! Where no device is listed, but there is a tunnel whose outer packets come in by one that is, packets are picked
-//! up at the tunnel's own device: the worker gives it the hook, see `src/flowtable/follow.rs`.
+//! Where no device is listed, but there is a tunnel whose outer packets come in by one that is,
+//! packets are picked up at the tunnel's own device: the worker gives it the hook, see
+//! `src/flowtable/follow.rs`.
 
 use crate::{
     ffi::{
@@ -79,12 +80,13 @@ pub(crate) struct Ingress<'a> {
 }
 
 impl Ingress<'_> {
-    /// Are the frames other than those that the interface's number tells?
+    /// Whether the ifindex alone does not identify the frames, so that they need an ingress path of
+    /// their own.
     pub(crate) fn needs_ingress_path(&self) -> bool {
         self.is_bridged() || self.followed || !self.stack.encaps.is_empty()
     }
 
-    /// Do they pass a bridge, which wants to see its stations from time to time?
+    /// Whether the packets pass a bridge, which has to see its stations from time to time.
     pub(crate) fn is_bridged(&self) -> bool {
         self.stack.bridge_ports[0].is_some()
     }
@@ -425,7 +427,7 @@ impl DevicePathWalk {
     }
 }
 
-/// Do the outer packets of a tunnel come in by a device that is listed?
+/// Whether the outer packets of a tunnel come in by a device that the flowtable lists.
 ///
 /// # Safety
 ///
@@ -433,7 +435,8 @@ impl DevicePathWalk {
 unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> bool {
     let mut outer = MaybeUninit::<c::nfo_outer>::zeroed();
 
-    // SAFETY: RCU is held. C fills the structure in; the reference to the route is ours, if there is one.
+    // SAFETY: RCU is held. C fills the structure in; the reference to the route is ours, if there
+    // is one.
     unsafe {
         if !c::nfo_tunnel_outer(dev, outer.as_mut_ptr()) {
             return false;

@@ -58,7 +58,7 @@ pub(crate) trait Family: Sized + 'static {
     /// Where this family's flows are allocated.
     fn cache() -> &'static Cache;
 
-    /// Do flows of this family have this protocol?
+    /// Whether flows of this family may have this protocol.
     fn has(proto: L4Proto) -> bool;
 
     /// From bytes to a key, for plain packets.
@@ -78,7 +78,8 @@ pub(crate) trait Family: Sized + 'static {
     /// The key that packets of a conntrack tuple have when they enter by `ingress`.
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Self::Key;
 
-    /// From the packets with key `old` to answers to the packets of `answer`.
+    /// The NAT rewrite that turns packets with key `old` into packets of the reverse of tuple
+    /// `answer`.
     fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Self::Rewrite;
 
     /// Bytes that [`Family::apply`] and [`Family::apply_any`] write at most.
@@ -109,13 +110,14 @@ pub(crate) trait Family: Sized + 'static {
     /// The type of service or traffic class of a packet, 0 if there is no header.
     fn ds_field(hdr: &[u8]) -> u8;
 
-    /// Does a packet have the addresses that [`Family::apply`] writes, and these ports, if it has some?
+    /// Whether a packet has the addresses that [`Family::apply`] writes, and these ports, if it has
+    /// some.
     fn is_rewritten(rewrite: &Self::Rewrite, hdr: &[u8], ports: Option<u32>) -> bool;
 
     /// TTL or hop limit of a packet, 0 if there is no header.
     fn ttl(hdr: &[u8]) -> u8;
 
-    /// Is it an IPv4 packet that must not be fragmented?
+    /// Whether this is an IPv4 packet with the DF bit.
     fn must_not_fragment(hdr: &[u8]) -> bool;
 
     /// Changes the upper six bits of that field to those of `dscp`.
@@ -127,13 +129,13 @@ pub(crate) trait Family: Sized + 'static {
     /// What [`Family::dst_valid`] compares with.
     fn cookie(dst: &Dst) -> u32;
 
-    /// Is the route still the one that a lookup would give, and is what comes in forwarded at all?
+    /// Whether a lookup would still give this route, and forwarding is on for the ingress device.
     fn dst_valid(entry: &impl Routed) -> bool;
 
     /// [`Family::dst_valid`] of an entry whose packets do not leave through IPsec.
     fn route_valid(entry: &impl Routed) -> bool;
 
-    /// Does the packet begin with IPv6 destination options?
+    /// Whether the packet has IPv6 destination options right after its header.
     ///
     /// # Safety
     ///
@@ -162,7 +164,7 @@ pub(crate) trait Routed {
     /// [`Family::cookie`] of the route when it was looked up.
     fn cookie(&self) -> u32;
 
-    /// Is the route a bundle of IPsec?
+    /// Whether the route is a bundle of IPsec.
     fn is_xfrm(&self) -> bool;
 
     /// The device that packets enter the stack by, as routing sees it.
@@ -376,7 +378,8 @@ fn addr6(addr: &c::nf_inet_addr) -> [u64; 2] {
     [join(a, b), join(c, d)]
 }
 
-/// Forwarding is off: is it on for what comes in by the device that packets of this direction do?
+/// Whether forwarding, which is off for the namespace, is forced for the device that packets of
+/// this direction come in by.
 ///
 /// # Safety
 ///
@@ -506,9 +509,9 @@ impl Family for V6 {
         Self::route_valid(entry)
     }
 
-    /// `ip6_dst_check()` (net/ipv6/route.c), inlined for what nearly every route is: a copy per CPU of one
-    /// in the table that does not expire. And, as `ip6_forward()` has it, forwarding is on: unlike with
-    /// IPv4, no route becomes stale when it is switched off.
+    /// `ip6_dst_check()` (net/ipv6/route.c), inlined for what nearly every route is: a copy per CPU
+    /// of one in the table that does not expire. And, as `ip6_forward()` has it, forwarding is on:
+    /// unlike with IPv4, no route becomes stale when it is switched off.
     #[inline(always)]
     fn route_valid(entry: &impl Routed) -> bool {
         /// `RTF_PCPU` and `RTF_EXPIRES`, include/uapi/linux/ipv6_route.h.
@@ -519,9 +522,9 @@ impl Family for V6 {
 
         let rt = entry.dst().as_ptr().cast::<c::rt6_info>();
 
-        // SAFETY: The entry holds the route, one of IPv6 or a bundle that begins like one. RCU is held, by
-        // which its origin, that one's node, and the device live long enough. The settings are those of
-        // the device's namespace, which IPv6 is on in if there is a route.
+        // SAFETY: The entry holds the route, one of IPv6 or a bundle that begins like one. RCU is
+        // held, by which its origin, that one's node, and the device live long enough. The settings
+        // are those of the device's namespace, which IPv6 is on in if there is a route.
         unsafe {
             let net = (*entry.dst().dev()).nd_net.net;
             let all = (&raw const (*net).ipv6.devconf_all).read_volatile();

@@ -3,12 +3,13 @@
 //! Forward-path discovery: where packets of each direction leave, and where they come in.
 //!
 //! The packet that hit the rule has its own route; the way back is looked up as the stack would do
-//! for an answer that comes in where the packet leaves. Packets leave through the device of their route, whatever that is: a bridge
-//! forwards to the port where the station is now, a VLAN device sets its priorities, PPP uses its
-//! present session, and their queueing disciplines and statistics apply.
+//! for an answer that comes in where the packet leaves. Packets leave through the device of their
+//! route, whatever that is: a bridge forwards to the port where the station is now, a VLAN device
+//! sets its priorities, PPP uses its present session, and their queueing disciplines and statistics
+//! apply.
 //!
-//! Packets are picked up as early as possible, see [`crate::net::device_path`]. The neighbour is not resolved
-//! here: transmitting does that.
+//! Packets are picked up as early as possible, see [`crate::net::device_path`]. The neighbour is
+//! not resolved here: transmitting does that.
 
 use crate::{
     ffi::{
@@ -48,8 +49,8 @@ pub(crate) const QUIET: u32 = ffi::HZ / 2 + 1;
 /// Smallest MTU that IPv4 allows: a smaller one is not meant.
 const MIN_MTU: u16 = 68;
 
-/// How the packets of a direction have travelled until now, when its flow is taken down because of a packet
-/// of the other one.
+/// The path of a direction until now, when its flow is torn down because of a packet of the other
+/// one.
 pub(crate) struct KnownPath {
     /// Their route, if it is still good.
     pub(crate) dst: Option<Dst>,
@@ -75,14 +76,15 @@ pub(crate) struct DirPath<'a> {
     pub(crate) mtu: u16,
     /// Where packets of the other direction come in.
     pub(crate) ingress: Ingress<'a>,
-    /// `jiffies` when a packet of this direction was seen to come in as is thought; so long ago that it does
-    /// not matter, if that is a guess.
+    /// `jiffies` when a packet of this direction was seen to come in as is thought; so long ago
+    /// that it does not matter, if that is a guess.
     pub(crate) seen: u32,
 }
 
-/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`. What is not
-/// `known` of the other direction is guessed: its packets come in where these leave, and are routed as from
-/// there. If they do not, the first one says so ([`FlowShared::rule_hit`](crate::flow::shared::FlowShared::rule_hit)).
+/// Discovers both ways out for the packet in `pkt`, which belongs to `ct` and travels in `dir`.
+/// What is not `known` of the other direction is guessed: its packets come in where these leave,
+/// and are routed as from there. If they do not, the first one says so
+/// ([`FlowShared::rule_hit`](crate::flow::shared::FlowShared::rule_hit)).
 ///
 /// # Safety
 ///
@@ -138,8 +140,8 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             let returns = c::nfo_dev_is_or_above(in_dev, (*dst.dev()).ifindex as u32);
             (dst, returns)
         };
-        // With the mark of this packet: connections have marks. Unless answers go back the way that
-        // the packet came only without one: then it is the mark of packets that come in here.
+        // Look the reply route up with this packet's mark (usually a connmark). If it does not lead
+        // back to the ingress device, try without: the mark then belongs to the ingress side only.
         let back = |mark| {
             let mut fl = fl;
 
@@ -157,7 +159,8 @@ pub(crate) unsafe fn discover<'a, F: Family>(
         };
         let (other, returns) = found.ok_or(SkipReason::RouteReply)?;
 
-        // Answers need not leave where packets come in; then there is what the frame says.
+        // Asymmetric routing: take device and source MAC from this frame instead of the reply
+        // route.
         let frame_ingress = if returns {
             None
         } else {

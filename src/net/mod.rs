@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's networking as flows need it: conntrack entries, routes and neighbours, the devices below a
-//! route, and what differs between IPv4 and IPv6.
+//! The kernel's networking as flows need it: conntrack entries, routes and neighbours, the devices
+//! below a route, and what differs between IPv4 and IPv6.
 
 pub(crate) mod bridge;
 pub(crate) mod ct;

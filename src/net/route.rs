@@ -113,7 +113,8 @@ impl Drop for Neigh {
     }
 }
 
-/// Fills in addresses, ports and type of service of an IPv4 route lookup towards the packet's source.
+/// Fills in addresses, ports and type of service of an IPv4 route lookup towards the packet's
+/// source.
 ///
 /// # Safety
 ///

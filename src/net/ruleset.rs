@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ruleset in force asks for that changes without a commit.
+//! The rules in force that look at something that changes without a commit.
 //!
-//! Each direction of a flow passes the rules once after a commit, and again about once a second if they
-//! would come to another result by themselves: because an element of a set has timed out, because it
-//! is five o'clock. Whether they could is [read](nft_flow::ruleset) from the rules by the worker, when there
-//! are others; asked for are only the flows whose packets come to such a rule, so many in a second, and
-//! in hardware less often.
+//! Each direction of a flow passes the rules once after a commit, and again about once a second if
+//! they would come to another result by themselves: because an element of a set has timed out,
+//! because it is five o'clock. Whether they could is [read](nft_flow::ruleset) from the rules by
+//! the worker, when there are others; asked for are only the flows whose packets come to such a
+//! rule, so many in a second, and in hardware less often.
 //!
-//! Rules about the number of bytes or packets of a connection are better kept to the packet. A connection is
-//! not added while such a rule is about to say something else.
+//! Rules about the number of bytes or packets of a connection are better kept to the packet. A
+//! connection is not added while such a rule is about to say something else.
 
 use crate::{
     ffi::{
@@ -111,12 +111,13 @@ impl Watch {
         f(&mut findings)
     }
 
-    /// Was a ruleset ever read?
+    /// Whether a ruleset was ever read.
     pub(crate) fn is_known(&self) -> bool {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// A packet has come to the rule that adds flows, in this ruleset. True if the worker is to be told.
+    /// A packet has come to the rule that adds flows, in this ruleset. True if the worker is to be
+    /// told.
     pub(crate) fn wants(&self, generation: u32) -> bool {
         !self.is_current(generation) && !self.wanted.swap(true, Ordering::Relaxed)
     }
@@ -125,13 +126,13 @@ impl Watch {
         self.is_known() && self.generation.load(Ordering::Relaxed) == generation
     }
 
-    /// Is there anything that flows are asked for?
+    /// Whether the ruleset has rules whose verdict may change without a commit.
     pub(crate) fn has_volatile(&self) -> bool {
         self.volatile.load(Ordering::Relaxed) != 0 || self.thresholds.load(Ordering::Relaxed) != 0
     }
 
-    /// Reads the ruleset if it has changed. Returns in how many jiffies to try again, if so. Called by the
-    /// worker.
+    /// Reads the ruleset if it has changed. Returns in how many jiffies to try again, if so. Called
+    /// by the worker.
     pub(crate) fn read(&self, net: *mut c::net, serves: [bool; 2], generation: u32) -> Option<u32> {
         if self.is_current(generation) {
             return None;
@@ -166,8 +167,8 @@ impl Watch {
         None
     }
 
-    /// May a connection be offloaded, or is a rule about its bytes or packets about to say something else?
-    /// `counts`: conntrack goes on counting them.
+    /// Whether a connection may be offloaded: no rule that compares its bytes or packets is near
+    /// its threshold. `counts` says that conntrack goes on counting them.
     pub(crate) fn lets(&self, ct: Ct, counts: bool) -> bool {
         if self.thresholds.load(Ordering::Relaxed) == 0 {
             return true;
@@ -182,7 +183,7 @@ impl Watch {
         }
     }
 
-    /// Is the connection one that the rules may come to another result for?
+    /// Whether the rules may come to another verdict for the connection without a commit.
     pub(crate) fn is_volatile(&self, ct: Ct) -> bool {
         let class = class(ct);
 
@@ -191,7 +192,7 @@ impl Watch {
                 && self.locked(|found| distance(found, ct)) != [None, None]
     }
 
-    /// For people: why flows are asked for.
+    /// Shows why flows are revalidated.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let found = self.locked(|found| *found);
 

@@ -2,9 +2,9 @@
 
 //! Receive statistics of the devices above the one that packets are picked up at.
 //!
-//! Packets of the fast path do not pass these devices, which count them all the same. To look a device up
-//! for each packet takes longer than to count: where each CPU's counters are is remembered, as long as no
-//! device has gone away.
+//! Packets of the fast path do not pass these devices, which count them all the same. To look a
+//! device up for each packet takes longer than to count: where each CPU's counters are is
+//! remembered, as long as no device has gone away.
 
 use super::device_path::MAX_DEVICES;
 use crate::ffi::{
@@ -35,8 +35,8 @@ pub(crate) struct Devices<'a> {
 ///
 /// # Invariants
 ///
-/// If `generation` is `nfo_device_generation`, the counters that are not null are those of devices which
-/// have not been unregistered, or not longer than a grace period ago.
+/// If `generation` is `nfo_device_generation`, the counters that are not null are those of devices
+/// which have not been unregistered, or not longer than a grace period ago.
 #[derive(Default)]
 pub(crate) struct RxStats {
     generation: AtomicU32,
@@ -54,7 +54,8 @@ impl RxStats {
         unsafe { ffi::read_once(&raw const c::nfo_device_generation) }
     }
 
-    /// Counts a packet of `len` bytes that was picked up below these devices. All calls name the same ones.
+    /// Counts a packet of `len` bytes that was picked up below these devices. All calls name the
+    /// same ones.
     ///
     /// # Safety
     ///
@@ -78,8 +79,9 @@ impl RxStats {
             let len = len.wrapping_add(rx_overhead.load(Ordering::Relaxed).into());
 
             #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
-            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data. By the
-            // type invariant the counters are there until the end of the RCU section, packets first.
+            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's
+            // data. By the type invariant the counters are there until the end of the RCU section,
+            // packets first.
             unsafe {
                 core::arch::asm!(
                     "inc qword ptr gs:[{counter}]",
@@ -90,7 +92,8 @@ impl RxStats {
                 );
             }
             #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
-            // SAFETY: By the type invariant the counters are there until the end of the RCU section.
+            // SAFETY: By the type invariant the counters are there until the end of the RCU
+            // section.
             unsafe {
                 c::nfo_rx_add(counter, len);
             }

@@ -107,7 +107,8 @@ unsafe fn offload<F: Store>(
                 known = flow.rule_hit(dir, pkt);
             }
         }
-        // Still, or in another flowtable; if the flow was killed just now, it is added anew below.
+        // Still, or in another flowtable; if the flow was torn down just now, it is added anew
+        // below.
         if ct.is_offloaded() {
             return Err(SkipReason::AlreadyOffloaded);
         }

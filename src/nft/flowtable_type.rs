@@ -155,11 +155,13 @@ impl Flowtable {
     }
 }
 
-/// The flowtable behind a hook of a device, if it is one of ours, and whether it serves IPv4 and IPv6.
+/// The flowtable behind a hook of a device, if it is one of ours, and whether it serves IPv4 and
+/// IPv6.
 ///
 /// # Safety
 ///
-/// `hook` is one of the ingress hooks of a device, and RCU is held as long as the flowtable is used.
+/// `hook` is one of the ingress hooks of a device, and RCU is held as long as the flowtable is
+/// used.
 pub(crate) unsafe fn of_hook<'a>(hook: &c::nf_hook_entry) -> Option<(&'a Flowtable, [bool; 2])> {
     let code = hook.hook? as usize;
     let ty = TYPES
@@ -187,7 +189,8 @@ impl Registration {
             // SAFETY: The type is static, and not registered yet.
             unsafe { (*ty.0.get()).owner = module.as_ptr().cast() };
         }
-        // SAFETY: As above. C may change what is in a cell, and a cell is laid out as what is in it.
+        // SAFETY: As above. C may change what is in a cell, and a cell is laid out as what is in
+        // it.
         unsafe {
             c::nfo_types_register(TYPES.as_ptr().cast_mut().cast(), TYPES.len() as u32);
         }

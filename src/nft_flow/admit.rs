@@ -146,8 +146,9 @@ pub fn plan(config: &Config, waiting: &mut [Ranked], resident: &mut [Ranked], ro
     Plan { admit: room, swap }
 }
 
-/// Brings the `n` that come first to the front, in order: no memory, and no order of flows that makes
-/// it slow. A heap of all, whose root goes to the list's end `n` times; then the ends change places.
+/// Brings the `n` that come first to the front, in order: no memory, and no order of flows that
+/// makes it slow. A heap of all, whose root goes to the list's end `n` times; then the ends change
+/// places.
 fn first(list: &mut [Ranked], n: usize, before: impl Fn(&Ranked, &Ranked) -> bool) {
     // Moves the item at `at` down until both below it come after it.
     let sift = |list: &mut [Ranked], mut at: usize| loop {

@@ -2,9 +2,9 @@
 
 //! What lies around an IP packet: VLAN tags, a PPPoE session, an outer IP header.
 //!
-//! Packets with such a shape are looked up in two steps: the shape gives a number, which takes the
-//! place of the interface in the key of the flow. A shape is a [`Key6`] itself, so that the same
-//! table holds it.
+//! Packets with encapsulation are looked up in two steps: the ingress path gives a number, which
+//! takes the place of the interface in the key of the flow. An ingress path is a [`Key6`] itself,
+//! so that the same table holds it.
 
 use crate::bytes::{
     load_be16,
@@ -37,7 +37,7 @@ pub mod ethertype {
     pub const PPPOE: u16 = 0x8864;
 }
 
-/// The most encapsulations that a shape has: QinQ and PPPoE.
+/// The most encapsulations that an ingress path has: QinQ and PPPoE.
 pub const MAX: usize = 3;
 
 /// The VLAN identifier in a tag control word; priority and drop eligibility tell no flow from
@@ -156,8 +156,8 @@ impl Encaps {
             .any(|encap| encap.ethertype() == ethertype::PPPOE)
     }
 
-    /// The key of frames with these encapsulations that enter by the interface `ifindex`; of a PPPoE
-    /// session those of `peer`.
+    /// The key of frames with these encapsulations that enter by the interface `ifindex`; of a
+    /// PPPoE session those of `peer`.
     #[inline]
     pub fn key(&self, ifindex: IngressId, peer: Option<[u8; 6]>) -> Key6 {
         let [a, b, c] = self.list;
@@ -185,8 +185,8 @@ pub struct Peeled {
 }
 
 impl Peeled {
-    /// Whether the IP packet, whose first eight bytes are these, is as long as it says: a PPPoE session
-    /// cuts off what is behind its own length.
+    /// Whether the IP packet, whose first eight bytes are these, is as long as it says: a PPPoE
+    /// session cuts off what is behind its own length.
     pub fn fits(&self, ip: [[u8; 4]; 2]) -> bool {
         let [[_, _, a, b], [c, d, _, _]] = ip;
 
@@ -203,8 +203,8 @@ impl Peeled {
 ///
 /// # Errors
 ///
-/// [`MissReason::Encap`] for what cannot be looked into, [`MissReason::Truncated`] (also if a PPPoE header
-/// says that there is more), and [`Miss::NeedPull`] as in [`crate::parse`].
+/// [`MissReason::Encap`] for what cannot be looked into, [`MissReason::Truncated`] (also if a PPPoE
+/// header says that there is more), and [`Miss::NeedPull`] as in [`crate::parse`].
 pub fn peel(
     tag: Option<(u16, u16)>,
     mut ethertype: u16,
@@ -313,8 +313,8 @@ pub const fn tunnel_addr4(addr: u32) -> [u64; 2] {
 ///
 /// # Errors
 ///
-/// [`MissReason::L4Proto`] if it is no such packet; otherwise as [`crate::parse`]. A packet that met
-/// congestion on the way is left to the stack, which tells the inner packet (RFC 6040).
+/// [`MissReason::L4Proto`] if it is no such packet; otherwise as [`crate::parse`]. A packet that
+/// met congestion on the way is left to the stack, which tells the inner packet (RFC 6040).
 pub fn outer(
     ethertype: u16,
     hdr: &[u8],

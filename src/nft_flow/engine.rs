@@ -15,7 +15,7 @@ pub enum Ttl {
     Engine,
     /// The engine, if the rule says so.
     ByAction,
-    /// Nobody knows: it is said in the rule, and not said if the rule is refused with it.
+    /// Unknown driver: send a decrement action; retry without it if the rule is refused.
     Unknown,
 }
 
@@ -58,8 +58,8 @@ pub struct Caps {
     pub bridged: bool,
     /// Tells packets of one flow from those of another by the VLAN that they come in by.
     pub matches_vlan: bool,
-    /// The size of packets, PPPoE header included, above which it leaves them to software; none if it
-    /// sends whatever comes, be it too large for the way out.
+    /// The size of packets, PPPoE header included, above which it leaves them to software; none if
+    /// it sends whatever comes, be it too large for the way out.
     pub mtu: Option<u16>,
     /// Who decrements the TTL.
     pub ttl: Ttl,
@@ -70,8 +70,8 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Would packets of up to `takes` bytes (from the network header on) that do not fit the way out be
-    /// left to software?
+    /// Whether the engine leaves packets of up to `takes` bytes (from the network header on) that
+    /// exceed the egress MTU to software.
     pub fn fits(&self, takes: u32, egress: &Egress) -> bool {
         let pppoe = match egress.layers.pppoe() {
             Some(_) => PPPOE,
@@ -154,8 +154,8 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// What a driver has put into `struct flow_stats`, and the time now. It need not say when the last
-    /// packet was, with 0: those that it counts are younger than the last question.
+    /// What a driver has put into `struct flow_stats`, and the time now. It need not say when the
+    /// last packet was, with 0: those that it counts are younger than the last question.
     pub const fn of_driver(packets: u64, bytes: u64, lastused: u64, now: u32) -> Self {
         Delta {
             packets,

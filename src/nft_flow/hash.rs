@@ -24,7 +24,8 @@ const fn halves(word: u64) -> [u32; 2] {
 /// That is two multiplications of 64 by 64 bits for IPv4 and four for IPv6. CPUs without such an
 /// instruction use one of 32 by 32 bits for every two words of 32 bits.
 ///
-/// A seed is as large as a cache line; whoever keeps one for packets sees to it that it begins with one.
+/// A seed is as large as a cache line; whoever keeps one for packets sees to it that it begins with
+/// one.
 #[derive(Clone)]
 #[repr(C)]
 pub struct Seed([u64; 8]);

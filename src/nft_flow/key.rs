@@ -12,11 +12,12 @@ pub use crate::proto::L4Proto;
 /// What the padding of a key must never have: a key is hashed and compared as whole words.
 const _: () = assert!(size_of::<Key4>() == 16 && size_of::<Key6>() == 40);
 
-/// Where a packet came in, in 24 bits: an interface, or a shape that the caller interned.
+/// The ingress of a packet, in 24 bits: an interface, or an ingress path that the caller interned.
 ///
 /// # Invariants
 ///
-/// At most [`IngressId::MAX`]. Bit 23 is clear for an interface index and set for an interned shape.
+/// At most [`IngressId::MAX`]. Bit 23 is clear for an interface index and set for an interned
+/// ingress path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
 pub struct IngressId(u32);
@@ -27,7 +28,7 @@ impl IngressId {
 
     const INTERNED: u32 = 1 << 23;
 
-    /// The largest number of a shape.
+    /// The largest number of an ingress path.
     pub const MAX_INTERNED: u32 = Self::INTERNED - 1;
 
     /// The plain case: packets without encapsulation that enter by the interface `ifindex`.
@@ -43,7 +44,8 @@ impl IngressId {
         Some(IngressId(ifindex))
     }
 
-    /// A rare shape, such as an encapsulation or a tunnel, that the caller numbered.
+    /// The number of an ingress path, such as an encapsulation or a tunnel, that the caller
+    /// numbered.
     ///
     /// [`None`] if `id` is 2^23 or above.
     #[inline]
@@ -55,7 +57,7 @@ impl IngressId {
         Some(IngressId(id | Self::INTERNED))
     }
 
-    /// The interface index, or [`None`] for an interned shape.
+    /// The interface index, or [`None`] for an interned ingress path.
     #[inline]
     pub const fn ifindex(self) -> Option<u32> {
         if self.0 & Self::INTERNED == 0 {
@@ -65,7 +67,7 @@ impl IngressId {
         }
     }
 
-    /// The number of an interned shape, or [`None`] for an interface.
+    /// The number of an interned ingress path, or [`None`] for an interface.
     #[inline]
     pub const fn interned(self) -> Option<u32> {
         if self.0 & Self::INTERNED == 0 {
@@ -75,7 +77,7 @@ impl IngressId {
         }
     }
 
-    /// All 24 bits.
+    /// Returns all 24 bits.
     #[inline]
     pub const fn raw(self) -> u32 {
         self.0
@@ -112,7 +114,7 @@ impl IngressProto {
         (self.0 >> 24) as u8
     }
 
-    /// Where the packet came in.
+    /// Returns the ingress of the packet.
     #[inline]
     pub const fn ingress(self) -> IngressId {
         // INVARIANT: Masked to 24 bits, and bit 23 is as it was when it came in.

@@ -71,8 +71,8 @@ impl Llist {
         }
     }
 
-    /// Adds a node (`llist_add()`). Returns true if the list was empty: who adds the first node is the one to
-    /// call whoever takes them.
+    /// Adds a node (`llist_add()`). Returns true if the list was empty: who adds the first node is
+    /// the one to call whoever takes them.
     ///
     /// # Safety
     ///
@@ -111,7 +111,8 @@ impl Default for Llist {
     }
 }
 
-/// Nodes that were taken off a list. Each may be freed, or added again, as soon as it was given back.
+/// Nodes that were taken off a list. Each may be freed, or added again, as soon as it was given
+/// back.
 ///
 /// # Invariants
 ///

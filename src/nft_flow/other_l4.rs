@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is rare: other protocols than TCP and UDP, and IPv6 destination options.
+//! Other L4 protocols than TCP and UDP, and IPv6 destination options.
 //!
 //! Out of line and behind the plain parsers, so that these cost plain packets nothing.
 
@@ -151,8 +151,8 @@ pub(crate) fn ipv4(
     })
 }
 
-/// An IPv6 packet that [`parse::ipv6`] found in order but for its next header; or the super-packet of
-/// [`parse::big_ipv6`], which has no length.
+/// An IPv6 packet that [`parse::ipv6`] found in order but for its next header; or the super-packet
+/// of [`parse::big_ipv6`], which has no length.
 #[inline(never)]
 pub(crate) fn ipv6(
     hdr: &[u8],
@@ -299,8 +299,8 @@ fn transport(
     }
 }
 
-/// Must connection tracking see one of the chunks that start at `at`? Data comes last in a packet
-/// (RFC 9260, section 6.10), so nothing behind it is looked at.
+/// Whether connection tracking must see one of the SCTP chunks that start at `at`. Data comes last
+/// in a packet (RFC 9260, section 6.10), so the search ends there.
 #[inline(always)]
 fn has_control_chunk(
     hdr: &[u8],

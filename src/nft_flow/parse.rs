@@ -141,8 +141,8 @@ pub(crate) fn ds_field6(ip: &[u8; IPV6_LEN]) -> u8 {
 /// The first that applies of: [`Miss::NeedPull`] or [`MissReason::Truncated`] if there is no
 /// header, [`MissReason::BadVersion`], `Truncated` (header length), [`MissReason::IpOptions`],
 /// [`MissReason::Jumbogram`] or `Truncated` (total length), [`MissReason::BadChecksum`],
-/// [`MissReason::Fragment`], [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the transport
-/// header's `Truncated` (room), `NeedPull`, `Truncated` (its own length field).
+/// [`MissReason::Fragment`], [`MissReason::L4Proto`], [`MissReason::TtlExpiring`], and the
+/// transport header's `Truncated` (room), `NeedPull`, `Truncated` (its own length field).
 #[inline(always)]
 pub fn ipv4(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet4, Miss> {
     let Some(ip) = hdr.first_chunk::<IPV4_LEN>() else {
@@ -269,15 +269,15 @@ fn behind_ipv6(
     })
 }
 
-/// As [`ipv4`], for every protocol that flows have. `peek` reads four bytes at an offset from the
-/// network header, wherever in the packet they lie.
+/// Parses as [`ipv4`] does, for every protocol that flows have. `peek` reads four bytes at an
+/// offset from the network header, wherever in the packet they lie.
 ///
 /// # Errors
 ///
 /// As [`ipv4`], and for the protocols that it does not know [`MissReason::L4Proto`],
-/// [`MissReason::TtlExpiring`], and the transport header's: `Truncated` (room), `NeedPull`, `L4Proto`
-/// for a call of GRE that connection tracking does not know, [`MissReason::IcmpType`], `Truncated`
-/// (chunks of SCTP).
+/// [`MissReason::TtlExpiring`], and the transport header's: `Truncated` (room), `NeedPull`,
+/// `L4Proto` for a call of GRE that connection tracking does not know, [`MissReason::IcmpType`],
+/// `Truncated` (chunks of SCTP).
 #[inline(always)]
 pub fn any_ipv4(
     hdr: &[u8],
@@ -291,8 +291,8 @@ pub fn any_ipv4(
     }
 }
 
-/// As [`ipv6`], for every protocol that flows have, and behind destination options, which are none
-/// of a router's business. `peek` is as for [`any_ipv4`].
+/// Parses as [`ipv6`] does, for every protocol that flows have, and behind destination options,
+/// which are none of a router's business. `peek` is as for [`any_ipv4`].
 ///
 /// # Errors
 ///
@@ -313,9 +313,10 @@ pub fn any_ipv6(
     }
 }
 
-/// Parses a TCP super-packet that the stack has made (BIG TCP): if the length field is 0, the packet
-/// ends where the buffer ends. To be called when [`any_ipv4`] has said [`MissReason::Jumbogram`], and
-/// only if it is known to be cut into segments of TCP: any other packet of length 0 is a wrong one.
+/// Parses a TCP super-packet that the stack has made (BIG TCP): if the length field is 0, the
+/// packet ends where the buffer ends. To be called when [`any_ipv4`] has said
+/// [`MissReason::Jumbogram`], and only if it is known to be cut into segments of TCP: any other
+/// packet of length 0 is a wrong one.
 ///
 /// # Errors
 ///
@@ -330,8 +331,8 @@ pub fn big_ipv4(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet
     }
 }
 
-/// As [`big_ipv4`], when [`any_ipv6`] has said [`MissReason::Jumbogram`]. A jumbogram proper (RFC 2675)
-/// has its length in a hop-by-hop option, and is for the stack.
+/// Parses as [`big_ipv4`] does, when [`any_ipv6`] has said [`MissReason::Jumbogram`]. A jumbogram
+/// proper (RFC 2675) has its length in a hop-by-hop option, and is for the stack.
 ///
 /// # Errors
 ///

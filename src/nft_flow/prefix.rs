@@ -15,7 +15,8 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// IPv4 addresses whose first `len` bits are those of `addr`; [`None`] if there are not as many.
+    /// IPv4 addresses whose first `len` bits are those of `addr`; [`None`] if there are not as
+    /// many.
     pub fn v4(addr: [u8; 4], len: u8) -> Option<Self> {
         (len <= 32).then(|| Self {
             addr: [u32::from_ne_bytes(addr), 0, 0, 0],
@@ -24,7 +25,8 @@ impl Prefix {
         })
     }
 
-    /// IPv6 addresses whose first `len` bits are those of `addr`; [`None`] if there are not as many.
+    /// IPv6 addresses whose first `len` bits are those of `addr`; [`None`] if there are not as
+    /// many.
     pub fn v6(addr: [u8; 16], len: u8) -> Option<Self> {
         (len <= 128).then(|| Self {
             addr: core::array::from_fn(|i| {
@@ -37,12 +39,12 @@ impl Prefix {
         })
     }
 
-    /// Are these addresses of IPv6?
+    /// Whether this is a prefix of IPv6.
     pub fn is_v6(&self) -> bool {
         self.v6
     }
 
-    /// Is `addr`, which is of the same family, one of these?
+    /// Whether the prefix contains `addr`, which is of the same family.
     pub fn contains(&self, addr: &Addr) -> bool {
         let [a, b, c, d] = core::array::from_fn(|i| (self.addr[i] ^ addr[i]) & self.mask[i]);
 

@@ -100,12 +100,12 @@ impl L4Proto {
         self as u8
     }
 
-    /// Is this a protocol of IPv4 flows?
+    /// Whether this is a protocol of IPv4 flows.
     pub const fn is_ipv4(self) -> bool {
         !matches!(self, L4Proto::Icmpv6)
     }
 
-    /// Is this a protocol of IPv6 flows?
+    /// Whether this is a protocol of IPv6 flows.
     pub const fn is_ipv6(self) -> bool {
         !matches!(self, L4Proto::Icmp | L4Proto::Ah)
     }

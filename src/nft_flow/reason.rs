@@ -73,8 +73,8 @@ reasons! {
         /// An IPv6 extension header precedes the transport header, a fragment header included; or
         /// destination options do, and no packet with such has come to the rule that adds the flow.
         ExtHeader = "ext_header",
-        /// A packet without a length: a jumbogram, an IPv6 header and nothing behind it, a wrong one. Not
-        /// the super-packets of BIG TCP.
+        /// A packet without a length: a jumbogram, an IPv6 header and nothing behind it, a wrong
+        /// one. Not the super-packets of BIG TCP.
         Jumbogram = "jumbogram",
         /// The TTL or hop limit would reach zero; the stack answers with an ICMP error.
         TtlExpiring = "ttl_expiring",
@@ -118,11 +118,11 @@ reasons! {
         Routed = "routed",
         /// A program has given it to a local socket (`bpf_sk_assign()`).
         Socket = "socket",
-        /// The ruleset has let packets of this direction pass, but none yet with this DSCP, mark and
-        /// priority.
+        /// The ruleset has let packets of this direction pass, but none yet with this DSCP, mark
+        /// and priority.
         Looks = "looks",
-        /// The same, and packets of this direction get so many different marks, priorities and DSCPs from
-        /// the ruleset that there is no room for another one.
+        /// The same, and packets of this direction get so many different marks, priorities and
+        /// DSCPs from the ruleset that there is no room for another one.
         ManyLooks = "many_looks",
     }
 }
@@ -186,17 +186,20 @@ reasons! {
         SctpState = "sctp_state",
         /// Above the device that is listed there is one with filters of its own for what comes in.
         IngressFilter = "ingress_filter",
-        /// A moment ago packets of the connection came in or left by another way than the one that was found.
+        /// A moment ago packets of the connection came in or left by another way than the one that
+        /// was found.
         RouteUnsettled = "route_unsettled",
         /// Packets come in a tunnel, and there are IPsec policies; the tunnel itself is not listed.
         TunnelPolicy = "tunnel_policy",
-        /// Less than a second ago it was refused for one of the other reasons, and not asked about again.
+        /// Less than a second ago it was refused for one of the other reasons, and not asked about
+        /// again.
         AskedLately = "asked_lately",
         /// Packets come in a tunnel that copies the DSCP of the outer header into the inner one.
         TunnelDscp = "tunnel_dscp",
         /// Packets come in a PPP session with filters of its own.
         PppFilter = "ppp_filter",
-        /// A moment ago packets of the connection were rewritten by rules, not by connection tracking.
+        /// A moment ago packets of the connection were rewritten by rules, not by connection
+        /// tracking.
         Rewritten = "rewritten",
         /// A rule is about to say something else: about connections with so many bytes or packets.
         Count = "count",

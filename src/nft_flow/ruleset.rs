@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which flows does a ruleset judge by something that changes without a commit: elements that time
-//! out, the time of day, limits, quotas, how many bytes there were?
+//! Finds the flows whose verdict in the ruleset may change without a commit: because of elements
+//! that time out, the time of day, limits, quotas, byte counts.
 //!
-//! [`read`] follows the rules as a packet of each [class](Classes) would, from the hooks on the forwarded
-//! path: which rules can it come to, and which has it left for sure before? So a limit for SYN packets
-//! below `ct state established accept`, or for ICMP, says nothing about an established TCP flow. What
-//! is not understood counts as a match that may fail.
+//! [`read`] follows the rules as a packet of each [class](Classes) would, from the hooks on the
+//! forwarded path: it notes the rules that such a packet can reach, and those before which it has
+//! left for sure. So a limit for SYN packets below `ct state established accept`, or for ICMP, says
+//! nothing about an established TCP flow. What is not understood counts as a match that may fail.
 
 mod findings;
 mod known;
@@ -71,7 +71,7 @@ struct Reader<'a, R: Rules> {
     left: u32,
 }
 
-/// Reads a ruleset: what does it say about the flows that it adds?
+/// Reads what a ruleset says about the flows that it adds.
 pub fn read<R: Rules>(rules: &mut R) -> Result<Findings, Stop> {
     let all = read_for(rules, Classes::ALL)?;
     // Those that are added before there is an answer get one.
@@ -118,7 +118,7 @@ impl<R: Rules> Reader<'_, R> {
         Ok(())
     }
 
-    /// These classes come to a chain. Returns which of them come back.
+    /// Follows a chain that these classes come to. Returns which of them come back.
     fn chain(&mut self, chain: R::Chain, classes: Classes, depth: u8) -> Result<Classes, Stop> {
         let mut memo = self.rules.memo(chain);
         let new = classes.but(memo.seen);
@@ -269,8 +269,8 @@ impl<R: Rules> Reader<'_, R> {
         })
     }
 
-    /// Registers are used for something else: a counter that was not compared is in a condition that we
-    /// do not know.
+    /// Registers are used for something else: a counter that was not compared is in a condition
+    /// that we do not know.
     fn lose(&mut self, registers: &mut Registers, classes: Classes) {
         if registers.has_lost_count() {
             self.found.note(classes, What::Count, Name::NONE);
@@ -278,7 +278,7 @@ impl<R: Rules> Reader<'_, R> {
         *registers = Registers::NONE;
     }
 
-    /// Something is looked for in a set.
+    /// Follows a lookup in a set.
     fn lookup_in(&mut self, set: R::Set, classes: Classes) -> Result<(), Stop> {
         let about = self.rules.about(set)?;
 

@@ -20,7 +20,8 @@ const DEAD: u32 = 1 << 8;
 ///
 /// # Invariants
 ///
-/// - If `DEAD` is set, the low byte is the index of a [`TeardownReason`], and neither changes again.
+/// - If `DEAD` is set, the low byte is the index of a [`TeardownReason`], and neither changes
+///   again.
 /// - If `DEAD` is clear, the low byte is zero.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -46,7 +47,7 @@ impl FlowState {
         self.0.load(Ordering::Relaxed) & DEAD == 0
     }
 
-    /// Why the flow is dead, or [`None`] while it is live.
+    /// Returns why the flow is dead, or [`None`] while it is live.
     pub fn reason(&self) -> Option<TeardownReason> {
         let state = self.0.load(Ordering::Acquire);
         if state & DEAD == 0 {
@@ -55,8 +56,8 @@ impl FlowState {
         TeardownReason::from_index((state & REASON_MASK) as usize)
     }
 
-    /// Kills the flow. Returns `true` to exactly one caller, whose reason is kept and who has to
-    /// take the flow apart.
+    /// Marks the flow dead. Returns `true` to exactly one caller, whose reason is kept and who has
+    /// to take the flow apart.
     #[cold]
     pub fn set_dead(&self, reason: TeardownReason) -> bool {
         let mut state = self.0.load(Ordering::Relaxed);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A way through a list that changes between two steps.
+//! A sweep through a list that changes between two steps.
 
-/// Goes from the end of a list to its beginning. Items may leave at any time, with the last one taking
-/// the place of what leaves, and others may come at the end: every item that was there when the way
-/// began, and has not left, is passed.
+/// Goes from the end of a list to its beginning. Between two steps items may leave, whose index the
+/// last item gets, and others may be added at the end. A sweep visits every item that was there
+/// when it began and has not left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sweep {
     /// The items before this place are still to come.
@@ -17,7 +17,7 @@ impl Sweep {
         self.left = len;
     }
 
-    /// Where the next item is, in a list that has `len` now.
+    /// Returns the index of the next item, in a list that has `len` now.
     pub fn step(&mut self, len: usize) -> Option<usize> {
         let next = self.left.min(len).checked_sub(1);
 
@@ -25,7 +25,7 @@ impl Sweep {
         next
     }
 
-    /// Is there no other item in a list that has `len` now?
+    /// Whether the sweep has no other item left in a list that has `len` now.
     pub fn is_over(&self, len: usize) -> bool {
         self.left.min(len) == 0
     }

@@ -8,11 +8,12 @@
 //! most fifteen further on, and every bucket on the way counts it; a reader leaves a bucket for the
 //! next only while that count is not zero (the scheme of Facebook's F14).
 //!
-//! Publication order. An entry is inserted by storing first the pointer, then the tag; it is removed
-//! by clearing first the tag, then the pointer. Entries do not move inside an array. Therefore a
-//! reader finds every entry that is present during the whole lookup. It may also find one that is
-//! being removed, and it may load a pointer that belongs to a later entry than the tag did, which
-//! the comparison of the full key sorts out. Items stay valid for a grace period after removal.
+//! Publication order. An entry is inserted by storing first the pointer, then the tag; it is
+//! removed by clearing first the tag, then the pointer. Entries do not move inside an array.
+//! Therefore a reader finds every entry that is present during the whole lookup. It may also find
+//! one that is being removed, and it may load a pointer that belongs to a later entry than the tag
+//! did, which the comparison of the full key sorts out. Items stay valid for a grace period after
+//! removal.
 //!
 //! Resizing. The writer fills a second array, a few buckets at a time, while readers keep to the
 //! first one. Insertions and removals go to the first array, and to the second one too where the
@@ -307,7 +308,7 @@ impl<T: Item> Writer<T> {
         true
     }
 
-    /// Bookkeeping after `item` was taken from bucket `bucket` of the current array.
+    /// Keeps the books after `item` was taken from bucket `bucket` of the current array.
     fn removed(&mut self, bucket: usize, item: &T) {
         self.len = self.len.wrapping_sub(1);
         if let Some(resize) = &mut self.resize {

@@ -23,8 +23,8 @@ impl Turn {
         Self { next: 0, last }
     }
 
-    /// Takes the next free number. `claim` takes the first free one of a range, both ends included, or
-    /// says why it does not. It is called twice at most.
+    /// Takes the next free number. `claim` takes the first free one of a range, both ends included,
+    /// or says why it does not. It is called twice at most.
     ///
     /// # Errors
     ///

@@ -2,14 +2,14 @@
 
 //! How far each direction of a TCP connection has got, as the packet path sees it.
 //!
-//! One word per direction ([`MaxEnd`]): the sequence number after the last byte that was sent. A segment
-//! moves it if it starts exactly there, which costs a comparison and a store; who makes segments up
-//! has to guess that number. Every other segment is looked at more closely, off the common path, by
-//! what is known besides ([`PeerState`]): the largest window that each side has offered and the highest
-//! number that it has acknowledged. These are read from some segments only, and so at most what
-//! connection tracking would know that has seen them all. By them a segment that is ahead, because
-//! others were lost before us, moves the word as well ([`is_ahead`]), with the same demands on its
-//! numbers that connection tracking has.
+//! One word per direction ([`MaxEnd`]): the sequence number after the last byte that was sent. A
+//! segment moves it if it starts exactly there, which costs a comparison and a store; who makes
+//! segments up has to guess that number. Every other segment is looked at more closely, off the
+//! common path, by what is known besides ([`PeerState`]): the largest window that each side has
+//! offered and the highest number that it has acknowledged. These are read from some segments only,
+//! and so at most what connection tracking would know that has seen them all. By them a segment
+//! that is ahead, because others were lost before us, moves the word as well ([`is_ahead`]), with
+//! the same demands on its numbers that connection tracking has.
 
 use crate::sync::{
     AtomicBool,
@@ -36,7 +36,8 @@ pub struct Segment {
     pub window: u16,
 }
 
-/// How far around the last byte that was sent packets of a direction may be: a power of two.
+/// The window around the last byte that was sent, within which packets of a direction may be: a
+/// power of two.
 ///
 /// # Invariants
 ///
@@ -46,10 +47,10 @@ pub struct Segment {
 pub struct Window(u8);
 
 impl Window {
-    /// When nothing is known of the receiver: half of all sequence numbers.
+    /// The window when nothing is known of the receiver: half of all sequence numbers.
     pub const UNKNOWN: Self = Window(30);
 
-    /// When the receiver multiplies its 16-bit window by two, `scale` times.
+    /// The window of a receiver that multiplies its 16-bit window by two, `scale` times.
     #[inline]
     pub const fn from_scale(scale: u8) -> Self {
         match scale {
@@ -65,7 +66,7 @@ impl Window {
         1_u32.wrapping_shl(self.0 as u32)
     }
 
-    /// Is `seq` within reach of `base`, to either side?
+    /// Whether `seq` is within the window around `base`, to either side.
     #[inline(always)]
     pub const fn contains(self, base: u32, seq: u32) -> bool {
         // From 0 to twice the distance, which is at most 2^31.
@@ -75,7 +76,7 @@ impl Window {
     }
 }
 
-/// Is `a` later than `b`?
+/// Whether sequence number `a` is after `b` (`after()`).
 #[inline(always)]
 pub const fn after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
@@ -87,7 +88,7 @@ pub const fn after(a: u32, b: u32) -> bool {
 pub struct MaxEnd(AtomicU32);
 
 impl MaxEnd {
-    /// Nothing is known but this number.
+    /// Makes a state of which nothing is known but this number.
     #[cfg(not(loom))]
     pub const fn new(end: u32) -> Self {
         MaxEnd(AtomicU32::new(end))
@@ -104,7 +105,8 @@ impl MaxEnd {
         self.0.store(end, Ordering::Relaxed);
     }
 
-    /// Notes a segment, if it starts where the last one has ended; otherwise false, and nothing is noted.
+    /// Notes a segment, if it starts where the last one has ended; otherwise false, and nothing is
+    /// noted.
     #[inline(always)]
     pub fn follow(&self, seq: u32, end: u32) -> bool {
         if self.end() != seq {
@@ -118,8 +120,9 @@ impl MaxEnd {
     }
 }
 
-/// What is known of one side of a connection besides what it has sent. Of what it says in its segments
-/// this is a sample: never more than connection tracking would know.
+/// The state of one side of a connection besides what it has sent: `td_maxwin` and `td_maxack` of
+/// conntrack. It is sampled from some segments, hence never more than connection tracking would
+/// know.
 #[derive(Debug)]
 pub struct PeerState {
     maxwin: AtomicU32,
@@ -129,8 +132,8 @@ pub struct PeerState {
 }
 
 impl PeerState {
-    /// A side that has offered windows of up to `maxwin` bytes, scales the ones to come by two, `scale`
-    /// times, and has acknowledged everything before `maxack`.
+    /// A side that has offered windows of up to `maxwin` bytes, scales the ones to come by two,
+    /// `scale` times, and has acknowledged everything before `maxack`.
     #[cfg(not(loom))]
     pub const fn new(maxwin: u32, maxack: u32, scale: u8) -> Self {
         Self {
@@ -159,7 +162,7 @@ impl PeerState {
         self.maxack.load(Ordering::Relaxed)
     }
 
-    /// Has it been learnt from any segment?
+    /// Whether any segment has been sampled.
     pub fn is_sampled(&self) -> bool {
         self.sampled.load(Ordering::Relaxed)
     }
@@ -169,13 +172,13 @@ impl PeerState {
         Self::bounded(u32::from(segment.window).wrapping_shl(self.scale.into()))
     }
 
-    /// May this side acknowledge `ack`, given how far the other one has got?
+    /// Whether this side may acknowledge `ack`, given how far the other side has got.
     pub fn may_acknowledge(&self, ack: u32, other: u32) -> bool {
         other.wrapping_sub(ack) <= self.maxwin().max(ACK_WINDOW)
     }
 
-    /// Learns from a segment of this side whose number was exact; `other` is how far the other side has
-    /// got.
+    /// Learns from a segment of this side whose number was exact; `other` is how far the other side
+    /// has got.
     pub fn learn(&self, segment: &Segment, other: u32) {
         let Some(ack) = segment.ack.filter(|ack| self.may_acknowledge(*ack, other)) else {
             return;
@@ -190,9 +193,10 @@ impl PeerState {
     }
 }
 
-/// Is a segment that does not start at `max_end` of the connection all the same, and ahead? `receiver`
-/// has offered room where it starts, and its sender acknowledges what `receiver`, which has got to
-/// `other`, may have sent: what connection tracking asks of it.
+/// Whether a segment that does not start at `max_end` belongs to the connection all the same, and
+/// is ahead. `receiver` has offered room where it starts, and its sender acknowledges what
+/// `receiver`, which has got to `other`, may have sent: the same conditions as connection
+/// tracking's.
 pub fn is_ahead(
     segment: &Segment,
     max_end: u32,
@@ -288,8 +292,8 @@ mod tests {
             prop_assert_eq!(window.contains(base, seq), (-bytes..bytes).contains(&ahead));
         }
 
-        /// Segments may be lost before us, and come again: as long as the window allows what was sent,
-        /// the word is where the sender has got to.
+        /// Segments may be lost before us, and come again: as long as the window allows what was
+        /// sent, the word is where the sender has got to.
         #[test]
         fn stream(start in any::<u32>(), scale in 0_u8..=14, steps in prop::collection::vec((1_u32..65536, any::<bool>(), 0_u32..65536), 1..50)) {
             let receiver = PeerState::new(65535 << scale, start, scale);

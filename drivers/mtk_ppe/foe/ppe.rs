@@ -249,8 +249,8 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
 
         // The engine may have taken it from its owner, who has not noticed.
         self.release(slot);
-        // The engine makes entries of its own, for what it misses: not in a slot that is reserved, and
-        // with its cache it has let go of what it has begun.
+        // The engine makes entries of its own, for what it misses: not in a slot that is reserved,
+        // and with its cache it has let go of what it has begun.
         let reserved = ib1::STATIC.mask();
         slot::write_ib1(&self.memory, self.soc, slot, reserved);
         seq::cache_clear(&self.window);
@@ -404,7 +404,7 @@ impl<W: Window, M: Memory, S: DerefMut<Target = [Slot]>> Ppe<W, M, S> {
             .unwrap_or_default()
     }
 
-    /// Is the flow of this handle in force? Its state word.
+    /// Returns the state word of the entry of this handle, if the flow is in force.
     fn check(&self, handle: &Handle) -> Result<u32, Gone> {
         if self.slot(handle.slot).binding != handle.binding {
             return Err(Gone::Withdrawn);

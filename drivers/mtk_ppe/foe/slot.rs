@@ -72,7 +72,7 @@ pub enum Choice {
     Collision,
 }
 
-/// Looks for a place. The engine stops at the first entry with a packet's key, so one that it has
+/// Looks for a slot. The engine stops at the first entry with a packet's key, so one that it has
 /// made itself for this key has to be the one; then an empty slot, then one whose connection is
 /// over, then one that another flow's packets have only announced.
 pub fn choose(m: &impl Memory, soc: &Soc, bucket: u16, key: &Key) -> Choice {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a packet came in with that is on its way through the ruleset.
+//! The record of what a packet came in with that is on its way through the ruleset.
 
 use super::{
     SkbMeta,
@@ -33,8 +33,8 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it. `hash`: that
-    /// of its key.
+    /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
+    /// `hash`: that of its key.
     pub(crate) fn note(&self, hash: u32) {
         let noted = c::nfo_probe {
             fingerprint: self.fingerprint,
@@ -51,7 +51,7 @@ impl Probe {
         unsafe { c::nfo_probe_note(&noted) };
     }
 
-    /// What was noted of the packet with this print, if its key had this hash.
+    /// Returns what was noted of the packet with this fingerprint, if its key had this hash.
     pub(crate) fn noted(fingerprint: u32, hash: u32) -> Option<Self> {
         let mut noted = c::nfo_probe {
             fingerprint: 0,
@@ -89,7 +89,7 @@ pub(crate) mod has {
     pub(crate) const DONT_FRAGMENT: u8 = 1 << 2;
 }
 
-/// A [`Probe`] in memory; free if its print is 0.
+/// A [`Probe`] in memory, which is free if its fingerprint is 0.
 #[derive(Default)]
 pub(super) struct ProbeCell {
     pub(super) fingerprint: AtomicU32,
@@ -129,7 +129,7 @@ impl ProbeCell {
         );
     }
 
-    /// Is a packet waited for that was sent to this ruleset?
+    /// Whether a packet that was sent to this ruleset is still waited for.
     pub(super) fn is_awaited(&self, generation: u32, now: u8) -> bool {
         const STEPS: u8 = (PROBE_TIMEOUT / TICK) as u8;
         let [.., then] = self.rest.load(Ordering::Relaxed).to_ne_bytes();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the ruleset makes of packets, as far as is known; and packets that are sent there to find out.
+//! The ruleset's answer for packets, as far as it is known, and probes that are sent there to find
+//! out.
 
 use super::L3Location;
 use crate::{
@@ -28,11 +29,11 @@ use nft_flow::{
     reason::MissReason, //
 };
 
-/// What the ruleset makes of a packet that does not just stay as it is.
+/// Looks up what the ruleset changes in a packet without a valid stamp.
 ///
 /// # Errors
 ///
-/// It has to be asked, and gets this packet.
+/// The ruleset has no answer yet, and gets this packet.
 #[inline(never)]
 pub(super) fn consult_ruleset<F: Family>(
     ft: &Flowtable,
@@ -71,8 +72,8 @@ pub(super) fn consult_ruleset<F: Family>(
     }
 }
 
-/// A packet, whose key has this `hash`, has no flow. What it came in with is noted, as it may be the packet
-/// that adds one.
+/// Handles a packet without a flow, whose key has this `hash`. What it came in with is noted, as
+/// it may be the packet that adds one.
 #[cold]
 #[inline(never)]
 pub(super) fn no_entry<F: Family>(
@@ -89,7 +90,7 @@ pub(super) fn no_entry<F: Family>(
     MissReason::NoEntry
 }
 
-/// What is remembered of a packet that goes to the ruleset.
+/// Returns what is remembered of a packet that goes to the ruleset.
 #[cold]
 pub(super) fn probe_of<F: Family>(
     ft: &Flowtable,
@@ -100,7 +101,7 @@ pub(super) fn probe_of<F: Family>(
     probe::<F>(ft, skb, loc.offset, pkt.thoff, pkt.proto, pkt.ds_field)
 }
 
-/// The same, of a packet of which these are the offset and the fields.
+/// Returns what is remembered of a packet with this offset and these fields.
 #[inline(always)]
 pub(super) fn probe<F: Family>(
     ft: &Flowtable,

@@ -65,7 +65,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
             return dispatch(ft, skb, loc, ethertype, serves);
         }
     }
-    // VLAN 0 is none, and needs no shape; nor does what came through IPsec.
+    // VLAN 0 is none, and needs no ingress path; nor does what came through IPsec.
     let tagged = skb.vlan_tag().is_some_and(|(_, tci)| tci & 0x0fff != 0);
     let alone = skb.has_vlan_tag() || skb.has_secpath();
     if !ft.has_ingress_paths() && (tagged || pkt_type != PACKET_HOST || !alone) {
@@ -123,8 +123,8 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     dispatch(ft, skb, loc, peeled.ethertype.to_be(), serves)
 }
 
-/// Is the packet in a PPPoE frame not longer than the frame says? Of what is made of many frames the length is
-/// not looked at.
+/// Whether the packet in a PPPoE frame is not longer than the frame says. The length of a packet
+/// that was aggregated from many frames is not checked.
 #[cold]
 fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
     let word = |i: usize| skb.peek(peeled.offset.wrapping_add(i));

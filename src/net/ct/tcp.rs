@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What conntrack knows of TCP connections: how far they have got, and how strictly it looks at their packets.
+//! What conntrack knows of TCP connections: how far they have got, and how strictly it looks at
+//! their packets.
 
 use super::{
     Ct,
@@ -37,7 +38,7 @@ pub(crate) struct InitialWindow {
     pub(crate) peer: PeerState,
 }
 
-/// How far a direction of a TCP connection has got, as the packet path saw it.
+/// The sequence state of a direction, as the packet path saw it.
 #[derive(Clone, Copy)]
 pub(crate) struct SeqState {
     /// The sequence number after the last byte.
@@ -48,7 +49,7 @@ pub(crate) struct SeqState {
     pub(crate) maxack: u32,
 }
 
-/// How far both directions have got.
+/// The windows of both directions.
 #[derive(Clone, Copy)]
 pub(crate) struct Windows {
     /// Original and reply.
@@ -80,8 +81,9 @@ impl Ct {
         }
     }
 
-    /// Has conntrack accept TCP packets whatever their sequence numbers: it has not seen those
-    /// before them. Not if the flow is dead: its killer takes this back, under the same lock.
+    /// Has conntrack accept TCP packets whatever their sequence numbers, because it has not seen
+    /// those before them. Nothing changes if the flow is dead: its teardown clears the flag, under
+    /// the same lock.
     pub(crate) fn be_liberal(self, is_live: impl FnOnce() -> bool) {
         self.with_tcp(|tcp| {
             if is_live() {
@@ -128,9 +130,9 @@ impl Ct {
         windows
     }
 
-    /// Brings conntrack up to date before it sees a packet that opens or closes the connection, and
-    /// has it judge that packet as strictly as it would without a flowtable. `stale`: packets have
-    /// passed since it last judged one.
+    /// Sets conntrack's windows before conntrack sees a packet that opens or closes the connection,
+    /// and has conntrack check that packet as strictly as it would without a flowtable. `stale`:
+    /// packets have passed since it last judged one.
     pub(crate) fn sync_windows(self, windows: &Windows, liberal: bool, stale: bool) {
         self.with_tcp(|tcp| {
             Self::set_windows(tcp, windows, liberal);
@@ -160,9 +162,9 @@ impl Ct {
         }
     }
 
-    /// What conntrack remembers of the last packet that it saw is no longer of the latest one: that was a
-    /// segment with an ACK. If it was a SYN, which it ignores, it would take the next RST or SYN with ACK
-    /// for the answer.
+    /// Makes conntrack take the last segment for one with an ACK, because packets have passed since
+    /// that it has not seen. If it was a SYN, which it ignores, it would take the next RST or SYN
+    /// with ACK for the answer.
     pub(super) fn reset_last_segment(tcp: &mut c::ip_ct_tcp, windows: &Windows) {
         if tcp.last_index != TCP_ACK_SET {
             tcp.last_index = TCP_ACK_SET;
@@ -172,17 +174,18 @@ impl Ct {
         }
     }
 
-    /// Has conntrack judge a packet that opens or closes a connection of which nothing is known. `rst`:
-    /// the packet is a RST of this direction, with this sequence number. It may be anybody's, so that
-    /// conntrack must not close the connection, but see whether it goes on.
+    /// Clears conntrack's windows before it sees a packet that opens or closes a connection whose
+    /// windows are stale. `rst`: the packet is a RST of this direction, with this sequence number.
+    /// It may be anybody's, so that conntrack must not close the connection, but see whether it
+    /// goes on.
     pub(crate) fn sync_stale_windows(self, rst: Option<(Direction, u32)>) {
         self.with_tcp(|tcp| {
             Self::clear_windows(tcp);
             if let Some((dir, seq)) = rst {
                 let other = &mut tcp.seen[dir.opposite() as usize];
 
-                // Neither below what was acknowledged, nor the number that was, nor at the end of what its
-                // sender has just sent.
+                // Neither below what was acknowledged, nor the number that was, nor at the end of
+                // what its sender has just sent.
                 other.td_maxack = seq.wrapping_sub(1);
                 other.flags |= TCP_FLAG_MAXACK_SET;
                 tcp.last_index = TCP_ACK_SET;
@@ -198,8 +201,8 @@ impl Ct {
         }
     }
 
-    /// How far both directions have got by the packets that conntrack has seen. Of what overshoots the window,
-    /// conntrack notes the end, but does not take it for a part of the connection.
+    /// Returns the window ends of both directions, as conntrack has them. Of what overshoots the
+    /// window, conntrack notes the end, but does not take it for a part of the connection.
     pub(crate) fn window_ends(self) -> [Option<u32>; 2] {
         let mut ends = [None; 2];
 

@@ -96,7 +96,8 @@ impl Findings {
         }
     }
 
-    /// How far is a flow from the next threshold? `count`: what a counter of conntrack says.
+    /// Returns how far a flow is from the next threshold. `count` returns the value of a conntrack
+    /// counter.
     pub fn distance(&self, class: Classes, count: impl Fn(Counter) -> u64) -> [Option<u64>; 2] {
         let mut least = [None::<u64>; 2];
 

@@ -32,7 +32,7 @@ pub enum What {
 }
 
 impl What {
-    /// For people.
+    /// Returns the text that debugfs shows.
     pub const fn text(self) -> &'static str {
         match self {
             What::Set => "elements come and go in set",
@@ -88,7 +88,7 @@ pub(super) fn meta(key: u32) -> Meta {
     }
 }
 
-/// `NFT_OBJECT_*`: does such an object change its mind?
+/// Returns what changes without a commit in an object of this `NFT_OBJECT_*` kind, if anything.
 pub(super) fn object(kind: u32) -> Option<What> {
     match kind {
         2 => Some(What::Quota),
@@ -108,7 +108,7 @@ pub(super) enum Other {
     Unknown,
 }
 
-/// By the name of its type.
+/// Returns what is known of an expression, by the name of its type.
 pub(super) fn other(name: &[u8]) -> Other {
     match name {
         b"counter" | b"last" | b"log" => Other::Neutral,
@@ -121,7 +121,7 @@ pub(super) fn other(name: &[u8]) -> Other {
     }
 }
 
-/// Does the match of xtables, iptables-nft's, look at something that changes?
+/// Whether this match of xtables (iptables-nft) looks at something that changes without a commit.
 pub(super) fn is_volatile_extension(name: &[u8]) -> bool {
     matches!(
         name,

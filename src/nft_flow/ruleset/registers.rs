@@ -47,7 +47,7 @@ impl Registers {
         *place = (register, value);
     }
 
-    /// Was a counter loaded, and not compared? Then it went into something else.
+    /// Whether a counter was loaded and not compared, so that it went into something else.
     pub(super) fn has_lost_count(&self) -> bool {
         self.0.iter().any(|(_, v)| {
             matches!(
@@ -100,7 +100,7 @@ impl Pass {
         }
     }
 
-    /// If nobody else comes here.
+    /// Restricts the classes to these, if no others come to the expression.
     pub(super) fn only(self, classes: Classes) -> Self {
         Self {
             may: self.may.and(classes),

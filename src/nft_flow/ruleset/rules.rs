@@ -14,8 +14,8 @@ impl Classes {
     /// All flows.
     pub const ALL: Self = Self(0x00ff_ffff);
 
-    /// The class of a flow: its packets are "established" once there was an answer. Until then they are
-    /// "related" if the connection was expected, or "new".
+    /// The class of a flow: its packets are "established" once there was an answer. Until then they
+    /// are "related" if the connection was expected, or "new".
     pub const fn of(proto: L4Proto, answered: bool, expected: bool) -> Self {
         let state = match (answered, expected) {
             (true, _) => 0,
@@ -26,12 +26,12 @@ impl Classes {
         Self(1 << (proto.rank() + state))
     }
 
-    /// Of a protocol.
+    /// Returns the classes of a protocol.
     pub(super) fn with(proto: L4Proto) -> Self {
         Self(0x01_0101 << proto.rank())
     }
 
-    /// Those with one of the states, in the order of [`STATES`].
+    /// Returns the classes with one of the states, in the order of [`STATES`].
     pub(super) fn in_states(states: [bool; 3]) -> Self {
         let [a, b, c] = states.map(|s| if s { 0xff } else { 0 });
 
@@ -43,25 +43,25 @@ impl Classes {
         Self(((self.0 | (self.0 >> 8) | (self.0 >> 16)) & 0xff) | self.0)
     }
 
-    /// Those in both.
+    /// Returns the classes that are in both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those in one of them.
+    /// Returns the classes that are in either.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Those that are not in `other`.
+    /// Returns the classes that are not in `other`.
     #[must_use]
     pub const fn but(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Is there none?
+    /// Whether there is no class.
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
@@ -227,11 +227,11 @@ pub trait Rules {
     /// The expression at a place in a chain, which moves along.
     fn next(&mut self, chain: Self::Chain, at: &mut Self::RulePos) -> Next<Self::Chain, Self::Set>;
 
-    /// About a set.
+    /// Returns what is known of a set.
     fn about(&mut self, set: Self::Set) -> Result<SetInfo, Stop>;
 
-    /// Looks for a key of `len` bytes in a set. [`None`]: nobody knows. Otherwise whether it is there, and
-    /// the verdict that it has.
+    /// Looks for a key of `len` bytes in a set. [`None`]: nobody knows. Otherwise whether it is
+    /// there, and the verdict that it has.
     fn find(&mut self, set: Self::Set, key: u32, len: u8) -> Found<Self::Chain>;
 
     /// Remembers that these classes go to a chain, see [`Rules::wanted`].

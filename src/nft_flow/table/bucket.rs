@@ -278,7 +278,7 @@ impl<T> Buckets<T> {
         1 << self.log2
     }
 
-    /// One word for both base and size, so that a reader gets them with one load.
+    /// Packs base and size into one word, so that a reader gets them with one load.
     pub(super) fn pack(&self) -> *mut Bucket<T> {
         let log2 = self.log2 as usize;
         // The low six bits are free in an address aligned to 64, and `log2` fits.

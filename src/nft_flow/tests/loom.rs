@@ -343,8 +343,8 @@ fn kill_once() {
     });
 }
 
-/// A flow is killed while the worker makes its entry's timeout longer: whatever was there before, the
-/// killer's timeout stays.
+/// A flow is killed while the worker makes its entry's timeout longer: whatever was there before,
+/// the killer's timeout stays.
 #[test]
 fn short_deadline() {
     const LONG: u32 = 1000;
@@ -367,7 +367,8 @@ fn short_deadline() {
             let (state, timeout) = &*shared;
             assert!(state.set_dead(TeardownReason::Idle));
             deadline::settle();
-            // As `nf_ct_refresh()` does. The last store stays, which the model only knows of exchanges.
+            // As `nf_ct_refresh()` does. The last store stays, which the model only knows of
+            // exchanges.
             if timeout.load(Ordering::Relaxed) != 20 {
                 timeout.swap(20, Ordering::Relaxed);
             }
@@ -377,8 +378,9 @@ fn short_deadline() {
     }
 }
 
-/// Two add to a list while a third takes what is there: each node is taken once, with what was written
-/// before it was added, and for each batch one of those that added was told that it was the first.
+/// Two add to a list while a third takes what is there: each node is taken once, with what was
+/// written before it was added, and for each batch one of those that added was told that it was the
+/// first.
 #[test]
 fn llist() {
     #[repr(C)]

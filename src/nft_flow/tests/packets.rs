@@ -707,8 +707,8 @@ fn every_rare_reason() {
     assert_eq!(get(6, 60, &[58, 1, 0, 0, 0, 0, 0, 0]), Err(Truncated));
 }
 
-/// BIG TCP: a super-packet whose length does not fit in its field ends where the buffer does. Nothing
-/// else may be without a length, and what has one is never taken for one that has none.
+/// BIG TCP: a super-packet whose length does not fit in its field ends where the buffer does.
+/// Nothing else may be without a length, and what has one is never taken for one that has none.
 #[test]
 fn big_tcp() {
     use MissReason::*;

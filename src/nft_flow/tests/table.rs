@@ -117,7 +117,8 @@ impl Model {
 
     fn insert(&mut self, number: u32) {
         let flow = self.flow(number);
-        // SAFETY: Lives until the end of the test, and an item that is in already has a key that is.
+        // SAFETY: Lives until the end of the test, and an item that is in already has a key that
+        // is.
         let result = unsafe { self.writer.insert(flow) };
         match result {
             Ok(()) => assert!(self.model.insert(number, flow).is_none()),

@@ -84,8 +84,8 @@ fuzz_target!(|data: &[u8]| {
         let r = Rewrite6::new(&p.key, words(saddr), words(daddr), ports);
         any6(&mut packet, &p, &r, csum).unwrap();
     }
-    // An echo of nothing but zeroes: a difference of sums does not tell the two zeroes apart, here as
-    // in the kernel's own NAT (inet_proto_csum_replace2()).
+    // An echo of nothing but zeroes: a difference of sums does not tell the two zeroes apart, here
+    // as in the kernel's own NAT (inet_proto_csum_replace2()).
     let check = facts.thoff + 2..facts.thoff + 4;
     if facts.proto == 1 && packet[check.clone()] == [0, 0] && expected[check.clone()] == [0xff; 2] {
         packet[check.clone()].copy_from_slice(&expected[check]);

@@ -199,7 +199,7 @@ pub fn classify(version: u8, packet: &[u8], linear: usize, any: bool) -> Result<
     })
 }
 
-/// Is there an SCTP chunk that is neither data nor an acknowledgement or the like?
+/// Whether there is an SCTP chunk that is neither data nor an acknowledgement or the like.
 fn control_chunk(chunks: &[u8]) -> Result<bool, Miss> {
     let mut rest = chunks;
     for n in 0.. {
