@@ -31,7 +31,7 @@ use nft_flow::{
     reason::SkipReason,
 };
 
-/// Places of a set: one cache line.
+/// Slots of a set: one cache line.
 const WAYS: usize = 8;
 /// Sets: 16 KiB.
 const SETS: usize = 256;

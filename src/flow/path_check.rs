@@ -110,9 +110,10 @@ pub(crate) unsafe fn is_current<F: Family>(
 impl FlowShared {
     /// Whether the bridge ports that packets of direction `dir` come in by are forwarding.
     pub(crate) fn ports_forwarding(&self, dir: Direction) -> bool {
+        let path = self.ingress_paths[dir as usize];
+
         // SAFETY: The flow uses it.
-        self.ingress_paths[dir as usize]
-            .is_none_or(|path| unsafe { path.as_ref() }.ports_forwarding())
+        path.is_none_or(|path| unsafe { path.as_ref() }.ports_forwarding())
     }
 
     /// Whether packets of both directions come in by the recorded ingress paths. For the worker.
