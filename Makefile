@@ -9,7 +9,7 @@ DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
 .PHONY: all modules modules_install install uninstall demo test test-all check-quick check-host check-uml check-stock check-arm64 check-vfio check-debug \
-	vm uml fuzz fmt clippy doc rust-analyzer doctor clean distclean help
+	bench vm uml fuzz fmt clippy doc rust-analyzer doctor clean distclean help
 
 all: modules
 
@@ -53,6 +53,12 @@ check-host check-uml check-stock check-arm64 check-vfio: check-%:
 
 check-debug:
 	@$(LANES)/check debug lockdep
+
+## bench              instructions per packet on the ways that routers have, in-tree C and ours, as a table:
+##                      docs/benchmarks.md. T='plain-plain ipv6' rows, ARGS='-m "classic intree ours fwd"' and more
+##                      options of selftests/bench/matrix.sh
+bench:
+	@ICOUNT=1 $(LANES)/run-lane stock -t 14400 -- 'selftests/bench/matrix.sh $(subst ','\'',$(value ARGS) $(value T))'
 
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
 ##                      ICOUNT=1: one CPU whose clock counts instructions, one a nanosecond
