@@ -102,6 +102,7 @@ full_size() { # the largest packet that fits, one that does not, an odd one
 }
 tcase "PPPoE, packets of the largest size"      full_size
 
+past_ppp0() { local n; n=$(stat_get packets_direct); conv_ok x echo 5 100; [ "$(stat_get packets_direct)" -ge $((n + 5)) ]; }
 ppp0() { ipn "$rt" -s -j link show ppp0 | jq -r ".[0].stats64.$1"; }
 counted() { # counted RT-DEV SV-DEV DEVS: the PPP device knows of packets that went by it below
 	local n p b
@@ -110,6 +111,7 @@ counted() { # counted RT-DEV SV-DEV DEVS: the PPP device knows of packets that w
 	conv_open x "$cl" udp $V4 || return
 	conv_ok x echo 20 1000
 	offloaded_line udp 5000 || fail "the flow is not offloaded"
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) past_ppp0 || fail "packets do not go past ppp0"
 	for n in rx tx; do
 		p=$(ppp0 $n.packets) b=$(ppp0 $n.bytes)
 		conv_ok x echo 200 1000
@@ -120,6 +122,36 @@ counted() { # counted RT-DEV SV-DEV DEVS: the PPP device knows of packets that w
 	conv_close x
 	hangup
 }
+ppp_seen() { # ppp_seen RT-DEV SV-DEV: who comes to the PPP device sees every packet from then on
+	local n
+	session "$1" "$2" 79 || return
+	rules WATCH="lan, wan" || return
+	conv_open x "$cl" udp $V4 $PORT --timeout 3 || return
+	conv_ok x echo 5
+	busywait 2000 offloaded_line udp 5000 || fail "the flow is not offloaded"
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) past_ppp0 || fail "packets do not go past ppp0"
+	nft_rt -f - <<-END
+		table netdev eye {
+			counter c { }
+			chain out { type filter hook egress device ppp0 priority 0; counter name c; }
+		}
+	END
+	conv_ok x echo 100 300
+	n=$(nft_rt list counter netdev eye c | awk '$1 == "packets" { print $2 }')
+	want_ge "of 100 packets, seen at ppp0" "$n" 100
+	nft_rt delete table netdev eye
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) past_ppp0 || fail "packets do not go past ppp0 again"
+	# the same devices, another session
+	next_session
+	busywait $((15000 * SLOW)) conv_cmd x echo 3 100 >/dev/null || fail "nothing comes back in the new session"
+	conv_ok x drain
+	[ "$FT" != ours ] || busywait $((3000 * SLOW)) past_ppp0 || fail "packets do not go past ppp0 in the new session"
+	conv_ok x echo 100 300
+	conv_close x
+	hangup
+}
+tcase "who comes to the PPP device sees every packet"  ppp_seen wan eth0
+tcase "who comes to the PPP device sees every packet, in a VLAN" ppp_seen wan.7 eth0.7
 tcase -x "the PPP device counts what is fast"          counted wan eth0 "lan, wan"
 tcase -x "the PPP device counts what is fast, in a VLAN" counted wan.7 eth0.7 "lan, wan"
 

@@ -211,6 +211,30 @@ def sink(a):
                    "gap": gap, "gap_ms": round(gap_time * 1000)}, f)
 
 
+def tap(a):
+    """Counts the UDP datagrams to a port that leave by a device, or by all of them, as a capture sees them."""
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    if a.dev != "any":
+        s.bind((a.dev, 3))
+    s.settimeout(0.05)
+    seen, over = 0, []
+    signal.signal(signal.SIGTERM, lambda *_: over.append(1))
+    open(a.ready, "w").close()
+    while True:
+        try:
+            frame, (_, _, kind, *_) = s.recvfrom(2048)
+        except TimeoutError:
+            if over:
+                break
+            continue
+        at = 18 if frame[12:14] == b"\x81\0" else 14
+        if kind == 4 and frame[at - 2:at] == b"\x08\0" and frame[at + 9] == 17:  # PACKET_OUTGOING
+            seen += frame[at + 22:at + 24] == a.port.to_bytes(2, "big")
+    with open(a.out, "w") as f:
+        print(seen, file=f)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="what", required=True)
@@ -245,6 +269,11 @@ def main():
     q.add_argument("hosts", nargs="+", metavar="ADDR#FLOWS#PORT")
     q.add_argument("--rate", type=float, default=100, help="datagrams per second and flow")
     q.add_argument("--size", type=int, default=1000)
+    q = sub.add_parser("tap")
+    q.add_argument("dev", help="or any")
+    q.add_argument("port", type=int)
+    q.add_argument("--ready", required=True)
+    q.add_argument("--out", required=True)
     q = sub.add_parser("sink")
     q.add_argument("--port", type=int, required=True)
     q.add_argument("--ready")

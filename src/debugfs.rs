@@ -75,6 +75,7 @@ impl fmt::Display for Stats {
             ("flows_added", added),
             ("flows_freed", freed),
             ("flows", added.wrapping_sub(freed)),
+            ("packets_direct", stats::counted(Counter::PacketsDirect)),
             ("neigh_renewed", stats::counted(Counter::NeighRenewed)),
             ("packets_with_ct", stats::counted(Counter::PacketsWithCt)),
             ("flows_asked", stats::counted(Counter::FlowsAsked)),

@@ -6,7 +6,8 @@
 //! [`Netns`]).
 //!
 //! Changed routes and neighbours need no notifier: the packet path checks them for each packet. A
-//! roaming station needs no event either: egress goes through the bridge, and its frames on the new
+//! roaming station needs no event either: egress goes through the bridge, or past it as long as that
+//! says that the station has not moved (see [`crate::net::direct`]), and its frames on the new
 //! port miss the table and reach the rule (see [`crate::flow::shared::FlowShared::rule_hit`]).
 //! Bridges give notice by way of switchdev; in kernels without it the worker finds out within a
 //! second. Rules in hardware need all of these events, because packets that hardware forwards are
@@ -62,6 +63,17 @@ unsafe extern "C" fn netdev_event(
                 return NOTIFY_DONE;
             }
             TeardownReason::PathChange
+        }
+        c::netdev_cmd_NETDEV_FEAT_CHANGE => {
+            // SAFETY: What comes with a device event begins with the device, which is registered.
+            if let Some(netns) = unsafe {
+                Netns::of(c::nfo_dev_net(
+                    (*info.cast::<c::netdev_notifier_info>()).dev,
+                ))
+            } {
+                netns.change_topology();
+            }
+            return NOTIFY_DONE;
         }
         _ => return NOTIFY_DONE,
     };
@@ -149,6 +161,10 @@ impl Registration {
             to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
                 c::nfo_switchdev_unregister(SWITCHDEV.0.get());
             })?;
+            to_result(c::nfo_direct_register()).inspect_err(|_| {
+                c::unregister_netdevice_notifier(NETDEV.0.get());
+                c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            })?;
             // These cannot fail.
             c::register_netevent_notifier(NETEVENT.0.get());
             c::nfo_bridge_register();
@@ -164,6 +180,7 @@ impl Drop for Registration {
         unsafe {
             c::nfo_ipsec_unregister();
             c::unregister_netevent_notifier(NETEVENT.0.get());
+            c::nfo_direct_unregister();
             c::unregister_netdevice_notifier(NETDEV.0.get());
             c::nfo_switchdev_unregister(SWITCHDEV.0.get());
             c::nfo_bridge_unregister();

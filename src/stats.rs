@@ -22,6 +22,8 @@ pub(crate) enum Counter {
     FlowsFreed,
     /// Path of an entry renewed in place: its neighbour was replaced.
     NeighRenewed,
+    /// Fast packets that went past upper devices.
+    PacketsDirect,
     /// Fast packets that left with their conntrack entry.
     PacketsWithCt,
     /// Flows whose next packets pass the ruleset because that may have changed its mind.
@@ -50,6 +52,29 @@ fn sum(index: usize) -> u64 {
 /// Counts one event.
 pub(crate) fn count(counter: Counter) {
     add(counter as usize);
+}
+
+/// Counts a packet that goes past upper devices. Softirqs are off.
+#[inline(always)]
+pub(crate) fn count_direct() {
+    const INDEX: usize = Counter::PacketsDirect as usize;
+
+    #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
+    // SAFETY: `__this_cpu_inc()`: the GS segment begins at this CPU's data, and the index is one of
+    // the array.
+    unsafe {
+        core::arch::asm!(
+            "inc qword ptr gs:[rip + {stats} + {offset}]",
+            stats = sym c::nfo_stats,
+            offset = const core::mem::offset_of!(c::nfo_stats, n) + INDEX * size_of::<u64>(),
+            options(nostack),
+        );
+    }
+    #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
+    // SAFETY: Any index is allowed, and softirqs are off.
+    unsafe {
+        c::nfo_stat_inc_bh(INDEX as u32);
+    }
 }
 
 /// Counts a flow that was not added.

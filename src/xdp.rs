@@ -263,7 +263,8 @@ unsafe fn xdp_tuple<F: Family>(
         return Ok(tuple);
     }
 
-    let neigh = entry.neigh();
+    // SAFETY: RCU is held.
+    let neigh = unsafe { entry.neigh() };
     // What sending to it would do: a neighbour that was silent for a while is asked, and used
     // meanwhile.
     let mut address = |neigh: *mut c::neighbour| {

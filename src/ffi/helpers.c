@@ -32,6 +32,13 @@ void nfo_stat_add(u32 idx, u64 n)
 		this_cpu_add(nfo_stats.n[idx], n);
 }
 
+/* For what is counted with softirqs off only. */
+void nfo_stat_inc_bh(u32 idx)
+{
+	if (idx < NFO_STATS)
+		__this_cpu_inc(nfo_stats.n[idx]);
+}
+
 void nfo_stat_gone(u64 packets, u64 bytes)
 {
 	this_cpu_add(nfo_stats.packets, packets);

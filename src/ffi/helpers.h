@@ -25,6 +25,7 @@ struct nfo_stats {
 DECLARE_PER_CPU_ALIGNED(struct nfo_stats, nfo_stats);
 
 void nfo_stat_add(u32 idx, u64 n);
+void nfo_stat_inc_bh(u32 idx);
 void nfo_stat_gone(u64 packets, u64 bytes);
 u64 nfo_stat_sum(u32 idx);
 
@@ -48,6 +49,48 @@ void nfo_device_gone(void);
 bool nfo_rx_counters(struct net *net, const u32 *devices, u32 n, u32 last, void __percpu **counters);
 void nfo_rx_add(void __percpu *counters, u32 bytes);
 void nfo_count_rx(struct net *net, const u32 *devices, const u8 *rx_overhead, u32 n, u32 last, u32 bytes);
+
+/* A word of memory, and what it has to be. */
+struct nfo_watch {
+	const unsigned long	*word;
+	unsigned long		value;
+};
+
+/* A device above the lowest one: where it counts what it sends, and how many bytes more than the IP packet. */
+struct nfo_direct_dev {
+	struct net_device	*dev;
+	void __percpu		*counters;
+	u32			around;
+};
+
+#define NFO_DIRECT_WATCHES	24
+#define NFO_DIRECT_DEVICES	5
+
+/* How a packet leaves by the lowest device, as long as nobody above would see it. */
+struct nfo_direct {
+	u32			n_watches;
+	u32			n_devices;
+	struct nfo_watch	watches[NFO_DIRECT_WATCHES];
+	struct nfo_direct_dev	devices[NFO_DIRECT_DEVICES];
+	struct net_device	*dev;
+	unsigned long		*last_xmit;	/* of PPP */
+	const int		*channel;	/* there as long as the watches are as they should be */
+	int			channel_index;
+	u32			headroom;	/* that the lowest device needs */
+	u32			mtu;		/* that it has to have */
+	u8			no_families;	/* bits NFO_DIRECT_IPV4 and NFO_DIRECT_IPV6: not these */
+	bool			full;
+};
+
+#define NFO_DIRECT_IPV4	1
+#define NFO_DIRECT_IPV6	2
+
+int nfo_direct_register(void);
+void nfo_direct_unregister(void);
+bool nfo_direct_station(struct nfo_direct *direct, const u8 *addr);
+bool nfo_direct_add(struct net *net, u32 ifindex, u32 around, u16 tag, struct nfo_direct *direct);
+bool nfo_direct_finish(struct net *net, u32 ifindex, struct nfo_direct *direct);
+void nfo_direct_count(const struct nfo_direct_dev *upper, u32 len);
 
 void nfo_bh_disable(void);
 void nfo_bh_enable(void);
@@ -119,6 +162,7 @@ bool nfo_dst_redirects(const struct dst_entry *dst);
 bool nfo_forwards6(struct net *net, u32 ifindex);
 bool nfo_dst_xfrm(const struct dst_entry *dst);
 u32 nfo_rt6_cookie(const struct dst_entry *dst);
+void nfo_neigh_hold(struct neighbour *n);
 void nfo_neigh_put(struct neighbour *n);
 void nfo_neigh_resolve(struct neighbour *n);
 bool nfo_neigh_ha(struct neighbour *n, u8 *ha);

@@ -4,6 +4,7 @@
  */
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
+#include <linux/ppp_channel.h>
 #include <linux/ppp-ioctl.h>
 #include <linux/ppp_defs.h>
 #include <linux/skbuff.h>

@@ -72,6 +72,13 @@ pub(crate) fn jiffies32() -> u32 {
     unsafe { ptr::read_volatile(&raw const c::jiffies) as u32 }
 }
 
+/// `jiffies`.
+#[inline(always)]
+pub(crate) fn jiffies() -> kernel::ffi::c_ulong {
+    // SAFETY: As above.
+    unsafe { ptr::read_volatile(&raw const c::jiffies) }
+}
+
 /// Softirqs are off on this CPU while it lives: what `spin_lock_bh()` adds to a spinlock.
 pub(crate) struct BhGuard(());
 

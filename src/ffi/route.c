@@ -211,6 +211,11 @@ u32 nfo_rt6_cookie(const struct dst_entry *dst)
 	return rt6_get_cookie(dst_rt6_info(dst));
 }
 
+void nfo_neigh_hold(struct neighbour *n)
+{
+	neigh_hold(n);
+}
+
 void nfo_neigh_put(struct neighbour *n)
 {
 	neigh_release(n);

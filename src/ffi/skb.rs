@@ -540,6 +540,30 @@ impl Skb {
         }
     }
 
+    /// Headers of `len` bytes in front of the network header are those of the `protocol` (network byte order)
+    /// now; the caller pushes them.
+    #[inline(always)]
+    pub(crate) fn wrap(self, protocol: u16, len: u16) {
+        // SAFETY: By the type invariant.
+        let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
+
+        headers.protocol = protocol;
+        headers.network_header = headers.network_header.wrapping_sub(len);
+    }
+
+    /// Leaves a VLAN tag to the device, `__vlan_hwaccel_put_tag()`: EtherType in network byte order, and control
+    /// word; zeroes for none.
+    #[inline(always)]
+    pub(crate) fn set_vlan_tag(self, [vlan_proto, vlan_tci]: [u16; 2]) {
+        // SAFETY: By the type invariant.
+        let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
+        // SAFETY: Both views of the union are plain integers.
+        let tag = unsafe { &mut headers.__bindgen_anon_2.__bindgen_anon_1 };
+
+        tag.vlan_proto = vlan_proto;
+        tag.vlan_tci = vlan_tci;
+    }
+
     /// Sets what queueing disciplines look at.
     pub(crate) fn set_priority(self, priority: u32) {
         // SAFETY: By the type invariant.

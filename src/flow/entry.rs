@@ -34,18 +34,18 @@ use crate::{
             DirPath,
             XmitType, //
         },
-        route::{
-            Dst,
-            Neigh, //
-        }, //
+        next_hop::NextHop,
+        route::Dst, //
     }, //
 };
 use core::{
     mem::ManuallyDrop,
-    ptr,
+    ptr::{
+        self,
+        NonNull, //
+    },
     sync::atomic::{
         fence,
-        AtomicPtr,
         AtomicU32,
         AtomicU8,
         Ordering, //
@@ -70,7 +70,7 @@ use nft_flow::{
 /// - It is one of the two entries of a [`Flow`](crate::flow::object::Flow): the one at the index
 ///   that `flags` says.
 /// - `dst` is a route to which the flow holds a reference, `ct` the flow's conntrack entry.
-/// - `neigh` is null or a neighbour to which the entry holds a reference.
+/// - The flow counts as a use of `next_hop`, if there is one, until it is out of the tables.
 #[repr(C, align(64))]
 pub(crate) struct Entry<F: Family> {
     pub(crate) key: F::Key,
@@ -78,7 +78,7 @@ pub(crate) struct Entry<F: Family> {
     /// Of TCP: how far this direction has got.
     pub(crate) max_end: MaxEnd,
     pub(crate) dst: ManuallyDrop<Dst>,
-    neigh: AtomicPtr<c::neighbour>,
+    next_hop: Option<NonNull<NextHop>>,
     pub(crate) ct: Ct,
     /// `jiffies` of the latest packet, written at most once a second.
     seen: AtomicU32,
@@ -131,6 +131,7 @@ impl<F: Family> Entry<F> {
         ingress: EntryIngress,
         proto: L4Proto,
         (end, window): (u32, Window),
+        next_hop: Option<NonNull<NextHop>>,
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, ingress.id);
         let xfrm = matches!(out.xmit, XmitType::Xfrm);
@@ -144,10 +145,7 @@ impl<F: Family> Entry<F> {
             window,
             cookie: F::cookie(&out.dst),
             dst: ManuallyDrop::new(out.dst),
-            neigh: AtomicPtr::new(match out.xmit {
-                XmitType::Neigh(neigh) => neigh.into_raw(),
-                XmitType::Xfrm => ptr::null_mut(),
-            }),
+            next_hop,
             ct,
             seen: AtomicU32::new(out.seen),
             // One packet of each direction passes the ruleset first, and shows how packets leave
@@ -326,28 +324,31 @@ impl<F: Family> Entry<F> {
         self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
     }
 
-    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
-    /// section.
+    /// Where packets are sent to; none if that is IPsec. Valid until the end of the RCU section.
+    ///
+    /// # Safety
+    ///
+    /// RCU is held as long as the result is used, and the entry was found in this section, or its flow is in use.
     #[inline(always)]
-    pub(crate) fn neigh(&self) -> *mut c::neighbour {
-        self.neigh.load(Ordering::Acquire)
+    pub(crate) unsafe fn next_hop<'a>(&self) -> Option<&'a NextHop> {
+        // SAFETY: By the type invariant. Next hops are freed a grace period after their last use.
+        self.next_hop.map(|hop| unsafe { hop.as_ref() })
     }
 
-    /// Exchanges the neighbour.
-    pub(crate) fn set_neigh(&self, new: Option<Neigh>) {
-        let old = self.neigh.swap(
-            new.map_or(ptr::null_mut(), Neigh::into_raw),
-            Ordering::AcqRel,
-        );
+    /// The same, for who ends the use.
+    pub(crate) fn next_hop_use(&self) -> Option<NonNull<NextHop>> {
+        self.next_hop
+    }
 
-        // SAFETY: It came from `into_raw`, and the exchange made us its only owner.
-        drop(unsafe { Neigh::from_raw(old) });
-        // The flow may have died, and dropped the neighbour that we replaced, at the same time.
-        if !self.is_live() {
-            let ours = self.neigh.swap(ptr::null_mut(), Ordering::AcqRel);
-            // SAFETY: As above.
-            drop(unsafe { Neigh::from_raw(ours) });
-        }
+    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
+    /// section.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Entry::next_hop`].
+    pub(crate) unsafe fn neigh(&self) -> *mut c::neighbour {
+        // SAFETY: The same contract.
+        unsafe { self.next_hop() }.map_or(ptr::null_mut(), NextHop::neigh)
     }
 
     /// Notes a packet; true about twice a second.

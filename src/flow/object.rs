@@ -27,6 +27,7 @@ use crate::{
             DirPath,
             XmitType, //
         },
+        next_hop::NextHop,
         route::Dst, //
     }, //
 };
@@ -184,12 +185,14 @@ impl<F: Family> Entry<F> {
 
 impl<F: Family> Flow<F> {
     /// Makes a flow of a connection and its way out in both directions, for this table. Takes over
-    /// the uses of `ingress_paths`, which packets come in with, unless it fails.
+    /// the uses of `ingress_paths`, which packets come in with, and of the next hops, unless it
+    /// fails.
     pub(crate) fn new(
         ct: Ct,
         proto: L4Proto,
         [orig, reply]: [DirPath<'_>; 2],
         ingress_paths: [Option<NonNull<IngressPath>>; 2],
+        [there_hop, back_hop]: [Option<NonNull<NextHop>>; 2],
         table: &TableRef,
     ) -> Result<NonNull<Self>, SkipReason> {
         let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
@@ -211,8 +214,16 @@ impl<F: Family> Flow<F> {
         let tcp = tcp::TcpState::new([there.peer, back.peer], liberal);
         let [there, back] = [(there.end, there.window), (back.end, back.window)];
         let entries = [
-            Entry::new(ct, Direction::Original, orig, orig_in, proto, there),
-            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back),
+            Entry::new(
+                ct,
+                Direction::Original,
+                orig,
+                orig_in,
+                proto,
+                there,
+                there_hop,
+            ),
+            Entry::new(ct, Direction::Reply, reply, reply_in, proto, back, back_hop),
         ];
 
         // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
@@ -239,7 +250,7 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Frees a flow, except for its routes and the uses of its ingress paths.
+    /// Frees a flow, except for its routes and the uses of its ingress paths and next hops.
     ///
     /// # Safety
     ///
@@ -251,7 +262,6 @@ impl<F: Family> Flow<F> {
 
             for entry in &mut this.entries {
                 entry.set_dead();
-                entry.set_neigh(None);
             }
             ManuallyDrop::drop(&mut this.shared.ct);
             F::cache().free(flow.cast());

@@ -17,7 +17,7 @@ use crate::{
     net::{
         device_path::{
             self,
-            NextHop, //
+            Destination, //
             WalkEnd,
         },
         family::Family, //
@@ -42,7 +42,7 @@ pub(crate) unsafe fn is_found<F: Family>(pkt: &c::nft_pktinfo, table: &TableRef)
             return false;
         }
         c::nfo_skb_source(pkt.skb, mac.as_mut_ptr());
-        device_path::fill_forward_path::<F>((*pkt.state).in_, NextHop::Sender(mac), table.nft())
+        device_path::fill_forward_path::<F>((*pkt.state).in_, Destination::Sender(mac), table.nft())
             .ingress(&table.seed)
             .is_ok()
     }
@@ -81,7 +81,7 @@ pub(crate) unsafe fn is_current<F: Family>(
         if path.is_some_and(|path| path.as_ref().was_found(now)) {
             return true;
         }
-        let walk = device_path::fill_forward_path::<F>(dev, NextHop::Neigh(neigh), table.nft());
+        let walk = device_path::fill_forward_path::<F>(dev, Destination::Neigh(neigh), table.nft());
         let end = walk.end();
         let same = match walk.ingress(&table.seed) {
             Ok(ingress) => match path {

@@ -39,9 +39,6 @@ impl FlowShared {
             for entry in &flow.entries {
                 entry.set_dead();
             }
-            for entry in &flow.entries {
-                entry.set_neigh(None);
-            }
         });
         stats::teardown(reason);
 

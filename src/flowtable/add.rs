@@ -66,8 +66,15 @@ impl Flowtable {
             .map(|b| [a, b])
             .inspect_err(|_| self.release([a, None]))?;
 
-        Flow::new(ct, proto, halves, ingress_paths, self)
-            .inspect_err(|_| self.release(ingress_paths))
+        let next_hops = self
+            .next_hops::<F>([&orig.xmit, &reply.xmit])
+            .inspect_err(|_| self.release(ingress_paths))?;
+
+        Flow::new(ct, proto, halves, ingress_paths, next_hops, self).inspect_err(|_| {
+            self.release(ingress_paths);
+            // SAFETY: No flow has them.
+            self.locked(|inner| unsafe { Self::release_next_hops(inner, next_hops) });
+        })
     }
 
     /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim
@@ -150,6 +157,7 @@ impl Flowtable {
 
             ct.fixup(&flow.as_ref().fixup(TeardownReason::NotAdded));
             self.release(flow.as_ref().shared.ingress_paths);
+            self.locked(|inner| Self::release_next_hops_of(inner, flow.as_ref()));
             flow.as_ref().release_routes();
             Flow::destroy(flow);
             ct.release_claim();

@@ -132,6 +132,7 @@ impl Flowtable {
                     inner.w6.close(&self.v6),
                     inner.ingress_paths.writer().close(&self.ingress_paths),
                     inner.cts.close(&self.cts),
+                    inner.hops.close(&self.hops),
                 )
             }
         });
@@ -141,6 +142,7 @@ impl Flowtable {
             free_both(buckets.1);
             free_both(buckets.2);
             free_both(buckets.3);
+            free_both(buckets.4);
         }
     }
 }

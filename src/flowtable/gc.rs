@@ -145,7 +145,7 @@ impl Flowtable {
         self.gc_collect();
         self.fold_mib_stats();
         self.check_bridges();
-        let sure = self.check_egress();
+        let sure = self.check_next_hops() & self.check_egress();
         let behind = self.gc_step();
         self.gc_collect();
         self.follow();
@@ -153,6 +153,7 @@ impl Flowtable {
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
         self.resize(&self.ingress_paths, |inner| inner.ingress_paths.writer());
+        self.resize(&self.hops, |inner| &mut inner.hops);
 
         // Without switchdev bridges give no notice.
         let pause = if self.has_bridged() && !cfg!(CONFIG_NET_SWITCHDEV) {
@@ -224,6 +225,7 @@ impl Flowtable {
                         for entry in &flow.entries {
                             F::writer(inner).remove(entry);
                         }
+                        Self::release_next_hops_of(inner, flow);
                     });
                     inner.cts.remove(shared.as_ref());
                     inner.wheel.remove(NonNull::from(&shared.as_ref().link));

@@ -20,6 +20,7 @@ mod egress;
 mod flush;
 mod follow;
 mod gc;
+mod next_hops;
 pub(crate) mod registry;
 mod tables;
 pub(crate) mod traffic;
@@ -49,6 +50,7 @@ use crate::{
             V4,
             V6, //
         },
+        next_hop::NextHop,
         ruleset::Watch, //
     }, //
 };
@@ -100,6 +102,8 @@ use traffic::{
 const MIN_BUCKETS: usize = 256;
 /// Buckets for ingress paths: 1 KiB. A worker makes more if there are many.
 const INGRESS_PATH_BUCKETS: usize = 16;
+/// Buckets for next hops, likewise.
+const HOP_BUCKETS: usize = 16;
 /// Buckets that are looked at or copied before softirqs get a chance to run.
 const BUCKETS_AT_ONCE: usize = 256;
 
@@ -126,6 +130,8 @@ pub(crate) struct Flowtable {
     bridged: AtomicUsize,
     /// Flows by the address of their conntrack entry.
     cts: Table<FlowShared>,
+    /// Next hops by the address of their neighbour.
+    hops: Table<NextHop>,
     pub(crate) netns: Arc<Netns>,
     /// In the list of the namespace.
     pub(crate) list_node: ListNode,
@@ -160,6 +166,7 @@ pub(crate) struct FlowtableInner {
     w6: Writer<Entry<V6>>,
     ingress_paths: IngressTable,
     cts: Writer<FlowShared>,
+    hops: Writer<NextHop>,
     wheel: Wheel,
     egress: Egress,
     /// How far the worker has got with asking flows.
@@ -252,16 +259,19 @@ impl Flowtable {
         let b6 = guarded_buckets(MIN_BUCKETS)?;
         let bs = guarded_buckets(INGRESS_PATH_BUCKETS)?;
         let bc = guarded_buckets(MIN_BUCKETS)?;
+        let bh = guarded_buckets(HOP_BUCKETS)?;
         // Tables do not free their buckets: nothing fails from here on.
         let (v4, w4) = Table::new(b4.dismiss());
         let (v6, w6) = Table::new(b6.dismiss());
         let (ingress_paths, ws) = Table::new(bs.dismiss());
         let (cts, wc) = Table::new(bc.dismiss());
+        let (hops, wh) = Table::new(bh.dismiss());
         let inner = FlowtableInner {
             w4,
             w6,
             ingress_paths: IngressTable::new(ws),
             cts: wc,
+            hops: wh,
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
             reval_cursor: Cursor::default(),
@@ -286,6 +296,7 @@ impl Flowtable {
             macs: AtomicUsize::new(0),
             bridged: AtomicUsize::new(0),
             cts,
+            hops,
             netns,
             list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),

@@ -127,6 +127,9 @@ pub(crate) struct Netns {
     /// Valid as long as there is a flowtable in it that has not ended.
     net: *mut c::net,
     first: AtomicPtr<Flowtable>,
+    /// Raised when devices change, or go away, before the grace period that their memory is freed
+    /// after.
+    topology: AtomicUsize,
     /// See the packets that enter the ruleset, and those that have passed it, as long as there are
     /// flowtables.
     hooks: Opaque<[c::nf_hook_ops; 2]>,
@@ -167,6 +170,7 @@ impl Netns {
             pin_init!(Self {
                 net,
                 first: AtomicPtr::new(ptr::null_mut()),
+                topology: AtomicUsize::new(0),
                 hooks: Opaque::zeroed(),
                 list <- new_mutex!(list, "nft_offload::netns"),
                 unused,
@@ -350,11 +354,22 @@ impl Netns {
         }
     }
 
+    /// A number that changes with the devices of the namespace.
+    pub(crate) fn topology(&self) -> &AtomicUsize {
+        &self.topology
+    }
+
+    /// Devices are not what they were: nobody goes past any by what was known of them.
+    pub(crate) fn change_topology(&self) {
+        self.topology.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Notes that something has changed. Takes no time, however many flows there are.
     pub(crate) fn notify(this: ArcBorrow<'_, Self>, event: Event) {
         /// More than there is reason for.
         const MAX: usize = 4096;
 
+        this.change_topology();
         if this.first.load(Ordering::Relaxed).is_null() {
             return;
         }

@@ -345,7 +345,7 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         )?;
     }
 
-    let out = match xmit::XmitTarget::for_entry(entry) {
+    let out = match xmit::XmitTarget::for_entry(entry, skb) {
         Some(out) => out,
         None => return Err(MissReason::NeighGone),
     };

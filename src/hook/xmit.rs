@@ -6,6 +6,9 @@
 //! changed address is used from the next packet on. In every other state the packet goes to the
 //! neighbour's own output function, which resolves, confirms and queues as for any other packet.
 //! Either way it leaves through the device's queueing discipline.
+//!
+//! Where the route's device stands on others, and nobody would see the packet there, it goes past these, see
+//! [`Direct`].
 
 use crate::{
     ffi::{
@@ -13,11 +16,18 @@ use crate::{
         skb::Skb, //
     },
     flow::entry::Entry,
-    net::family::Family,
+    net::{
+        direct::Direct,
+        family::Family,
+        next_hop::NextHop, //
+    },
     stats, //
 };
 use core::{
-    ptr,
+    ptr::{
+        self,
+        NonNull, //
+    },
     sync::atomic::{
         fence,
         AtomicU32,
@@ -32,27 +42,44 @@ const ETH_HLEN: u32 = c::NFO_ETH_HLEN;
 
 /// What a packet is sent to. It is valid in the RCU section that the hook runs in.
 #[derive(Clone, Copy)]
-pub(crate) enum XmitTarget {
-    /// To a neighbour.
-    Neigh(ptr::NonNull<c::neighbour>),
+pub(crate) enum XmitTarget<'a> {
+    /// To a neighbour, through the route's device.
+    Neigh(NonNull<c::neighbour>),
+    /// To a neighbour, past the upper devices.
+    Direct(&'a Direct),
     /// Through IPsec.
     Xfrm,
 }
 
-impl XmitTarget {
+impl<'a> XmitTarget<'a> {
     /// Returns what packets of `entry` are sent to. A deleted neighbour is replaced by a new one
     /// for the same next hop; [`None`] if that fails.
     #[inline(always)]
-    pub(crate) fn for_entry<F: Family>(entry: &Entry<F>) -> Option<Self> {
-        let Some(n) = ptr::NonNull::new(entry.neigh()) else {
-            return entry.is_xfrm().then_some(XmitTarget::Xfrm);
+    pub(crate) fn for_entry<F: Family>(entry: &Entry<F>, skb: Skb) -> Option<Self> {
+        // SAFETY: The hook is an RCU read-side section, in which the entry was found.
+        let Some(hop) = (unsafe { entry.next_hop() }) else {
+            return Some(XmitTarget::Xfrm);
         };
+        let mut n = NonNull::new(hop.neigh())?;
 
         // SAFETY: Valid until the end of the RCU section that the hook runs in.
-        if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } == 0 {
-            return Some(XmitTarget::Neigh(n));
+        if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } != 0 {
+            n = renew(entry, hop)?;
         }
-        renew(entry)
+        // SAFETY: As above.
+        if let Some(direct) = unsafe { hop.direct() } {
+            // SAFETY: As above.
+            let (usable, valid) = unsafe { (is_usable(n.as_ptr()), direct.is_valid(n.as_ptr())) };
+
+            // SAFETY: As above.
+            if usable && valid && unsafe { direct.admits::<F>(skb) } {
+                return Some(XmitTarget::Direct(direct));
+            }
+            if !valid {
+                refresh(entry, hop);
+            }
+        }
+        Some(XmitTarget::Neigh(n))
     }
 
     /// Bytes that have to be free before the network header.
@@ -66,6 +93,7 @@ impl XmitTarget {
 
                 u32::from(need).max(HH_DATA_MOD)
             },
+            XmitTarget::Direct(direct) => direct.headroom(),
             // IPsec makes its own.
             XmitTarget::Xfrm => 0,
         }
@@ -86,6 +114,11 @@ impl XmitTarget {
                 skb.set_output(dst, (*n.as_ptr()).dev, thoff);
                 output(skb, n);
             },
+            // SAFETY: It is valid and admits the packet, see `for_entry`.
+            XmitTarget::Direct(direct) => unsafe {
+                stats::count_direct();
+                direct.send::<F>(skb, dst, thoff);
+            },
             // SAFETY: The route is one of IPsec.
             XmitTarget::Xfrm => unsafe { c::nfo_xfrm_output(skb.as_ptr(), dst, F::NFPROTO, thoff) },
         }
@@ -94,13 +127,38 @@ impl XmitTarget {
 
 /// Looks the neighbour up again, after it was flushed or deleted.
 #[cold]
-fn renew<F: Family>(entry: &Entry<F>) -> Option<XmitTarget> {
+fn renew<F: Family>(entry: &Entry<F>, hop: &NextHop) -> Option<NonNull<c::neighbour>> {
     let daddr = &raw const entry.ct.tuple(entry.dir().opposite()).src.u3;
-    let new = entry.dst.neighbour(daddr.cast())?;
 
+    if !hop.renew(&entry.dst, daddr.cast()) {
+        return None;
+    }
     stats::count(stats::Counter::NeighRenewed);
-    entry.set_neigh(Some(new));
-    ptr::NonNull::new(entry.neigh()).map(XmitTarget::Neigh)
+    NonNull::new(hop.neigh())
+}
+
+/// The way past the upper devices is not what it was: the worker looks for another one.
+#[cold]
+#[inline(never)]
+fn refresh<F: Family>(entry: &Entry<F>, hop: &NextHop) {
+    if hop.ask() {
+        entry.flow().shared.table().schedule_gc();
+    }
+}
+
+/// Whether the address of a neighbour is used as it is: `NUD_CONNECTED`, or somebody sees already to
+/// its being asked, and its own output function would do no more than send.
+///
+/// # Safety
+///
+/// `n` is valid.
+#[inline(always)]
+unsafe fn is_usable(n: *const c::neighbour) -> bool {
+    const USABLE: u32 = c::NUD_CONNECTED | c::NUD_DELAY | c::NUD_PROBE;
+    // SAFETY: By the contract of this function; the state is written concurrently.
+    let state = unsafe { (&raw const (*n).nud_state).read_volatile() };
+
+    u32::from(state) & USABLE != 0
 }
 
 /// Sends to a neighbour.
@@ -109,15 +167,13 @@ fn renew<F: Family>(entry: &Entry<F>) -> Option<XmitTarget> {
 ///
 /// As for [`XmitTarget::send`].
 #[inline(always)]
-unsafe fn output(skb: Skb, n: ptr::NonNull<c::neighbour>) {
+unsafe fn output(skb: Skb, n: NonNull<c::neighbour>) {
     let n = n.as_ptr();
 
     // SAFETY: `n` is valid; its state and header are written concurrently, hence the volatile
     // reads, and the sequence lock.
     unsafe {
-        let state = (&raw const (*n).nud_state).read_volatile();
-
-        if u32::from(state) & c::NUD_CONNECTED != 0 {
+        if is_usable(n) {
             if copy_header(skb, &raw const (*n).hh, skb.protocol()) {
                 skb.push(ETH_HLEN);
                 c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());

@@ -135,7 +135,8 @@ fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDe
     if entry.is_xfrm() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
-    let neigh = entry.neigh();
+    // SAFETY: The caller holds RCU.
+    let neigh = unsafe { entry.neigh() };
     if neigh.is_null() {
         return Err(Indescribable::Later);
     }
@@ -143,7 +144,7 @@ fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDe
     let walk = unsafe {
         device_path::fill_forward_path::<F>(
             entry.dst.dev(),
-            device_path::NextHop::Neigh(neigh),
+            device_path::Destination::Neigh(neigh),
             table.nft(),
         )
     };

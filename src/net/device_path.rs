@@ -106,6 +106,8 @@ pub(crate) struct EncapStack {
     pub(crate) devices: [u32; MAX_DEVICES],
     /// How many bytes their receive counters see around the IP packet.
     pub(crate) rx_overhead: [u8; MAX_DEVICES],
+    /// The EtherType of a VLAN tag that is the outermost of their headers there; 0 if it is none.
+    pub(crate) tags: [u16; MAX_DEVICES],
     /// The bridges among these.
     pub(crate) bridge_ports: [Option<BridgePort>; MAX_BRIDGE_PORTS],
     depth: usize,
@@ -172,6 +174,7 @@ impl DevicePathWalk {
             peer: None,
             devices: [0; MAX_DEVICES],
             rx_overhead: [0; MAX_DEVICES],
+            tags: [0; MAX_DEVICES],
             bridge_ports: [None; MAX_BRIDGE_PORTS],
             depth: 0,
             outside: 0,
@@ -251,6 +254,14 @@ impl DevicePathWalk {
                     None => 0,
                 };
                 *rx_overhead = self.here.encaps.size().wrapping_add(tunnel) as u8;
+            }
+            if let Some(tag) = self.here.tags.get_mut(self.here.depth) {
+                let outermost = self.here.encaps.as_slice().first();
+
+                *tag = outermost
+                    .map(|encap| encap.ethertype())
+                    .filter(|tag| *tag != encap::ethertype::PPPOE)
+                    .unwrap_or(0);
             }
             self.here.depth += 1;
         }
@@ -455,8 +466,8 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
             None => (outer.dev.cast_const(), None, None),
         };
         let whom = match &next_hop {
-            Some(neigh) => NextHop::Neigh(neigh.as_ptr()),
-            None => NextHop::Sender([0; 6]),
+            Some(neigh) => Destination::Neigh(neigh.as_ptr()),
+            None => Destination::Sender([0; 6]),
         };
         let walk = if is_v4 {
             walk_devices::<V4>(dev, whom, nft)
@@ -468,8 +479,8 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
     }
 }
 
-/// Who is at the lower end.
-pub(crate) enum NextHop {
+/// The station at the lower end of a walk, `struct net_device_path_ctx.daddr`.
+pub(crate) enum Destination {
     /// A next hop.
     Neigh(*mut c::neighbour),
     /// Who sent a packet, by the frame's address.
@@ -484,11 +495,11 @@ pub(crate) enum NextHop {
 /// RCU must be held.
 pub(crate) unsafe fn fill_forward_path<F: Family>(
     dev: *const c::net_device,
-    next_hop: NextHop,
+    destination: Destination,
     nft: *mut c::nft_flowtable,
 ) -> DevicePathWalk {
     // SAFETY: The same contract.
-    unsafe { walk_devices::<F>(dev, next_hop, nft).follow() }
+    unsafe { walk_devices::<F>(dev, destination, nft).follow() }
 }
 
 /// As [`down`], among what is listed.
@@ -498,7 +509,7 @@ pub(crate) unsafe fn fill_forward_path<F: Family>(
 /// RCU must be held.
 unsafe fn walk_devices<F: Family>(
     dev: *const c::net_device,
-    next_hop: NextHop,
+    destination: Destination,
     nft: *mut c::nft_flowtable,
 ) -> DevicePathWalk {
     // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
@@ -506,7 +517,7 @@ unsafe fn walk_devices<F: Family>(
         let mut walk = DevicePathWalk::new(dev, nft);
 
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
-            if let NextHop::Sender(mac) = next_hop {
+            if let Destination::Sender(mac) = destination {
                 walk.sender = mac;
             }
             return walk;
@@ -517,14 +528,14 @@ unsafe fn walk_devices<F: Family>(
         ctx.dev = dev;
         ctx.ether_type = F::ETHERTYPE;
         // Where the driver below looks for the station by its address.
-        let unknown = match next_hop {
-            NextHop::Neigh(neigh) => {
+        let unknown = match destination {
+            Destination::Neigh(neigh) => {
                 let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
                 // Not every link has addresses.
                 (!known && (*dev).addr_len == 6).then_some(neigh)
             }
-            NextHop::Sender(mac) => {
+            Destination::Sender(mac) => {
                 ctx.daddr[..mac.len()].copy_from_slice(&mac);
                 None
             }

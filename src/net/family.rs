@@ -52,6 +52,8 @@ pub(crate) trait Family: Sized + 'static {
     const NFPROTO: u8;
     /// EtherType, in network byte order.
     const ETHERTYPE: u16;
+    /// `PPP_IP` or `PPP_IPV6`, include/uapi/linux/ppp_defs.h.
+    const PPP: u16;
     /// The size of the network header.
     const HEADER_LEN: u8;
 
@@ -207,6 +209,7 @@ impl Family for V4 {
 
     const NFPROTO: u8 = c::NFPROTO_IPV4 as u8;
     const ETHERTYPE: u16 = ethertype::IP.to_be();
+    const PPP: u16 = c::NFO_PPP_IP;
     const HEADER_LEN: u8 = 20;
 
     fn has(proto: L4Proto) -> bool {
@@ -396,6 +399,7 @@ impl Family for V6 {
 
     const NFPROTO: u8 = c::NFPROTO_IPV6 as u8;
     const ETHERTYPE: u16 = ethertype::IPV6.to_be();
+    const PPP: u16 = c::NFO_PPP_IPV6;
     const HEADER_LEN: u8 = 40;
 
     fn has(proto: L4Proto) -> bool {

@@ -6,7 +6,8 @@
 //! for an answer that comes in where the packet leaves. Packets leave through the device of their
 //! route, whatever that is: a bridge forwards to the port where the station is now, a VLAN device
 //! sets its priorities, PPP uses its present session, and their queueing disciplines and statistics
-//! apply.
+//! apply. Where none of these would make a difference, they go past such devices, see
+//! [`crate::net::direct`].
 //!
 //! Packets are picked up as early as possible, see [`crate::net::device_path`]. The neighbour is
 //! not resolved here: transmitting does that.
@@ -21,9 +22,9 @@ use crate::{
         ct::Ct,
         device_path::{
             self,
+            Destination,
             DevicePathWalk, //
             Ingress,
-            NextHop,
         },
         family::Family,
         route::{
@@ -243,8 +244,8 @@ unsafe fn dir_path<F: Family>(
         let daddr = &raw const ct.tuple(dir.opposite()).src.u3;
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
         let (dev, next_hop) = match frame_ingress {
-            Some((dev, mac)) => (dev, NextHop::Sender(mac)),
-            None => (dst.dev().cast_const(), NextHop::Neigh(neigh.as_ptr())),
+            Some((dev, mac)) => (dev, Destination::Sender(mac)),
+            None => (dst.dev().cast_const(), Destination::Neigh(neigh.as_ptr())),
         };
         let ingress = device_path::fill_forward_path::<F>(dev, next_hop, nft).ingress(seed)?;
 

@@ -6,8 +6,10 @@
 pub(crate) mod bridge;
 pub(crate) mod ct;
 pub(crate) mod device_path;
+pub(crate) mod direct;
 pub(crate) mod family;
 pub(crate) mod forward_path;
+pub(crate) mod next_hop;
 pub(crate) mod route;
 pub(crate) mod ruleset;
 pub(crate) mod rx_stats;

@@ -87,6 +87,14 @@ impl Neigh {
         self.0.as_ptr()
     }
 
+    /// One more reference.
+    pub(crate) fn get(&self) -> Self {
+        // SAFETY: Valid by the type invariant.
+        unsafe { c::nfo_neigh_hold(self.as_ptr()) };
+        // INVARIANT: Just counted.
+        Self(self.0)
+    }
+
     /// Gives the reference away.
     pub(crate) fn into_raw(self) -> *mut c::neighbour {
         let n = self.0.as_ptr();
