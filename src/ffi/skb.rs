@@ -116,6 +116,12 @@ impl Skb {
     /// not come through IPsec, and has not been routed by a switch.
     #[inline(always)]
     pub(crate) fn is_plain(self) -> bool {
+        self.is_ordinary() && self.vlan_all() == 0
+    }
+
+    /// The same, whether or not the device has taken a VLAN tag off.
+    #[inline(always)]
+    pub(crate) fn is_ordinary(self) -> bool {
         /// A value of the same type without any bit set.
         ///
         /// # Safety
@@ -145,7 +151,7 @@ impl Skb {
         mask.set_offload_l3_fwd_mark(1);
         first(headers) & first(&mask) == 0
             && !self.has_secpath()
-            && self.mark() | self.priority() | self.vlan_all() == 0
+            && self.mark() | self.priority() == 0
     }
 
     /// Returns `skb->protocol`: the EtherType, in network byte order.
@@ -183,7 +189,7 @@ impl Skb {
 
     /// Returns the hardware-accelerated VLAN tag as one word, 0 if there is none.
     #[inline(always)]
-    fn vlan_all(self) -> u32 {
+    pub(crate) fn vlan_all(self) -> u32 {
         // SAFETY: By the type invariant; both views of the union are plain integers.
         unsafe { header!(self, __bindgen_anon_2).vlan_all }
     }

@@ -97,6 +97,8 @@ pub(crate) struct IngressPath {
     checked: AtomicBool,
     /// The spanning tree's part in that.
     forwarded: AtomicBool,
+    /// See [`IngressPath::tag_key`].
+    tag_key: u64,
     /// Where the devices count packets.
     rx_stats: RxStats,
     parent: Option<NonNull<IngressPath>>,
@@ -124,7 +126,30 @@ unsafe impl Item for IngressPath {
     }
 }
 
+/// Returns what [`IngressPath::tag_key`] is of frames with the key `key`.
+fn tag_key(key: &Key6) -> u64 {
+    let encaps = Encaps::of_key(key);
+    let ([tag], Some(ifindex)) = (encaps.as_slice(), key.ingress.ingress().ifindex()) else {
+        return 0;
+    };
+    if encaps.has_session() || tag.id() == 0 {
+        return 0;
+    }
+    // `skb->vlan_all` is made of `vlan_proto`, in network byte order, and `vlan_tci`.
+    let [a, b] = tag.ethertype().to_be_bytes();
+    let [c, d] = tag.id().to_ne_bytes();
+
+    (u64::from(ifindex) << 32) | u64::from(u32::from_ne_bytes([a, b, c, d]))
+}
+
 impl IngressPath {
+    /// Interface and VLAN tag (`skb->vlan_all`) of frames that have nothing else around the packet;
+    /// 0 for other frames.
+    #[inline(always)]
+    pub(crate) fn tag_key(&self) -> u64 {
+        self.tag_key
+    }
+
     /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which
     /// it does not pass, count it as received.
     ///
@@ -350,6 +375,7 @@ impl Prealloc {
                 open: AtomicBool::new(!ingress.is_bridged()),
                 checked: AtomicBool::new(!ingress.is_bridged() && !followed),
                 forwarded: AtomicBool::new(true),
+                tag_key: tag_key(&key),
                 rx_stats: RxStats::default(),
                 parent: None,
                 refs: AtomicU32::new(1),
@@ -459,6 +485,7 @@ impl IngressTable {
     /// in their keys. None: packets come in as they are, and the interface is their port.
     pub(crate) fn intern(
         &mut self,
+        on_remove: &dyn Fn(&IngressPath),
         ids: &IdPool,
         ingress: &Ingress<'_>,
         reserve: &mut Prealloc,
@@ -467,7 +494,7 @@ impl IngressTable {
         let frame = match frame.take() {
             Some(path) => {
                 let numbered = !ingress.stack.encaps.is_empty();
-                Some(self.get_or_insert(ids, path, numbered)?)
+                Some(self.get_or_insert(on_remove, ids, path, numbered)?)
             }
             None => None,
         };
@@ -480,13 +507,14 @@ impl IngressTable {
         let id = frame.map_or(ingress.ifindex, |f| unsafe { f.as_ref() }.id);
         path.key = encap::tunnel_key(saddr, daddr, proto, id);
         path.hash = path.key.hash(ingress.seed);
+        path.tag_key = 0;
         path.parent = frame;
-        match self.get_or_insert(ids, path, true) {
+        match self.get_or_insert(on_remove, ids, path, true) {
             Ok(path) => Ok(Some(path)),
             Err(e) => {
                 if let Some(frame) = frame {
                     // SAFETY: The use that was counted above.
-                    unsafe { self.release(ids, frame) };
+                    unsafe { self.release(on_remove, ids, frame) };
                 }
                 Err(e)
             }
@@ -495,6 +523,7 @@ impl IngressTable {
 
     fn get_or_insert(
         &mut self,
+        on_remove: &dyn Fn(&IngressPath),
         ids: &IdPool,
         mut new: KBox<IngressPath>,
         numbered: bool,
@@ -511,7 +540,7 @@ impl IngressTable {
             if let Some(parent) = new.parent {
                 // The old one holds a use of its own.
                 // SAFETY: The use was the new one's.
-                unsafe { self.release(ids, parent) };
+                unsafe { self.release(on_remove, ids, parent) };
             }
             return Ok(old);
         }
@@ -549,7 +578,12 @@ impl IngressTable {
     /// # Safety
     ///
     /// The use was counted by [`IngressTable::intern`], and ends once.
-    pub(crate) unsafe fn release(&mut self, ids: &IdPool, path: NonNull<IngressPath>) {
+    pub(crate) unsafe fn release(
+        &mut self,
+        on_remove: &dyn Fn(&IngressPath),
+        ids: &IdPool,
+        path: NonNull<IngressPath>,
+    ) {
         /// # Safety
         ///
         /// Called by RCU only, for the `rcu` of an ingress path that [`IngressTable::release`] has
@@ -573,6 +607,7 @@ impl IngressTable {
             }
             next = this.parent;
             self.writer.remove(this);
+            on_remove(this);
             ids.give_back(this.id);
             if this.is_bridged() {
                 self.bridged = self.bridged.wrapping_sub(1);

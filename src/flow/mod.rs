@@ -13,5 +13,6 @@ mod rewritten;
 mod ruleset;
 pub(crate) mod shared;
 pub(crate) mod table_ref;
+pub(crate) mod tag_cache;
 pub(crate) mod tcp;
 mod teardown;

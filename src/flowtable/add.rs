@@ -177,7 +177,12 @@ impl Flowtable {
 
         let path = self.locked(|inner| {
             let followed = inner.ingress_paths.followed();
-            let path = inner.ingress_paths.intern(&self.ids, ingress, &mut reserve);
+            let path = inner.ingress_paths.intern(
+                &|path| self.tags.remove(path),
+                &self.ids,
+                ingress,
+                &mut reserve,
+            );
 
             if inner.ingress_paths.followed() != followed {
                 self.follows.change();
@@ -187,6 +192,10 @@ impl Flowtable {
                     .fetch_or(mac_bit(ingress.stack.mac), Ordering::Relaxed);
             }
             self.publish_counts(inner);
+            if let Ok(Some(path)) = path {
+                // SAFETY: A use of it is ours.
+                self.tags.put(unsafe { path.as_ref() });
+            }
             path
         })?;
         // SAFETY: A use of it is ours, if there is one.
@@ -210,7 +219,11 @@ impl Flowtable {
 
         for path in ingress_paths.into_iter().flatten() {
             // SAFETY: Counted by `intern`, and given back once.
-            unsafe { inner.ingress_paths.release(&self.ids, path) };
+            unsafe {
+                inner
+                    .ingress_paths
+                    .release(&|path| self.tags.remove(path), &self.ids, path)
+            };
         }
         if inner.ingress_paths.followed() != followed {
             self.follows.change();

@@ -40,7 +40,8 @@ use crate::{
             IngressTable,
         },
         shared::FlowShared,
-        table_ref::TableRef, //
+        table_ref::TableRef,
+        tag_cache::TagCache, //
     },
     hw::HwOffload,
     net::{
@@ -126,6 +127,8 @@ pub(crate) struct Flowtable {
     /// A bit for each link-layer address that they have: what is sent to another one is none of
     /// ours.
     macs: AtomicUsize,
+    /// Some of them, by VLAN tag.
+    pub(crate) tags: TagCache,
     /// How many of them have to do with bridges.
     bridged: AtomicUsize,
     /// Flows by the address of their conntrack entry.
@@ -290,6 +293,7 @@ impl Flowtable {
             v4,
             v6,
             ingress_paths,
+            tags: TagCache::new(),
             traffic,
             hw,
             ingress_path_count: AtomicUsize::new(0),

@@ -112,6 +112,16 @@ fn not_plain<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_ui
     if IP6 && skb.protocol() == V6::ETHERTYPE && skb.is_plain() {
         return plain::<V6>(ft, skb);
     }
+    if skb.has_vlan_tag() && skb.is_ordinary() {
+        // SAFETY: The hook is an RCU read-side section.
+        if let Some(path) = unsafe { ft.tags.find(tag_key(skb)) } {
+            match skb.protocol() {
+                V4::ETHERTYPE if IP4 => return tagged::<V4>(ft, skb, path),
+                V6::ETHERTYPE if IP6 => return tagged::<V6>(ft, skb, path),
+                _ => (),
+            }
+        }
+    }
     wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
 }
 
@@ -164,6 +174,31 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
         // What the plain parser does not know, and flows that ask for more.
         Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
             not_so_plain::<F>(ft, skb, ingress_id)
+        }
+        Err(reason) => miss(reason),
+    }
+}
+
+/// Interface and VLAN tag of a packet, see [`IngressPath::tag_key`].
+#[inline(always)]
+fn tag_key(skb: Skb) -> u64 {
+    (u64::from(skb.ifindex()) << 32) | u64::from(skb.vlan_all())
+}
+
+/// A packet that is plain but for a VLAN tag, whose priority is 0.
+#[inline(never)]
+fn tagged<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
+    let loc = L3Location {
+        ingress_id: path.id,
+        offset: 0,
+        tunnel: false,
+        path: Some(path),
+    };
+
+    match forward::<F, true>(ft, skb, loc) {
+        Ok(()) => NF_STOLEN,
+        Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
+            wrapped(ft, skb, Serves { v4: true, v6: true })
         }
         Err(reason) => miss(reason),
     }
@@ -335,7 +370,7 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
     }
     if entry.needs_slow_checks() {
         let thoff = offset.wrapping_add(pkt.thoff.into());
-        let counts = PLAIN || loc.path.is_none();
+        let counts = loc.path.is_none();
         slow_checks(
             entry,
             skb,
@@ -405,11 +440,12 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         }
     }
     ft.traffic.count::<F>(skb.len());
-    if !PLAIN {
-        if let Some(path) = loc.path {
-            // SAFETY: The devices that packets pass are in the flowtable's namespace.
-            unsafe { path.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
+    if let Some(path) = loc.path {
+        if PLAIN {
+            skb.set_vlan_tag([0; 2]);
         }
+        // SAFETY: The devices that packets pass are in the flowtable's namespace.
+        unsafe { path.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
     }
     // SAFETY: Headroom and writability were seen to.
     unsafe { out.send::<F>(skb, entry.dst.as_ptr(), pkt.thoff.into()) };
