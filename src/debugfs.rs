@@ -6,7 +6,6 @@
 //! `hardware`: a block of lines for each flowtable with `flags offload`, see [`crate::hw`].
 
 use crate::{
-    ffi::c,
     flowtable::{
         registry,
         traffic,
@@ -23,11 +22,7 @@ use kernel::{
         File, //
     },
     fmt,
-    prelude::*,
-    str::{
-        CStr,
-        CStrExt, //
-    }, //
+    prelude::*, //
 };
 use nft_flow::reason::{
     MissReason,
@@ -37,17 +32,9 @@ use nft_flow::reason::{
 
 /// Writes namespace, table and name of a flowtable.
 fn name(f: &mut fmt::Formatter<'_>, ft: &Flowtable) -> fmt::Result {
-    // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for which
-    // the flowtable is in use.
-    let (net, table, name) = unsafe {
-        let nft = ft.nft();
-
-        (
-            c::nfo_netns_inum(ft.net()),
-            CStr::from_char_ptr((*(*nft).table).name.cast()),
-            CStr::from_char_ptr((*nft).name.cast()),
-        )
-    };
+    let net = ft.net().inum();
+    let nft = ft.nft();
+    let [table, name] = nft.names();
 
     f.write_fmt(fmt!("netns {net} table {table} flowtable {name}"))
 }

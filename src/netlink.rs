@@ -18,7 +18,8 @@ use crate::{
             Policy,
             Registration,
             Request, //
-        }, //
+        },
+        killed, //
     },
     flow::shared::FlowShared,
     flowtable::{
@@ -26,10 +27,7 @@ use crate::{
         Flowtable, //
     }, //
 };
-use kernel::{
-    prelude::*,
-    str::CStrExt, //
-};
+use kernel::prelude::*;
 use nft_flow::{
     direction::Direction, //
     prefix::Prefix,
@@ -91,9 +89,13 @@ impl Operation for Flush {
         let mut flows = 0usize;
         let mut found = false;
 
-        // SAFETY: The namespace lives as long as the request.
-        if let Some(netns) = unsafe { Netns::of(request.net()) } {
-            let _one = One::begin(request)?;
+        let net = request.net();
+        if let Some(netns) = Netns::of(net) {
+            // Who flushes all the time, from many threads, is made to wait, and nobody else.
+            let _flush = net.begin_flush().map_err(|e| {
+                let message = c"other flushes of this network namespace are under way";
+                request.refuse(e, message, None)
+            })?;
 
             netns.for_each(|ft| {
                 if filter.names(ft) {
@@ -116,36 +118,6 @@ impl Operation for Flush {
             }
         }
         reply.put_u32(attr::FLOWS, flows.try_into().unwrap_or(u32::MAX))
-    }
-}
-
-/// Whether the calling process has a fatal signal pending, so that nobody waits for the answer.
-fn killed() -> bool {
-    // SAFETY: No preconditions.
-    unsafe { c::nfo_killed() }
-}
-
-/// The one flush that is under way in a namespace: who flushes all the time, from many threads, is
-/// made to wait, and nobody else.
-struct One<'a>(&'a Request<'a>);
-
-impl<'a> One<'a> {
-    fn begin(request: &'a Request<'a>) -> Result<Self> {
-        // SAFETY: The namespace lives as long as the request.
-        match unsafe { c::nfo_flush_begin(request.net()) } {
-            0 => Ok(Self(request)),
-            e => {
-                let message = c"other flushes of this network namespace are under way";
-                Err(request.refuse(Error::from_errno(e), message, None))
-            }
-        }
-    }
-}
-
-impl Drop for One<'_> {
-    fn drop(&mut self) {
-        // SAFETY: As above; begun by `begin`.
-        unsafe { c::nfo_flush_end(self.0.net()) };
     }
 }
 
@@ -190,20 +162,16 @@ impl<'a> Filter<'a> {
 
     fn devices(request: &Request<'_>) -> Result<[Option<u32>; 2]> {
         let missing = |attr| request.refuse(ENODEV, c"there is no such device", Some(attr));
-        let by_index = request.attr(attr::IFINDEX).map(|a| {
-            // SAFETY: The namespace lives as long as the request.
-            match unsafe { c::nfo_dev_exists(request.net(), a.u32()) } {
+        let net = request.net();
+        let by_index = request
+            .attr(attr::IFINDEX)
+            .map(|a| match net.has_device(a.u32()) {
                 true => Ok(a.u32()),
                 false => Err(missing(a)),
-            }
-        });
-        let by_name = request.attr(attr::IFNAME).map(|a| {
-            // SAFETY: As above, and the name has its NUL.
-            match unsafe { c::nfo_dev_ifindex(request.net(), a.string().as_char_ptr().cast()) } {
-                0 => Err(missing(a)),
-                ifindex => Ok(ifindex),
-            }
-        });
+            });
+        let by_name = request
+            .attr(attr::IFNAME)
+            .map(|a| net.ifindex_of(a.string()).ok_or_else(|| missing(a)));
 
         Ok([by_index.transpose()?, by_name.transpose()?])
     }
@@ -251,20 +219,10 @@ impl<'a> Filter<'a> {
 
     /// Whether the filter matches the flowtable.
     fn names(&self, ft: &Flowtable) -> bool {
-        // SAFETY: nf_tables keeps table and flowtable with their names until ours has ended, for
-        // which the flowtable is in use.
-        let (nfproto, table, name) = unsafe {
-            let nft = ft.nft();
-            let table = (*nft).table;
+        let nft = ft.nft();
+        let [table, name] = nft.names();
 
-            (
-                u32::from((*table).family()),
-                CStr::from_char_ptr((*table).name.cast()),
-                CStr::from_char_ptr((*nft).name.cast()),
-            )
-        };
-
-        self.nfproto.is_none_or(|p| p == nfproto)
+        self.nfproto.is_none_or(|p| p == nft.family())
             && self.table.is_none_or(|t| t == table)
             && self.flowtable.is_none_or(|f| f == name)
     }
@@ -276,13 +234,8 @@ impl<'a> Filter<'a> {
         self.prefix.is_none_or(|prefix| {
             prefix.is_v6() == flow.is_v6()
                 && [Direction::Original, Direction::Reply].iter().any(|&dir| {
-                    let tuple = ct.tuple(dir);
-
-                    // SAFETY: All members are plain integers of 16 bytes together; those that an
-                    // IPv4 address leaves over are not looked at.
-                    unsafe {
-                        prefix.contains(&tuple.src.u3.all) || prefix.contains(&tuple.dst.u3.all)
-                    }
+                    // What an IPv4 address leaves over is not looked at.
+                    ct.addresses(dir).iter().any(|addr| prefix.contains(addr))
                 })
         }) && self
             .mark

@@ -14,17 +14,20 @@
 //! not seen.
 
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        c,
+        DevRef,
+        Rcu,
+        Shared, //
+    },
     flowtable::registry::{
         Event,
         Netns, //
     },
     hw, //
 };
-use core::{
-    cell::UnsafeCell,
-    ptr, //
-};
+use core::ptr;
 use kernel::{
     error::to_result,
     ffi::{
@@ -49,6 +52,13 @@ unsafe extern "C" fn netdev_event(
     event: c_ulong,
     info: *mut c_void,
 ) -> c_int {
+    // SAFETY: What comes with a device event begins with the device. Under RTNL it is there as long
+    // as in a section.
+    let dev = unsafe {
+        let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
+
+        DevRef::new(dev, Rcu::assume())
+    };
     let reason = match event as c::netdev_cmd {
         c::netdev_cmd_NETDEV_DOWN => TeardownReason::DeviceDown,
         c::netdev_cmd_NETDEV_UNREGISTER => TeardownReason::DeviceGone,
@@ -65,12 +75,7 @@ unsafe extern "C" fn netdev_event(
             TeardownReason::PathChange
         }
         c::netdev_cmd_NETDEV_FEAT_CHANGE => {
-            // SAFETY: What comes with a device event begins with the device, which is registered.
-            if let Some(netns) = unsafe {
-                Netns::of(c::nfo_dev_net(
-                    (*info.cast::<c::netdev_notifier_info>()).dev,
-                ))
-            } {
+            if let Some(netns) = Netns::of(dev.net()) {
                 netns.change_topology();
             }
             return NOTIFY_DONE;
@@ -78,21 +83,13 @@ unsafe extern "C" fn netdev_event(
         _ => return NOTIFY_DONE,
     };
     hw::topology_changed();
-    // SAFETY: What comes with a device event begins with the device.
-    let (net, ifindex) = unsafe {
-        let dev = (*info.cast::<c::netdev_notifier_info>()).dev;
-
-        // Now: it may be about to enter another namespace.
-        if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
-            c::nfo_follow_gone(dev);
-            c::nfo_device_gone();
-        }
-        (c::nfo_dev_net(dev), (*dev).ifindex as u32)
-    };
-
-    // SAFETY: The namespace of a registered device, or of one that is being unregistered.
-    if let Some(netns) = unsafe { Netns::of(net) } {
-        Netns::notify(netns, Event::Device(ifindex, reason));
+    // Now: it may be about to enter another namespace.
+    if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
+        dev.gone();
+        ffi::device_gone();
+    }
+    if let Some(netns) = Netns::of(dev.net()) {
+        Netns::notify(netns, Event::Device(dev.ifindex(), reason));
     }
     NOTIFY_DONE
 }
@@ -107,11 +104,14 @@ unsafe extern "C" fn switchdev_event(
     _event: c_ulong,
     info: *mut c_void,
 ) -> c_int {
-    // SAFETY: What comes with an event begins with the device.
-    let net = unsafe { c::nfo_dev_net((*info.cast::<c::switchdev_notifier_info>()).dev) };
+    // SAFETY: What comes with an event begins with the device, which is not freed meanwhile.
+    let dev = unsafe {
+        let dev = (*info.cast::<c::switchdev_notifier_info>()).dev;
 
-    // SAFETY: As in `netdev_event`.
-    if let Some(netns) = unsafe { Netns::of(net) } {
+        DevRef::new(dev, Rcu::assume())
+    };
+
+    if let Some(netns) = Netns::of(dev.net()) {
         Netns::notify(netns, Event::Bridges);
     }
     hw::topology_changed();
@@ -132,17 +132,14 @@ unsafe extern "C" fn netevent(
     NOTIFY_DONE
 }
 
-struct Notifier(UnsafeCell<c::notifier_block>);
-
-// SAFETY: C serialises what it does with a registered notifier.
-unsafe impl Sync for Notifier {}
+type Notifier = Shared<c::notifier_block>;
 
 const fn notifier(call: c::notifier_fn_t) -> Notifier {
-    Notifier(UnsafeCell::new(c::notifier_block {
+    Notifier::new(c::notifier_block {
         notifier_call: call,
         next: ptr::null_mut(),
         priority: 0,
-    }))
+    })
 }
 
 static NETDEV: Notifier = notifier(Some(netdev_event));
@@ -157,16 +154,16 @@ impl Registration {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The blocks are static and not registered yet.
         unsafe {
-            to_result(c::nfo_switchdev_register(SWITCHDEV.0.get()))?;
-            to_result(c::register_netdevice_notifier(NETDEV.0.get())).inspect_err(|_| {
-                c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            to_result(c::nfo_switchdev_register(SWITCHDEV.get()))?;
+            to_result(c::register_netdevice_notifier(NETDEV.get())).inspect_err(|_| {
+                c::nfo_switchdev_unregister(SWITCHDEV.get());
             })?;
             to_result(c::nfo_direct_register()).inspect_err(|_| {
-                c::unregister_netdevice_notifier(NETDEV.0.get());
-                c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+                c::unregister_netdevice_notifier(NETDEV.get());
+                c::nfo_switchdev_unregister(SWITCHDEV.get());
             })?;
             // These cannot fail.
-            c::register_netevent_notifier(NETEVENT.0.get());
+            c::register_netevent_notifier(NETEVENT.get());
             c::nfo_bridge_register();
             c::nfo_ipsec_register();
         }
@@ -179,10 +176,10 @@ impl Drop for Registration {
         // SAFETY: Registered by `new`. No flowtable is left that would ask a bridge.
         unsafe {
             c::nfo_ipsec_unregister();
-            c::unregister_netevent_notifier(NETEVENT.0.get());
+            c::unregister_netevent_notifier(NETEVENT.get());
             c::nfo_direct_unregister();
-            c::unregister_netdevice_notifier(NETDEV.0.get());
-            c::nfo_switchdev_unregister(SWITCHDEV.0.get());
+            c::unregister_netdevice_notifier(NETDEV.get());
+            c::nfo_switchdev_unregister(SWITCHDEV.get());
             c::nfo_bridge_unregister();
         }
     }

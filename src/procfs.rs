@@ -3,7 +3,10 @@
 //! `/proc/net/stat/nft_offload`: how much work waits for hardware in a network namespace.
 
 use crate::{
-    ffi::c,
+    ffi::{
+        c,
+        NetRef, //
+    },
     flowtable::registry::Netns, //
 };
 use kernel::{
@@ -21,7 +24,9 @@ unsafe extern "C" fn nfo_work_pending(net: *const c::net, work: *mut c::nfo_work
     let mut waiting = 0_usize;
 
     // SAFETY: By the contract of this function.
-    if let Some(netns) = unsafe { Netns::of(net) } {
+    let (net, work) = unsafe { (NetRef::from_raw(net), &mut *work) };
+
+    if let Some(netns) = Netns::of(net) {
         netns.for_each(|ft| {
             waiting = waiting.wrapping_add(ft.hw.as_ref().map_or(0, |tier| tier.waiting()));
             true
@@ -30,14 +35,11 @@ unsafe extern "C" fn nfo_work_pending(net: *const c::net, work: *mut c::nfo_work
 
     // Rules are taken away and asked about by whoever finds that it has to be done: none of that
     // ever waits.
-    // SAFETY: The caller's.
-    unsafe {
-        work.write(c::nfo_work {
-            add: waiting as u32,
-            del: 0,
-            stats: 0,
-        });
-    }
+    *work = c::nfo_work {
+        add: waiting as u32,
+        del: 0,
+        stats: 0,
+    };
 }
 
 /// Keeps the file in all network namespaces.

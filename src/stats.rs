@@ -5,7 +5,11 @@
 //! Per CPU and never reset; summed when they are read. The names are stable: tools and tests use
 //! them.
 
-use crate::ffi::c;
+use crate::ffi::{
+    self,
+    c,
+    skb::Skb, //
+};
 use nft_flow::reason::{
     MissReason,
     SkipReason,
@@ -40,13 +44,11 @@ const _: () = assert!(TEARDOWN + TeardownReason::COUNT <= NFO_STATS);
 
 #[inline]
 fn add(index: usize) {
-    // SAFETY: Any index is allowed, per-CPU data may be touched in any context.
-    unsafe { c::nfo_stat_add(index as u32, 1) };
+    ffi::stat_add(index as u32, 1);
 }
 
 fn sum(index: usize) -> u64 {
-    // SAFETY: Any index is allowed.
-    unsafe { c::nfo_stat_sum(index as u32) }
+    ffi::stat_sum(index as u32)
 }
 
 /// Counts one event.
@@ -54,27 +56,10 @@ pub(crate) fn count(counter: Counter) {
     add(counter as usize);
 }
 
-/// Counts a packet that goes past upper devices. Softirqs are off.
+/// Counts a packet of the ingress hook that goes past upper devices.
 #[inline(always)]
-pub(crate) fn count_direct() {
-    const INDEX: usize = Counter::PacketsDirect as usize;
-
-    #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
-    // SAFETY: `__this_cpu_inc()`: the GS segment begins at this CPU's data, and the index is one of
-    // the array.
-    unsafe {
-        core::arch::asm!(
-            "inc qword ptr gs:[rip + {stats} + {offset}]",
-            stats = sym c::nfo_stats,
-            offset = const core::mem::offset_of!(c::nfo_stats, n) + INDEX * size_of::<u64>(),
-            options(nostack),
-        );
-    }
-    #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
-    // SAFETY: Any index is allowed, and softirqs are off.
-    unsafe {
-        c::nfo_stat_inc_bh(INDEX as u32);
-    }
+pub(crate) fn count_direct(skb: Skb) {
+    ffi::stat_inc::<{ Counter::PacketsDirect as usize }>(skb);
 }
 
 /// Counts a flow that was not added.
@@ -95,8 +80,7 @@ pub(crate) fn teardown(reason: TeardownReason) {
 
 /// Counts what a flowtable that is going away has forwarded.
 pub(crate) fn add_retired(packets: u64, bytes: u64) {
-    // SAFETY: Per-CPU data may be touched in any context.
-    unsafe { c::nfo_stat_gone(packets, bytes) };
+    ffi::stat_gone(packets, bytes);
 }
 
 /// Returns how many of these events there were.

@@ -8,7 +8,9 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        c,
+        DevRef,
+        Rcu, //
     },
     flow::{
         entry::{
@@ -30,8 +32,7 @@ use crate::{
 };
 use core::{
     mem::MaybeUninit,
-    ptr,
-    slice, //
+    ptr, //
 };
 use kernel::{
     error::{
@@ -67,55 +68,37 @@ unsafe extern "C" fn nfo_xdp_lookup(
     flow: *mut c::nfo_xdp_flow,
 ) -> c_int {
     // SAFETY: By the contract of this function.
-    let found = unsafe { hooks(dev) }.iter().find_map(|hook| {
-        // SAFETY: It is a hook of the device, and RCU is held.
-        unsafe {
-            let (ft, [v4, v6]) = flowtable_type::of_hook(hook)?;
+    let (rcu, dev, key, out) = unsafe {
+        let rcu = Rcu::assume();
 
-            match (*key).family {
-                V4::NFPROTO if v4 => lookup::<V4>(ft, &*key, flow),
-                V6::NFPROTO if v6 => lookup::<V6>(ft, &*key, flow),
-                _ => None,
-            }
+        (rcu, DevRef::new(dev, rcu), &*key, &mut *flow.cast())
+    };
+    let found = dev.ingress_hooks().iter().find_map(|hook| {
+        // SAFETY: It is a hook of the device, and RCU is held.
+        let (ft, [v4, v6]) = unsafe { flowtable_type::of_hook(hook) }?;
+
+        match key.family {
+            V4::NFPROTO if v4 => lookup::<V4>(rcu, ft, key),
+            V6::NFPROTO if v6 => lookup::<V6>(rcu, ft, key),
+            _ => None,
         }
     });
 
     match found.unwrap_or(Err(ENOENT)) {
-        Ok(dir) => dir as c_int,
+        Ok((dir, flow)) => {
+            MaybeUninit::write(out, flow);
+            dir as c_int
+        }
         Err(e) => e.to_errno(),
     }
 }
 
-/// The ingress hooks of a device.
-///
-/// # Safety
-///
-/// `dev` is valid, and RCU is held as long as the hooks are used.
-unsafe fn hooks<'a>(dev: *const c::net_device) -> &'a [c::nf_hook_entry] {
-    // SAFETY: An RCU pointer, to as many hooks as the structure says.
-    unsafe {
-        let hooks = (&raw const (*dev).nf_hooks_ingress).read_volatile();
-
-        if hooks.is_null() {
-            return &[];
-        }
-        slice::from_raw_parts(
-            (&raw const (*hooks).hooks).cast(),
-            (*hooks).num_hook_entries.into(),
-        )
-    }
-}
-
 /// Finds a flow in one flowtable.
-///
-/// # Safety
-///
-/// As for [`nfo_xdp_lookup`].
-unsafe fn lookup<F: Store>(
+fn lookup<F: Store>(
+    rcu: Rcu<'_>,
     ft: &Flowtable,
     key: &c::nfo_xdp_key,
-    flow: *mut c::nfo_xdp_flow,
-) -> Option<Result<Direction>> {
+) -> Option<Result<(Direction, c::nfo_xdp_flow)>> {
     // With others there is more in a key than ports.
     let proto = L4Proto::from_number(key.l4proto)
         .filter(|proto| matches!(proto, L4Proto::Tcp | L4Proto::Udp))?;
@@ -129,39 +112,31 @@ unsafe fn lookup<F: Store>(
             u16::from_be(key.vlan_tci),
         ));
     }
-    // SAFETY: RCU is held. All zeroes is a valid tuple.
-    unsafe {
-        let path = encaps.key(ingress_id, None);
-        let path = ft.ingress_paths.lookup(path.hash(&ft.seed), &path);
-        let ingress_id = match path {
-            Some(path) => path.id,
-            None if encaps.is_empty() => ingress_id,
-            None => return None,
-        };
-        let mut tuple = MaybeUninit::<c::nf_conntrack_tuple>::zeroed().assume_init();
+    let ingress_id = match ft.ingress_path(rcu, &encaps.key(ingress_id, None)) {
+        Some(path) => path.id,
+        None if encaps.is_empty() => ingress_id,
+        None => return None,
+    };
+    // SAFETY: All zeroes is a valid tuple.
+    let mut tuple = unsafe { MaybeUninit::<c::nf_conntrack_tuple>::zeroed().assume_init() };
 
-        tuple.src.u3.all = key.saddr;
-        tuple.dst.u3.all = key.daddr;
-        tuple.src.u.all = key.sport;
-        tuple.dst.u.all = key.dport;
+    tuple.src.u3.all = key.saddr;
+    tuple.dst.u3.all = key.daddr;
+    tuple.src.u.all = key.sport;
+    tuple.dst.u.all = key.dport;
 
-        let key = F::key(&tuple, proto, ingress_id);
-        let entry = F::table(ft).lookup(key.hash(&ft.seed), &key)?;
+    let key = F::key(&tuple, proto, ingress_id);
+    let entry = ft.lookup::<F>(rcu, key.hash(&ft.seed), &key)?;
 
-        Some(describe(ft, entry, flow))
-    }
+    Some(describe(rcu, ft, entry))
 }
 
 /// Describes the flow of `entry`, if its next packet would be forwarded.
-///
-/// # Safety
-///
-/// As for [`nfo_xdp_lookup`].
-unsafe fn describe<F: Family>(
+fn describe<F: Family>(
+    rcu: Rcu<'_>,
     ft: &Flowtable,
     entry: &Entry<F>,
-    out: *mut c::nfo_xdp_flow,
-) -> Result<Direction> {
+) -> Result<(Direction, c::nfo_xdp_flow)> {
     let now = ffi::jiffies32();
     let dir = entry.dir();
     let flow = entry.flow();
@@ -178,42 +153,26 @@ unsafe fn describe<F: Family>(
     {
         return Err(EAGAIN);
     }
-    // SAFETY: RCU is held, and the caller gives us the memory.
-    unsafe {
-        let ingress_paths = &flow.shared.ingress_paths;
-        let [orig, reply] = &flow.entries;
-        let answer = c::nfo_xdp_flow {
-            ct: entry.ct.as_ptr(),
-            tuple: [
-                xdp_tuple(
-                    orig,
-                    reply,
-                    ingress_paths.each_ref().map(|s| s.map(|s| s.as_ref())),
-                    entry,
-                )?,
-                xdp_tuple(
-                    reply,
-                    orig,
-                    [ingress_paths[1], ingress_paths[0]].map(|s| s.map(|s| s.as_ref())),
-                    entry,
-                )?,
-            ],
-        };
+    let [orig, reply] = &flow.entries;
+    let in_by = flow.shared.ingress_path(Direction::Original);
+    let out_by = flow.shared.ingress_path(Direction::Reply);
+    let answer = c::nfo_xdp_flow {
+        ct: entry.ct.as_ptr(),
+        tuple: [
+            xdp_tuple(rcu, orig, reply, [in_by, out_by], entry)?,
+            xdp_tuple(rcu, reply, orig, [out_by, in_by], entry)?,
+        ],
+    };
 
-        out.write(answer);
-    }
     flow.shared.tcp.mark_windows_stale();
     let _ = entry.saw(now);
-    Ok(dir)
+    Ok((dir, answer))
 }
 
 /// Fills in one direction (`struct flow_offload_tuple`). The ingress paths are those of this
 /// direction and of the other one. `asked`: the direction that has to be complete.
-///
-/// # Safety
-///
-/// RCU is held.
-unsafe fn xdp_tuple<F: Family>(
+fn xdp_tuple<F: Family>(
+    rcu: Rcu<'_>,
     entry: &Entry<F>,
     opposite: &Entry<F>,
     [in_path, out_path]: [Option<&IngressPath>; 2],
@@ -224,23 +183,19 @@ unsafe fn xdp_tuple<F: Family>(
     let (out_id, out_encaps, out_tunnel) =
         out_path.map_or_else(|| plain(opposite), IngressPath::frame);
     let must = ptr::eq(entry, asked);
-    let route = entry.dst.dev();
-    let mut h_dest = [0; 6];
-    // SAFETY: RCU is held: route, device and neighbour are valid.
-    let mut tuple = unsafe {
-        c::nfo_xdp_tuple {
-            in_ifindex: in_id.raw(),
-            out_ifindex: (*route).ifindex as u32,
-            h_source: [0; 6],
-            h_dest,
-            encap: [c::nfo_xdp_encap { id: 0, proto: 0 }; 2],
-            encap_num: 0,
-            tun_num: in_tunnel.into(),
-            xmit_type: c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_NEIGH as u8,
-            mtu: entry.mtu,
-            cookie: entry.cookie,
-            dst: entry.dst.as_ptr(),
-        }
+    let route = entry.dst.device(rcu);
+    let mut tuple = c::nfo_xdp_tuple {
+        in_ifindex: in_id.raw(),
+        out_ifindex: route.ifindex(),
+        h_source: [0; 6],
+        h_dest: [0; 6],
+        encap: [c::nfo_xdp_encap { id: 0, proto: 0 }; 2],
+        encap_num: 0,
+        tun_num: in_tunnel.into(),
+        xmit_type: c::flow_offload_xmit_type_FLOW_OFFLOAD_XMIT_NEIGH as u8,
+        mtu: entry.mtu,
+        cookie: entry.cookie,
+        dst: entry.dst.as_ptr(),
     };
 
     for encap in in_encaps.as_slice() {
@@ -263,26 +218,15 @@ unsafe fn xdp_tuple<F: Family>(
         return Ok(tuple);
     }
 
-    // SAFETY: RCU is held.
-    let neigh = unsafe { entry.neigh() };
-    // What sending to it would do: a neighbour that was silent for a while is asked, and used
-    // meanwhile.
-    let mut address = |neigh: *mut c::neighbour| {
-        // SAFETY: RCU is held: the neighbour is valid. Both fields are single words.
-        unsafe {
-            if (&raw const (*neigh).dead).read_volatile() != 0 {
-                return false;
-            }
-            if u32::from((&raw const (*neigh).nud_state).read_volatile()) & c::NUD_CONNECTED == 0 {
-                c::nfo_neigh_resolve(neigh);
-            }
-            c::nfo_neigh_ha(neigh, h_dest.as_mut_ptr())
-        }
+    // What sending to it would do.
+    let address = match entry.neighbour(rcu) {
+        Some(neigh) if must => neigh.resolve(),
+        _ => None,
     };
-    if must && (neigh.is_null() || !address(neigh)) {
+    if must && address.is_none() {
         return Err(EAGAIN);
     }
-    tuple.h_dest = h_dest;
+    tuple.h_dest = address.unwrap_or_default();
     match out_path {
         // Down to where the answers come in.
         Some(path) => {
@@ -292,12 +236,7 @@ unsafe fn xdp_tuple<F: Family>(
             }
             tuple.h_source = path.mac;
         }
-        // SAFETY: As above; an Ethernet device's address has six bytes.
-        None => unsafe {
-            if (*route).addr_len == 6 {
-                tuple.h_source = (*route).dev_addr.cast::<[u8; 6]>().read();
-            }
-        },
+        None => tuple.h_source = route.mac().unwrap_or_default(),
     }
     Ok(tuple)
 }

@@ -7,7 +7,10 @@
 //!
 //! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
 
-use super::c;
+use super::{
+    c,
+    NetRef, //
+};
 use core::{
     marker::PhantomData,
     mem::{
@@ -189,9 +192,9 @@ pub(crate) struct Request<'a>(&'a c::genl_info, PhantomData<&'a c::nlattr>);
 
 impl<'a> Request<'a> {
     /// The network namespace that is asked.
-    pub(crate) fn net(&self) -> *mut c::net {
-        // SAFETY: Valid by the type invariant.
-        unsafe { c::nfo_genl_net(self.0) }
+    pub(crate) fn net(&self) -> NetRef<'a> {
+        // SAFETY: Valid by the type invariant, with its namespace.
+        unsafe { NetRef::from_raw(c::nfo_genl_net(self.0)) }
     }
 
     /// The attribute of type `kind`, which the operation's policy must have, if it was given.

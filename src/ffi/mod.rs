@@ -7,8 +7,14 @@
 //! compiler that built the kernel to the same layouts.
 
 pub(crate) mod cache;
+mod call;
+mod device;
 pub(crate) mod genl;
+mod ida;
+mod percpu;
+mod rcu;
 pub(crate) mod skb;
+mod worker;
 
 #[allow(
     clippy::all,
@@ -41,6 +47,12 @@ use core::sync::atomic::{
 };
 
 pub(crate) use bindings as c;
+pub(crate) use call::*;
+pub(crate) use device::*;
+pub(crate) use ida::*;
+pub(crate) use percpu::*;
+pub(crate) use rcu::*;
+pub(crate) use worker::*;
 
 // The pure crate knows no kernel, and has numbers of its own.
 const _: () = {

@@ -4,7 +4,10 @@
 //!
 //! C header: [`include/linux/skbuff.h`](srctree/include/linux/skbuff.h)
 
-use super::c;
+use super::{
+    c,
+    Rcu, //
+};
 use core::{
     mem::MaybeUninit,
     ptr::{
@@ -104,6 +107,13 @@ impl Skb {
         // SAFETY: The caller vouches that it is a valid pointer.
         // INVARIANT: By the caller's promise.
         Self(unsafe { NonNull::new_unchecked(skb) })
+    }
+
+    /// The section that the hook runs in.
+    #[inline(always)]
+    pub(crate) fn rcu(&self) -> Rcu<'_> {
+        // SAFETY: By the type invariant, as long as the value is used.
+        unsafe { Rcu::assume() }
     }
 
     /// Returns the `struct sk_buff`, for calls into C.
@@ -582,6 +592,12 @@ impl Skb {
         let headers = unsafe { (*self.0.as_ptr()).__bindgen_anon_4.headers.as_mut() };
 
         headers.__bindgen_anon_4.mark = mark;
+    }
+
+    /// Notes what the packet came in with, for [`probe_noted`](super::probe_noted).
+    pub(crate) fn note_probe(self, probe: &c::nfo_probe) {
+        // SAFETY: In the ingress hook, by the type invariant: softirqs are off.
+        unsafe { c::nfo_probe_note(probe) };
     }
 
     /// Forgets what the layers below have noted in the buffer.

@@ -22,7 +22,6 @@ use core::sync::atomic::{
 };
 use kernel::prelude::*;
 use nft_flow::{
-    direction::Direction, //
     key::{
         AddrKey,
         Key,
@@ -102,10 +101,7 @@ impl Backoff {
     /// the connections apart.
     fn set(&self, ct: Ct, seed: &Seed) -> (&[Slot], u32) {
         let hash = AddrKey::new(ct.as_ptr() as usize).hash(seed);
-        let tuple = ct.tuple(Direction::Original);
-        // SAFETY: All members of these unions are integers of two bytes together.
-        let (a, b) = unsafe { (tuple.src.u.all, tuple.dst.u.all) };
-        let ports = (u32::from(a) << 16 | u32::from(b)).wrapping_mul(0x9e37_79b1);
+        let ports = ct.ports().wrapping_mul(0x9e37_79b1);
         let set = self.sets.get(hash as usize % SETS);
 
         (

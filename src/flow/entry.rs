@@ -17,7 +17,7 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        Rcu, //
     },
     flow::{
         qos::Probe,
@@ -35,15 +35,15 @@ use crate::{
             XmitType, //
         },
         next_hop::NextHop,
-        route::Dst, //
+        route::{
+            Dst,
+            NeighRef, //
+        }, //
     }, //
 };
 use core::{
     mem::ManuallyDrop,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::{
         fence,
         AtomicU32,
@@ -324,14 +324,11 @@ impl<F: Family> Entry<F> {
         self.flags.fetch_or(flag::DEAD, Ordering::SeqCst);
     }
 
-    /// Where packets are sent to; none if that is IPsec. Valid until the end of the RCU section.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held as long as the result is used, and the entry was found in this section, or its flow is in use.
+    /// Where packets are sent to; none if that is IPsec.
     #[inline(always)]
-    pub(crate) unsafe fn next_hop<'a>(&self) -> Option<&'a NextHop> {
-        // SAFETY: By the type invariant. Next hops are freed a grace period after their last use.
+    pub(crate) fn next_hop<'a>(&self, _: Rcu<'a>) -> Option<&'a NextHop> {
+        // SAFETY: By the type invariant. Next hops are freed a grace period after their last use,
+        // and RCU is held since the entry was found.
         self.next_hop.map(|hop| unsafe { hop.as_ref() })
     }
 
@@ -340,15 +337,9 @@ impl<F: Family> Entry<F> {
         self.next_hop
     }
 
-    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
-    /// section.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Entry::next_hop`].
-    pub(crate) unsafe fn neigh(&self) -> *mut c::neighbour {
-        // SAFETY: The same contract.
-        unsafe { self.next_hop() }.map_or(ptr::null_mut(), NextHop::neigh)
+    /// The neighbour to send to, if there still is one.
+    pub(crate) fn neighbour<'a>(&self, rcu: Rcu<'a>) -> Option<NeighRef<'a>> {
+        self.next_hop(rcu)?.neighbour(rcu)
     }
 
     /// Notes a packet; true about twice a second.

@@ -14,7 +14,13 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        c,
+        skb::Skb,
+        BridgeUse,
+        Ida,
+        NetRef,
+        Rcu,
+        RcuHead, //
     },
     net::{
         bridge::BridgePort,
@@ -31,20 +37,14 @@ use crate::{
 };
 use core::{
     mem::offset_of,
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::{
         AtomicBool,
         AtomicU32,
         Ordering, //
     }, //
 };
-use kernel::{
-    prelude::*,
-    types::Opaque, //
-};
+use kernel::prelude::*;
 use nft_flow::{
     encap::{
         self,
@@ -103,7 +103,7 @@ pub(crate) struct IngressPath {
     rx_stats: RxStats,
     parent: Option<NonNull<IngressPath>>,
     refs: AtomicU32,
-    rcu: c::callback_head,
+    rcu: RcuHead,
 }
 
 // SAFETY: The pointer to the parent is counted; the rest is plain data.
@@ -150,27 +150,17 @@ impl IngressPath {
         self.tag_key
     }
 
-    /// A packet of `len` bytes was picked up at the device `ifindex`: the devices above it, which
-    /// it does not pass, count it as received.
-    ///
-    /// # Safety
-    ///
-    /// `net` is the namespace of the devices; called by the hook.
+    /// A packet of `len` bytes was picked up by the ingress hook: the devices above its own, which
+    /// it does not pass, count it as received. `net` is the namespace of the devices.
     #[inline(always)]
-    pub(crate) unsafe fn count_rx(
-        &self,
-        net: impl FnOnce() -> *mut c::net,
-        ifindex: u32,
-        len: u32,
-    ) {
+    pub(crate) fn count_rx<'a>(&self, skb: Skb, net: impl FnOnce() -> NetRef<'a>, len: u32) {
         let devices = Devices {
             ifindices: &self.devices,
             rx_overhead: &self.rx_overhead,
-            last: ifindex,
+            last: skb.ifindex(),
         };
 
-        // SAFETY: By the contract of this function. The hook knows an ingress path by the device.
-        unsafe { self.rx_stats.count(net, &devices, len) };
+        self.rx_stats.count(skb, net, &devices, len);
     }
 
     /// Whether this is the ingress path of packets that come in as `ingress` says.
@@ -244,32 +234,20 @@ impl IngressPath {
     }
 
     /// Whether a device or tunnel above the one where packets are picked up would filter them.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held, and `net` is the namespace of the devices.
-    pub(crate) unsafe fn is_filtered(&self, net: *mut c::net) -> bool {
+    pub(crate) fn is_filtered(&self, rcu: Rcu<'_>, net: NetRef<'_>) -> bool {
+        let tunnel = self.key.ports != 0;
+
         self.devices
             .iter()
             .zip(self.devices.iter().skip(1))
             .take_while(|(_, below)| **below != 0)
-            .any(|(dev, _)| {
-                // SAFETY: By the contract of this function.
-                unsafe {
-                    let dev = c::dev_get_by_index_rcu(net, *dev as i32);
-                    let tunnel = self.key.ports != 0;
-
-                    !dev.is_null()
-                        && (c::nfo_dev_filters(dev)
-                            || c::nfo_ppp_filters(dev)
-                            || tunnel && c::nfo_dev_ipsec(dev))
-                }
-            })
+            .filter_map(|(dev, _)| net.device(rcu, *dev))
+            .any(|dev| dev.filters() || tunnel && dev.has_ipsec())
     }
 
     /// Checks the bridges of the path again. The spanning tree's part is read only with `rtnl`
     /// held.
-    fn recheck(&self, net: *mut c::net, rtnl: bool) {
+    fn recheck(&self, net: NetRef<'_>, rtnl: bool) {
         let forwarded = self.forwarded.load(Ordering::Relaxed);
         let open = |port: &BridgePort| port.is_forwarding(net, rtnl, forwarded);
         let open = self.bridge_ports.iter().flatten().all(open);
@@ -296,37 +274,22 @@ impl IngressPath {
 }
 
 /// The numbers of ingress paths: which are in use.
-///
-/// # Invariants
-///
-/// Initialised, until it is dropped.
-#[pin_data(PinnedDrop)]
+#[pin_data]
 pub(crate) struct IdPool {
     #[pin]
-    ida: Opaque<c::ida>,
+    ida: Ida,
 }
-
-// SAFETY: C has a lock in it.
-unsafe impl Send for IdPool {}
-// SAFETY: As above.
-unsafe impl Sync for IdPool {}
 
 impl IdPool {
     /// Makes a pool of which no number is in use.
     pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
-            // SAFETY: The slot is ours, and pinned.
-            ida <- Opaque::ffi_init(|ida| unsafe { c::nfo_numbers_init(ida) }),
-        })
+        pin_init!(Self { ida <- Ida::new() })
     }
 
     /// Takes the next one.
     fn take(&self, turn: &mut Turn) -> Result<IngressId, SkipReason> {
         let number = turn.take(|from, to| {
-            // SAFETY: Initialised by the type invariant.
-            let number = unsafe { c::nfo_number_claim(self.ida.get(), from, to) };
-
-            u32::try_from(number).map_err(|_| match Error::from_errno(number) {
+            self.ida.claim(from, to).map_err(|e| match e {
                 ENOMEM => SkipReason::NoMem,
                 _ => SkipReason::Ifindex,
             })
@@ -338,17 +301,8 @@ impl IdPool {
     /// Gives one back, if it is one.
     fn give_back(&self, id: IngressId) {
         if let Some(number) = id.interned() {
-            // SAFETY: Initialised by the type invariant.
-            unsafe { c::nfo_number_free(self.ida.get(), number) };
+            self.ida.free(number);
         }
-    }
-}
-
-#[pinned_drop]
-impl PinnedDrop for IdPool {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: Initialised by the type invariant, and not used any more.
-        unsafe { c::nfo_numbers_destroy(self.ida.get()) };
     }
 }
 
@@ -379,10 +333,7 @@ impl Prealloc {
                 rx_stats: RxStats::default(),
                 parent: None,
                 refs: AtomicU32::new(1),
-                rcu: c::callback_head {
-                    next: ptr::null_mut(),
-                    func: None,
-                },
+                rcu: RcuHead::new(),
             };
             KBox::new(path, GFP_ATOMIC | __GFP_NOWARN)
                 .map(Some)
@@ -406,6 +357,8 @@ pub(crate) struct IngressTable {
     turn: Turn,
     /// Shapes that have to do with bridges.
     bridged: usize,
+    /// The bridge module, while there are such.
+    bridge: Option<BridgeUse>,
     /// Shapes of devices that nobody has listed.
     followed: usize,
 }
@@ -417,6 +370,7 @@ impl IngressTable {
             writer,
             turn: Turn::new(IngressId::MAX_INTERNED),
             bridged: 0,
+            bridge: None,
             followed: 0,
         }
     }
@@ -448,13 +402,10 @@ impl IngressTable {
 
     /// Asks the bridges of some ingress paths again, from `cursor` on. Of the spanning tree only
     /// with `rtnl` held. True if there are more.
-    pub(crate) fn recheck(&mut self, cursor: &mut Cursor, net: *mut c::net, rtnl: bool) -> bool {
+    pub(crate) fn recheck(&mut self, cursor: &mut Cursor, net: NetRef<'_>, rtnl: bool) -> bool {
         const BUCKETS_AT_ONCE: usize = 32;
 
         self.writer.visit(cursor, BUCKETS_AT_ONCE, |path| {
-            // SAFETY: In the table, hence valid; the lock is held.
-            let path = unsafe { path.as_ref() };
-
             if path.is_bridged() {
                 path.recheck(net, rtnl);
             }
@@ -468,9 +419,6 @@ impl IngressTable {
         const BUCKETS_AT_ONCE: usize = 64;
 
         self.writer.visit(cursor, BUCKETS_AT_ONCE, |path| {
-            // SAFETY: In the table, hence valid; the lock is held.
-            let path = unsafe { path.as_ref() };
-
             if path.followed {
                 path.checked.store(true, Ordering::Relaxed);
                 if let Some(ifindex) = path.key.ingress.ingress().ifindex() {
@@ -567,8 +515,7 @@ impl IngressTable {
         self.followed = self.followed.wrapping_add(usize::from(followed));
         if bridged {
             self.bridged = self.bridged.wrapping_add(1);
-            // SAFETY: Ended by `release`.
-            unsafe { c::nfo_bridge_get() };
+            self.bridge.get_or_insert_with(BridgeUse::new);
         }
         Ok(new)
     }
@@ -611,12 +558,13 @@ impl IngressTable {
             ids.give_back(this.id);
             if this.is_bridged() {
                 self.bridged = self.bridged.wrapping_sub(1);
-                // SAFETY: Counted when it was inserted.
-                unsafe { c::nfo_bridge_put() };
+                if self.bridged == 0 {
+                    self.bridge = None;
+                }
             }
             self.followed = self.followed.wrapping_sub(usize::from(this.followed));
             // SAFETY: Out of the table; the callback frees it.
-            unsafe { c::call_rcu(&raw mut (*path.as_ptr()).rcu, Some(callback)) };
+            unsafe { this.rcu.call(callback) };
         }
     }
 }

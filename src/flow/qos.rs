@@ -23,11 +23,13 @@ mod probe;
 use crate::{
     ffi::{
         self,
-        c,
         skb::Skb, //
     },
     flow::table_ref::TableRef,
-    net::family::Family, //
+    net::{
+        family::Family,
+        packet::StackPkt, //
+    }, //
 };
 use core::sync::atomic::{
     fence,
@@ -80,22 +82,15 @@ impl SkbMeta {
     }
 
     /// Reads the fields of a packet in a hook of IPv4 or IPv6.
-    ///
-    /// # Safety
-    ///
-    /// `skb` is valid, and its network header is at `data`, in the linear part.
-    pub(crate) unsafe fn of(skb: *const c::sk_buff) -> Self {
-        // SAFETY: By the contract of this function.
-        unsafe {
-            let headers = (*skb).__bindgen_anon_4.headers.as_ref();
-            let [a, b] = (*skb).data.cast::<[u8; 2]>().read();
-            let ds_field = if a >> 4 == 4 { b } else { (a << 4) | (b >> 4) };
+    pub(crate) fn of(pkt: StackPkt<'_>) -> Self {
+        let [a, b] = pkt.header().first_chunk().copied().unwrap_or_default();
+        let ds_field = if a >> 4 == 4 { b } else { (a << 4) | (b >> 4) };
+        let (mark, priority) = pkt.mark_and_priority();
 
-            Self {
-                dscp: ds_field & DSCP,
-                mark: headers.__bindgen_anon_4.mark,
-                priority: headers.priority,
-            }
+        Self {
+            dscp: ds_field & DSCP,
+            mark,
+            priority,
         }
     }
 }
@@ -122,14 +117,11 @@ impl Change {
     fn new(came: SkbMeta, left: SkbMeta, by_tos: bool) -> Self {
         let mut how = 0;
 
-        // SAFETY: No preconditions.
-        unsafe {
-            if by_tos && left.priority == u32::from(c::nfo_tos2priority(came.dscp)) {
-                how |= BY_TOS;
-            }
-            if left.dscp != came.dscp && c::nfo_dscp_restored() {
-                how |= SET | u32::from(left.dscp);
-            }
+        if by_tos && left.priority == u32::from(ffi::tos2priority(came.dscp)) {
+            how |= BY_TOS;
+        }
+        if left.dscp != came.dscp && ffi::dscp_restored() {
+            how |= SET | u32::from(left.dscp);
         }
         Self {
             mark: left.mark,
@@ -145,8 +137,7 @@ impl Change {
     fn priority(&self, dscp: u8) -> u32 {
         match self.how & BY_TOS {
             0 => self.priority,
-            // SAFETY: No preconditions.
-            _ => unsafe { c::nfo_tos2priority(dscp) }.into(),
+            _ => ffi::tos2priority(dscp).into(),
         }
     }
 
@@ -511,6 +502,5 @@ impl Qos {
 /// Whether forwarding sets the priority of packets of this family in the flowtable's namespace
 /// (`ip_forward_update_priority`).
 pub(crate) fn is_by_tos<F: Family>(table: &TableRef) -> bool {
-    // SAFETY: The namespace outlives its flowtables.
-    F::NFPROTO == crate::net::family::V4::NFPROTO && unsafe { c::nfo_priority_by_tos(table.net()) }
+    F::NFPROTO == crate::net::family::V4::NFPROTO && table.net().priority_by_tos()
 }

@@ -4,11 +4,7 @@
 //! they pass.
 
 use crate::{
-    ffi::{
-        self,
-        c,
-        skb, //
-    },
+    ffi,
     flow::{
         object::{
             with_family,
@@ -29,13 +25,14 @@ use crate::{
         forward_path::{
             self,
             KnownPath, //
+        },
+        packet::{
+            ForwardPkt,
+            StackPkt, //
         }, //
     }, //
 };
-use core::{
-    slice,
-    sync::atomic::Ordering, //
-};
+use core::sync::atomic::Ordering;
 use nft_flow::{
     direction::Direction, //
     key::L4Proto,
@@ -82,16 +79,9 @@ impl FlowShared {
 
     /// Notes that the packet that has added the flow is the first of direction `dir` that passes
     /// the ruleset, if the ingress hook has noted what it came in with.
-    ///
-    /// # Safety
-    ///
-    /// `pkt` is in the forward hook.
-    pub(crate) unsafe fn added_by(&self, dir: Direction, pkt: &c::nft_pktinfo) {
+    pub(crate) fn added_by(&self, dir: Direction, pkt: ForwardPkt<'_>) {
         let generation = self.table().generation();
-        // SAFETY: A packet in the forward hook has its network header.
-        let fingerprint =
-            unsafe { c::nfo_skb_fingerprint(pkt.skb, 0, pkt.thoff.into(), pkt.tprot) };
-        let noted = Probe::noted(fingerprint, self.hashes[dir as usize]);
+        let noted = Probe::noted(pkt.fingerprint(), self.hashes[dir as usize]);
 
         if let Some(mut probe) = noted.filter(|p| p.generation == generation) {
             probe.has |= has::MET;
@@ -160,18 +150,12 @@ impl FlowShared {
         })
     }
 
-    /// Whether packets of direction `dir` with this route have the next hop that the flow sends
-    /// them to. The reply route was found by a lookup, and rules (marks, NAT before IPsec) may send
-    /// replies elsewhere.
-    ///
-    /// # Safety
-    ///
-    /// `dst` is the route of a packet of the flow, or null.
-    unsafe fn route_matches(&self, dir: Direction, dst: *const c::dst_entry) -> bool {
-        let ours = with_family!(self, |flow| flow.entries[dir as usize].dst.as_ptr());
-
-        // SAFETY: Both are valid, if there are two, and of this family.
-        unsafe { c::nfo_same_nexthop(dst, ours, self.nfproto) }
+    /// Whether a packet of direction `dir` has the next hop that the flow sends them to. The reply
+    /// route was found by a lookup, and rules (marks, NAT before IPsec) may send replies elsewhere.
+    fn route_matches(&self, dir: Direction, pkt: StackPkt<'_>) -> bool {
+        with_family!(self, |flow| {
+            pkt.goes_by(&flow.entries[dir as usize].dst, self.nfproto)
+        })
     }
 
     /// Notes that a packet of direction `dir` has come through IPsec and passed the whole ruleset.
@@ -183,20 +167,8 @@ impl FlowShared {
     /// Handles a packet of direction `dir` that has passed the whole ruleset. The direction is
     /// validated if the packet was sent there, if the generation in force then still is, and if
     /// this packet or one of the other direction has hit the rule that adds the flow.
-    ///
-    /// # Safety
-    ///
-    /// `skb` is a packet of the flow that leaves, with its IP header at `data` in the linear part,
-    /// and its transport header, of protocol `proto`, `thoff` bytes from there.
-    pub(crate) unsafe fn postrouting(
-        &self,
-        dir: Direction,
-        skb: *const c::sk_buff,
-        thoff: u32,
-        proto: u8,
-    ) {
-        // SAFETY: By the contract of this function.
-        if !unsafe { self.route_matches(dir, skb::route(skb)) } {
+    pub(crate) fn postrouting(&self, dir: Direction, pkt: StackPkt<'_>) {
+        if !self.route_matches(dir, pkt) {
             if self.teardown(TeardownReason::RouteChange) {
                 self.table()
                     .note_route_mismatch(self.ct.get(), TableRef::MISMATCH_LIMIT);
@@ -205,19 +177,10 @@ impl FlowShared {
         }
         let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
-        // SAFETY: The packet is valid.
-        let probe = qos.take_probe(unsafe { c::nfo_skb_fingerprint(skb, 0, thoff, proto) });
+        let probe = qos.take_probe(pkt.fingerprint());
 
         if let Some(probe) = probe.filter(|probe| probe.generation == generation) {
-            // SAFETY: By the contract of this function.
-            let (left, as_expected) = unsafe {
-                (
-                    SkbMeta::of(skb),
-                    self.rewritten_as_expected(dir, &probe, skb, thoff),
-                )
-            };
-
-            if !as_expected {
+            if !self.rewritten_as_expected(dir, &probe, pkt) {
                 if self.teardown(TeardownReason::Rewritten) {
                     self.table().rewritten().remember(self.ct.get(), generation);
                 }
@@ -227,7 +190,7 @@ impl FlowShared {
                 with_family!(self, F, |flow| {
                     let by_tos = qos::is_by_tos::<F>(self.table());
 
-                    qos.add_answer(&probe, left, by_tos, self.ct.get().marks());
+                    qos.add_answer(&probe, SkbMeta::of(pkt), by_tos, self.ct.get().marks());
                     // The next packet puts it back, if it is right.
                     flow.entries[dir as usize].take_stamp();
                 });
@@ -240,39 +203,20 @@ impl FlowShared {
 
     /// Whether the packet that was recorded in `probe` has been rewritten as the fast path would do
     /// it, and not by rules (`ip ttl set`, stateless translation).
-    ///
-    /// # Safety
-    ///
-    /// As for [`FlowShared::postrouting`].
-    unsafe fn rewritten_as_expected(
-        &self,
-        dir: Direction,
-        probe: &Probe,
-        skb: *const c::sk_buff,
-        thoff: u32,
-    ) -> bool {
-        let mut left = c::nfo_left {
-            ports: 0,
-            ttl: 0,
-            has_checksum: false,
-            dont_fragment: false,
-        };
+    fn rewritten_as_expected(&self, dir: Direction, probe: &Probe, pkt: StackPkt<'_>) -> bool {
+        let left = pkt.left();
         let has = |bit| probe.has & bit != 0;
         let ports = match self.proto {
             L4Proto::Tcp | L4Proto::Udp | L4Proto::Sctp => true,
             L4Proto::Icmp | L4Proto::Icmpv6 | L4Proto::Gre | L4Proto::Esp | L4Proto::Ah => false,
         };
 
-        // SAFETY: By the contract of this function.
-        let hdr = unsafe {
-            c::nfo_skb_left(skb, thoff, &mut left);
-            slice::from_raw_parts((*skb).data, if self.is_v6() { 40 } else { 20 })
-        };
         left.ttl == probe.ttl.wrapping_sub(1)
             && (left.has_checksum || self.proto != L4Proto::Udp || !has(has::CHECKSUM))
             && left.dont_fragment == has(has::DONT_FRAGMENT)
             && with_family!(self, |flow| {
-                flow.entries[dir as usize].matches_rewrite(hdr, ports.then_some(left.ports))
+                flow.entries[dir as usize]
+                    .matches_rewrite(pkt.header(), ports.then_some(left.ports))
             })
     }
 
@@ -283,23 +227,13 @@ impl FlowShared {
     /// The path of a direction without recent fast packets may have been guessed, or has changed:
     /// it is learnt from the packet at hand. A direction with fast packets stays where it is. If a
     /// direction comes in by two devices in turns, the packets by one of them are fast.
-    ///
-    /// # Safety
-    ///
-    /// `pkt` is in the forward hook and RCU is held.
-    pub(crate) unsafe fn rule_hit(
-        &self,
-        dir: Direction,
-        pkt: &c::nft_pktinfo,
-    ) -> Option<KnownPath> {
+    pub(crate) fn rule_hit(&self, dir: Direction, pkt: ForwardPkt<'_>) -> Option<KnownPath> {
         if !self.state.is_live() {
             return None;
         }
-        // SAFETY: A packet in the forward hook has a route.
-        let why = if !unsafe { self.route_matches(dir, skb::route(pkt.skb)) } {
+        let why = if !self.route_matches(dir, *pkt) {
             TeardownReason::RouteChange
-        // SAFETY: By the contract of this function.
-        } else if !with_family!(self, |flow| unsafe { flow.ingress_matches(dir, pkt) }) {
+        } else if !with_family!(self, |flow| flow.ingress_matches(dir, pkt)) {
             TeardownReason::PathChange
         } else {
             return None;
@@ -318,11 +252,7 @@ impl FlowShared {
 impl<F: Family> Flow<F> {
     /// Whether a packet of direction `dir`, which has hit the rule that adds the flow, comes in as
     /// the flow has it recorded.
-    ///
-    /// # Safety
-    ///
-    /// As for [`FlowShared::rule_hit`].
-    unsafe fn ingress_matches(&self, dir: Direction, pkt: &c::nft_pktinfo) -> bool {
+    fn ingress_matches(&self, dir: Direction, pkt: ForwardPkt<'_>) -> bool {
         let shared = &self.shared;
         let [orig, reply] = &self.entries;
         let (this, opposite) = match dir {
@@ -331,20 +261,11 @@ impl<F: Family> Flow<F> {
         };
         let now = ffi::jiffies32();
         let generation = shared.table().generation();
-        // SAFETY: A packet in the forward hook has its network header.
-        let (fingerprint, has_options) = unsafe {
-            let (proto, thoff) = (pkt.tprot, pkt.thoff.into());
-
-            (
-                c::nfo_skb_fingerprint(pkt.skb, 0, thoff, proto),
-                F::has_options(pkt),
-            )
-        };
 
         // In force when the packet was sent to the rules, and still: these are its rules.
-        if shared.qos[dir as usize].rule_hit(fingerprint, generation) {
+        if shared.qos[dir as usize].rule_hit(pkt.fingerprint(), generation) {
             shared.rule_gen.store(generation, Ordering::Relaxed);
-            if has_options {
+            if pkt.has_destination_options::<F>() {
                 this.let_options(true);
             }
         }
@@ -352,16 +273,15 @@ impl<F: Family> Flow<F> {
         if this.idle(now) < forward_path::QUIET {
             return true;
         }
-        // SAFETY: The packet is in the forward hook, RCU is held.
-        if !unsafe { c::nfo_dev_is_or_above((*pkt.state).in_, shared.iif[dir as usize]) } {
+        let iif = shared.iif[dir as usize];
+        if !pkt.iif().is_some_and(|dev| dev.is_or_above(iif)) {
             if now.wrapping_sub(shared.lost[dir as usize].load(Ordering::Relaxed))
                 < forward_path::QUIET
             {
                 return true;
             }
             // The other direction is better off with this flow than with none.
-            // SAFETY: As above.
-            let found = unsafe { path_check::is_found::<F>(pkt, shared.table()) };
+            let found = path_check::is_found::<F>(pkt, shared.table());
             if !found {
                 shared.lost[dir as usize].store(now, Ordering::Relaxed);
             }
@@ -374,15 +294,13 @@ impl<F: Family> Flow<F> {
             return true;
         }
         shared.looked[dir as usize].store(now, Ordering::Relaxed);
-        // SAFETY: RCU is held, and a use of the ingress path is the flow's.
-        unsafe {
-            path_check::is_current(
-                this,
-                opposite,
-                shared.ingress_paths[dir as usize],
-                shared.table(),
-            )
-        }
+        path_check::is_current(
+            pkt.rcu(),
+            this,
+            opposite,
+            shared.ingress_path(dir),
+            shared.table(),
+        )
     }
 
     /// Returns the path of a direction, for the flow that replaces this one.

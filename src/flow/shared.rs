@@ -21,6 +21,7 @@ use crate::{
     },
     net::{
         ct::{
+            Counters,
             Ct,
             CtRef, //
         },
@@ -47,6 +48,7 @@ use core::{
 };
 use nft_flow::{
     age::Link,
+    direction::Direction,
     key::{
         AddrKey,
         Key,
@@ -75,8 +77,8 @@ pub(crate) struct FlowShared {
     pub(crate) tcp: tcp::TcpState,
     /// `jiffies` when the flow was made.
     pub(super) since: u32,
-    /// Conntrack's counters of both directions, null if it keeps none.
-    pub(crate) acct: *mut c::nf_conn_counter,
+    /// Conntrack's counters of both directions, if it keeps them.
+    pub(crate) acct: Option<Counters>,
     /// What becomes of packets of each direction in the ruleset.
     pub(crate) qos: [Qos; 2],
     /// A packet of each direction with IPv6 destination options has hit the rule that adds the
@@ -210,6 +212,13 @@ impl FlowShared {
     pub(crate) unsafe fn from_queue(node: NonNull<llist::Node>) -> NonNull<Self> {
         // SAFETY: The caller vouches for it.
         unsafe { node.byte_sub(offset_of!(Self, hw.node)).cast() }
+    }
+
+    /// What packets of direction `dir` come in with, if they have an ingress path.
+    pub(crate) fn ingress_path(&self, dir: Direction) -> Option<&IngressPath> {
+        // SAFETY: The flow uses it, and ends the use when nobody finds the flow any more; then it
+        // is freed a grace period later.
+        self.ingress_paths[dir as usize].map(|path| unsafe { path.as_ref() })
     }
 
     /// Whether this is a flow of IPv6.

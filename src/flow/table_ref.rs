@@ -9,17 +9,25 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        c,
+        NetRef,
+        Worker,
+        WorkerRef, //
     },
     flow::{
         backoff::Backoff,
         rewritten::Rewritten,
         shared::FlowShared, //
     },
-    net::ct::Ct, //
+    net::{
+        ct::Ct,
+        nf_tables::{
+            NftRef,
+            Rulesets, //
+        }, //
+    }, //
 };
 use core::{
-    mem::offset_of,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
@@ -46,14 +54,15 @@ const NF_FLOWTABLE_COUNTER: u32 = c::NFO_FLOWTABLE_COUNTER;
 /// # Invariants
 ///
 /// - It is the first part of a flowtable, which frees its flows before itself.
-/// - `rulesets` and `nf` are valid until the flowtable is closed, and so is the namespace.
+/// - The namespace is in use until the flowtable is closed. Packets that still find a flow then
+///   are those of a namespace in use.
 #[repr(C)]
 pub(crate) struct TableRef {
     pub(crate) seed: Seed,
     /// The namespace's rulesets: which one is in force.
-    rulesets: NonNull<c::netns_nftables>,
+    rulesets: Rulesets,
     /// nf_tables' object.
-    nf: NonNull<c::nf_flowtable>,
+    nft: NftRef,
     busy: KBox<Busy>,
 }
 
@@ -65,53 +74,34 @@ struct Busy {
     gc_scheduled: AtomicBool,
     /// Flag `offload`: flows may be in hardware.
     has_hw: bool,
-    worker: *mut c::nfo_worker,
-    net: *mut c::net,
+    worker: Option<WorkerRef>,
+    net: NetRef<'static>,
     /// Connections that back off.
     backoff: Backoff,
     /// Connections whose packets are rewritten by rules.
     rewritten: Rewritten,
 }
 
-// SAFETY: The pointers to C objects are used under the rules of nf_tables, as long as they are
-// there.
-unsafe impl Send for TableRef {}
-// SAFETY: As above; what changes is atomic.
-unsafe impl Sync for TableRef {}
-
 impl TableRef {
-    /// The part of the flowtable that nf_tables knows as `nf`.
-    ///
-    /// # Safety
-    ///
-    /// The namespace of `nf` is set, and both are valid until the flowtable is closed.
-    pub(crate) unsafe fn new(nf: NonNull<c::nf_flowtable>) -> Result<Self> {
-        let mut random = [0u64; 8];
-        // SAFETY: The buffer is as large as is said.
-        unsafe { c::get_random_bytes(random.as_mut_ptr().cast(), size_of_val(&random)) };
-        // SAFETY: By the contract of this function.
-        let (net, rulesets) = unsafe {
-            let net = c::nfo_ft_net(nf.as_ptr());
-
-            (net, &raw mut (*net).nft)
-        };
-        // SAFETY: nf_tables sets the flag before it calls `init`, and never changes it.
-        let has_hw = unsafe { (*nf.as_ptr()).flags } & NF_FLOWTABLE_HW_OFFLOAD != 0;
+    /// The part of the flowtable that nf_tables knows as `nft`.
+    pub(crate) fn new(nft: NftRef) -> Result<Self> {
+        // nf_tables sets the flag before it calls `init`, and never changes it.
+        let has_hw = nft.flags() & NF_FLOWTABLE_HW_OFFLOAD != 0;
         let busy = Busy {
             dead: Llist::new(),
             gc_scheduled: AtomicBool::new(false),
             has_hw,
-            worker: core::ptr::null_mut(),
-            net,
+            worker: None,
+            net: nft.net(),
             backoff: Backoff::new()?,
             rewritten: Rewritten::new(),
         };
 
         // INVARIANT: By the contract of this function.
         Ok(Self {
-            seed: Seed::new(random),
-            rulesets: NonNull::new(rulesets).ok_or(EINVAL)?,
-            nf,
+            seed: Seed::new(ffi::random()),
+            rulesets: Rulesets::of(nft),
+            nft,
             busy: KBox::new(busy, GFP_KERNEL)?,
         })
     }
@@ -121,8 +111,9 @@ impl TableRef {
     /// # Safety
     ///
     /// `worker` is initialised before the flowtable is used, and lives as long as this.
-    pub(crate) unsafe fn with_worker(mut self, worker: *mut c::nfo_worker) -> Self {
-        self.busy.worker = worker;
+    pub(crate) unsafe fn with_worker(mut self, worker: NonNull<Worker>) -> Self {
+        // SAFETY: By the contract of this function.
+        self.busy.worker = Some(unsafe { WorkerRef::new(worker) });
         self
     }
 
@@ -143,22 +134,13 @@ impl TableRef {
         }
     }
 
-    /// Returns nf_tables' object. It is valid until the flowtable has been closed, which waits for
-    /// walks over the list of a namespace.
-    pub(crate) fn nft(&self) -> *mut c::nft_flowtable {
-        self.nf
-            .as_ptr()
-            .wrapping_byte_sub(offset_of!(c::nft_flowtable, data))
-            .cast()
-    }
-
-    /// Returns the part of nf_tables' object that netfilter knows (`struct nf_flowtable`).
-    pub(crate) fn nf(&self) -> *mut c::nf_flowtable {
-        self.nf.as_ptr()
+    /// Returns nf_tables' object.
+    pub(crate) fn nft(&self) -> NftRef {
+        self.nft
     }
 
     /// The network namespace.
-    pub(crate) fn net(&self) -> *mut c::net {
+    pub(crate) fn net(&self) -> NetRef<'_> {
         self.busy.net
     }
 
@@ -169,9 +151,7 @@ impl TableRef {
 
     #[inline(always)]
     fn flags(&self) -> u32 {
-        // SAFETY: The C object outlives its hooks and the worker. Nf_tables may change the flags at
-        // any time.
-        unsafe { ffi::read_once(&raw const (*self.nf.as_ptr()).flags) }
+        self.nft.flags()
     }
 
     /// Whether packets are counted at all, for conntrack or for the choice of what goes into
@@ -192,15 +172,7 @@ impl TableRef {
     /// net/netfilter/nf_tables_api.c).
     #[inline(always)]
     pub(crate) fn generation(&self) -> u32 {
-        // SAFETY: The namespace outlives its flowtables. Both fields are written with single
-        // stores.
-        unsafe {
-            let rulesets = self.rulesets.as_ptr();
-            let sequence = ffi::read_once(&raw const (*rulesets).base_seq);
-            let cursor = (&raw const (*rulesets).gencursor).read_volatile();
-
-            (sequence << 1) | u32::from(cursor & 1)
-        }
+        (self.rulesets.sequence() << 1) | self.rulesets.cursor()
     }
 
     /// Returns the stamp of packets with this type of service that the ruleset in force does not
@@ -208,10 +180,7 @@ impl TableRef {
     /// so old that it comes again.
     #[inline(always)]
     pub(crate) fn stamp(&self, ds_field: u8) -> u32 {
-        // SAFETY: As for `generation`.
-        let sequence = unsafe { ffi::read_once(&raw const (*self.rulesets.as_ptr()).base_seq) };
-
-        Self::stamp_with(sequence, ds_field)
+        Self::stamp_with(self.rulesets.sequence(), ds_field)
     }
 
     #[inline(always)]
@@ -269,8 +238,9 @@ impl TableRef {
     /// Has the worker run soon, in whatever context we are.
     pub(crate) fn schedule_gc(&self) {
         if !self.busy.gc_scheduled.swap(true, Ordering::Relaxed) {
-            // SAFETY: Initialised; does nothing once the worker is disabled.
-            unsafe { c::nfo_worker_kick(self.busy.worker, 0) };
+            if let Some(worker) = &self.busy.worker {
+                worker.kick(0);
+            }
         }
     }
 

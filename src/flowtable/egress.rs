@@ -17,6 +17,8 @@ use crate::{
     ffi::{
         self,
         c,
+        Rcu,
+        Rtnl,
         HZ, //
     },
     flow::entry::Entry,
@@ -28,7 +30,10 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        rcu,
+        Arc, //
+    }, //
 };
 use nft_flow::table::{
     Cursor,
@@ -82,10 +87,11 @@ impl Egress {
     /// Marks the entries of a flow that is being added. False if nobody has looked for so long that
     /// the worker should do so now.
     pub(super) fn mark<F: Family>(&self, entries: [&Entry<F>; 2]) -> bool {
+        let guard = rcu::read_lock();
+        let rcu = Rcu::from(&guard);
+
         for entry in entries {
-            // SAFETY: The flowtable's lock is held, with softirqs off, which is an RCU read-side
-            // section.
-            unsafe { mark(entry, self.askers.as_deref()) };
+            mark(rcu, entry, self.askers.as_deref());
         }
         ffi::jiffies32().wrapping_sub(self.looked) < 2 * HZ
     }
@@ -93,18 +99,12 @@ impl Egress {
 
 /// Says in an entry whether somebody asks for its packets. Of what leaves through IPsec nobody
 /// below can: it is another connection by then.
-///
-/// # Safety
-///
-/// RCU is held.
-unsafe fn mark<F: Family>(entry: &Entry<F>, askers: Option<&Askers>) {
+fn mark<F: Family>(rcu: Rcu<'_>, entry: &Entry<F>, askers: Option<&Askers>) {
     let family = match F::NFPROTO == V4::NFPROTO {
         true => IPV4,
         false => IPV6,
     };
-    // SAFETY: The route is valid, and a device is freed after a grace period.
-    let ifindex = unsafe { (*entry.dst.dev()).ifindex as u32 };
-
+    let ifindex = entry.dst.device(rcu).ifindex();
     let asked = askers.is_some_and(|a| a.families(ifindex) & family != 0);
 
     entry.set_wants_ct(asked && !entry.is_xfrm());
@@ -164,16 +164,12 @@ impl Flowtable {
         loop {
             let mut found = [NOBODY; DEVICES_AT_ONCE];
             let from = next;
-            let mut n = self.askers_from(&mut next, &mut found, false);
+            let mut n = self.net().askers(false, &mut next, &mut found);
 
-            if found.iter().take(n).any(|asker| asker.asks & UNSURE != 0)
-                // SAFETY: Process context; unlocked below.
-                && unsafe { c::nfo_rtnl_trylock() }
-            {
+            let unsure = found.iter().take(n).any(|asker| asker.asks & UNSURE != 0);
+            if let Some(_rtnl) = unsure.then(Rtnl::try_lock).flatten() {
                 next = from;
-                n = self.askers_from(&mut next, &mut found, true);
-                // SAFETY: Locked above.
-                unsafe { c::nfo_rtnl_unlock() };
+                n = self.net().askers(true, &mut next, &mut found);
             }
             for asker in found.iter_mut().take(n) {
                 if asker.asks & UNSURE != 0 {
@@ -193,45 +189,24 @@ impl Flowtable {
             if self.is_closed() {
                 return Err(ENOENT);
             }
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
-    }
-
-    /// Some of them, from number `next` on, which is moved on. Says how many are in `found`.
-    fn askers_from(
-        &self,
-        next: &mut u32,
-        found: &mut [c::nfo_asker; DEVICES_AT_ONCE],
-        rtnl: bool,
-    ) -> usize {
-        // SAFETY: The namespace outlives its flowtables; there is room for as many as is said.
-        let n = unsafe {
-            c::nfo_askers(
-                self.net(),
-                rtnl,
-                next,
-                found.as_mut_ptr(),
-                DEVICES_AT_ONCE as u32,
-            )
-        };
-
-        n as usize
     }
 
     fn mark_all<F: Store>(&self, askers: &Askers) {
         let mut cursor = Cursor::default();
 
         while self.locked(|inner| {
+            let guard = rcu::read_lock();
+            let rcu = Rcu::from(&guard);
+
             F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
-                // SAFETY: An entry in the table is valid; the lock is held, with softirqs off.
-                unsafe { mark(entry.as_ref(), Some(askers)) };
+                mark(rcu, entry, Some(askers));
                 Visit::Keep
             })
         }) && !self.is_closed()
         {
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
     }
 }

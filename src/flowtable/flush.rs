@@ -10,7 +10,10 @@ use super::{
     Store, //
 };
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        Worker, //
+    },
     flow::shared::FlowShared,
     net::family::{
         V4,
@@ -55,8 +58,6 @@ impl Flowtable {
 
         while self.locked(|inner| {
             F::writer(inner).visit(&mut cursor, BUCKETS_AT_ONCE, |entry| {
-                // SAFETY: An entry in the table is valid.
-                let entry = unsafe { entry.as_ref() };
                 let shared = &entry.flow().shared;
 
                 if entry.is_live() && which(shared) && shared.teardown(reason) {
@@ -66,8 +67,7 @@ impl Flowtable {
             })
         }) && go_on()
         {
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
         killed
     }
@@ -92,14 +92,13 @@ impl Flowtable {
             stats::add_retired(packets, bytes);
         });
         ft.locked(|inner| inner.closing = true);
-        // SAFETY: Initialised. The worker does not run from here on.
-        unsafe { c::nfo_worker_cancel(ft.worker.get()) };
+        ft.worker.disable();
         ft.teardown_all(TeardownReason::FlowtableDelete, |_| true, || true);
         // A namespace that ends frees what routes and connections belong to. A packet may be about
         // to put a flow that it has killed on the list of the dead: in a namespace that lives.
         ft.gc_collect();
-        // SAFETY: Initialised, and nobody else does this.
-        unsafe { c::nfo_worker_finish(ft.worker.get()) };
+        // SAFETY: Out of the list, and nobody else does this.
+        unsafe { ft.worker.finish() };
     }
 
     /// The end after the end: no packet knows the flowtable any more.
@@ -153,7 +152,7 @@ impl Flowtable {
 ///
 /// Called by `ffi/netns.c` only, a grace period after [`Flowtable::close`].
 #[no_mangle]
-unsafe extern "C" fn nfo_flowtable_end(worker: *mut c::nfo_worker) {
+unsafe extern "C" fn nfo_flowtable_end(worker: *mut Worker) {
     // SAFETY: By the contract of this function.
     unsafe { Flowtable::end(of_worker(worker)) };
 }

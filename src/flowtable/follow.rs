@@ -15,61 +15,21 @@
 
 use super::Flowtable;
 use crate::{
-    ffi::c,
-    flow::ingress_path::MAX_FOLLOWED, //
+    ffi,
+    flow::ingress_path::MAX_FOLLOWED,
+    net::follow::Follow, //
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool,
-        Ordering, //
-    }, //
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
 };
 use kernel::{
     fmt,
     new_mutex,
     prelude::*,
-    str::{
-        CStr,
-        CStrExt, //
-    },
     sync::Mutex, //
 };
 use nft_flow::table::Cursor;
-
-/// A hook at the device with this index, or what is left of it.
-///
-/// # Invariants
-///
-/// Made by `nfo_follow()`, and owned.
-struct Follow(NonNull<c::nfo_follow>, u32);
-
-// SAFETY: Nothing is bound to a thread.
-unsafe impl Send for Follow {}
-
-impl Follow {
-    fn new(ft: &Flowtable, ifindex: u32) -> Option<Self> {
-        // SAFETY: The C objects outlive ours, and hooks are taken away before them.
-        let follow = unsafe { c::nfo_follow(ft.net(), ifindex, ft.nf()) };
-
-        // INVARIANT: Just made.
-        NonNull::new(follow).map(|follow| Self(follow, ifindex))
-    }
-
-    /// The name of the device, if it is still there.
-    fn name(&self) -> Option<[kernel::ffi::c_char; 16]> {
-        let mut name = [0; 16];
-
-        // SAFETY: By the type invariant; names have that size.
-        unsafe { c::nfo_follow_name(self.0.as_ptr(), &mut name) }.then_some(name)
-    }
-
-    /// Takes the hook away; false if it was not there any more.
-    fn end(self) -> bool {
-        // SAFETY: By the type invariant; this is the last use.
-        unsafe { c::nfo_unfollow(self.0.as_ptr()) }
-    }
-}
 
 /// The devices that a flowtable follows.
 #[pin_data]
@@ -114,8 +74,7 @@ impl Flowtable {
                 }
             })
         }) {
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
         let wanted = &wanted[..n];
         let mut list = self.follows.list.lock();
@@ -125,18 +84,21 @@ impl Flowtable {
 
         while let Some(i) = list
             .iter()
-            .position(|f| !wanted.contains(&f.1) || f.name().is_none())
+            .position(|f| !wanted.contains(&f.ifindex()) || f.name().is_none())
         {
             if let Ok(follow) = list.remove(i) {
                 follow.end();
             }
         }
         for &ifindex in wanted {
-            if list.iter().any(|follow| follow.1 == ifindex) {
+            if list.iter().any(|follow| follow.ifindex() == ifindex) {
                 continue;
             }
             // Another time, if there is none and the flows are still there.
-            match (list.reserve(1, GFP_KERNEL), Follow::new(self, ifindex)) {
+            match (
+                list.reserve(1, GFP_KERNEL),
+                Follow::new(self.net(), ifindex, self.nft()),
+            ) {
                 (Ok(()), Some(follow)) => drop(list.push(follow, GFP_KERNEL)),
                 (Err(_), Some(follow)) => {
                     follow.end();
@@ -158,8 +120,7 @@ impl Flowtable {
             wait |= follow.end();
         }
         if wait {
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::synchronize_rcu() };
+            ffi::synchronize_rcu();
         }
     }
 
@@ -169,8 +130,7 @@ impl Flowtable {
         let mut separator = "";
 
         for name in list.iter().flatten().filter_map(Follow::name) {
-            // SAFETY: A name has its NUL.
-            let name = unsafe { CStr::from_char_ptr(name.as_ptr().cast()) };
+            let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"");
             f.write_fmt(fmt!("{separator}{name}"))?;
             separator = ",";
         }

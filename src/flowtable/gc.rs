@@ -11,17 +11,15 @@ use super::{
 use crate::{
     ffi::{
         self,
-        c,
+        Rtnl,
+        Worker,
         HZ, //
     },
     flow::{
         object::with_family,
         shared::FlowShared, //
     },
-    net::{
-        family::Family,
-        forward_path, //
-    },
+    net::family::Family,
     stats, //
 };
 use core::{
@@ -60,8 +58,7 @@ const REVAL_BUCKETS: usize = 32;
 impl Flowtable {
     /// Has the worker run for the first time, in a second.
     pub(crate) fn start(&self) {
-        // SAFETY: Initialised, and the flowtable stays where it is.
-        unsafe { c::nfo_worker_queue(self.worker.get(), HZ as usize) };
+        self.worker.queue(HZ as usize);
     }
 
     /// Runs the garbage collector once (`nf_flow_offload_work_gc()`). Returns how many jiffies to
@@ -118,9 +115,6 @@ impl Flowtable {
                 let n = buckets.min(REVAL_BUCKETS);
                 let mut cursor = inner.reval_cursor;
                 let more = inner.cts.visit(&mut cursor, n, |shared| {
-                    // SAFETY: In the table, hence valid; the lock is held.
-                    let shared = unsafe { shared.as_ref() };
-
                     if self.watch.is_volatile(shared.ct.get())
                         && shared.request_reval(generation, now)
                     {
@@ -132,8 +126,7 @@ impl Flowtable {
                 inner.reval_cursor = if more { cursor } else { Cursor::default() };
                 buckets = if more { buckets.wrapping_sub(n) } else { 0 };
             });
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
         true
     }
@@ -181,24 +174,23 @@ impl Flowtable {
         let mut more = self.has_bridged();
 
         while more && !self.is_closed() {
-            // SAFETY: Process context; unlocked below.
-            let rtnl = unsafe { c::nfo_rtnl_trylock() };
+            let rtnl = Rtnl::try_lock();
 
             for _ in 0..STEPS {
-                more =
-                    self.locked(|inner| inner.ingress_paths.recheck(&mut cursor, self.net(), rtnl));
+                more = self.locked(|inner| {
+                    let ingress_paths = &mut inner.ingress_paths;
+
+                    ingress_paths.recheck(&mut cursor, self.net(), rtnl.is_some())
+                });
                 if !more {
                     break;
                 }
             }
-            if rtnl {
-                // SAFETY: Locked above.
-                unsafe { c::nfo_rtnl_unlock() };
-            } else {
+            if rtnl.is_none() {
                 self.schedule_bridge_check();
             }
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            drop(rtnl);
+            ffi::cond_resched();
         }
     }
 
@@ -235,7 +227,7 @@ impl Flowtable {
 
                 n += 1;
                 if n % FLOWS_AT_ONCE == 0 {
-                    c::nfo_cond_resched();
+                    ffi::cond_resched();
                 }
             }
         }
@@ -291,8 +283,7 @@ impl Flowtable {
                     }
                 }
             });
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
     }
 
@@ -304,11 +295,7 @@ impl Flowtable {
             with_family!(shared, F, |flow| {
                 if !flow.entries.iter().all(F::dst_valid) {
                     Some(TeardownReason::DstStale)
-                } else if flow
-                    .entries
-                    .iter()
-                    .any(|e| forward_path::mtu::<F>(&e.dst) != e.mtu)
-                {
+                } else if flow.entries.iter().any(|e| e.dst.mtu(F::NFPROTO) != e.mtu) {
                     // By router advertisements and settings, which nobody announces.
                     Some(TeardownReason::MtuChange)
                 } else {
@@ -322,8 +309,7 @@ impl Flowtable {
         }
         let ct = shared.ct.get();
         let idle = shared.idle(ffi::jiffies32());
-        // SAFETY: The namespace outlives its flowtables.
-        let timeout = unsafe { c::nfo_offload_timeout(self.net(), shared.proto.number()) };
+        let timeout = self.net().offload_timeout(shared.proto.number());
         let reason = if ct.is_dying() {
             TeardownReason::CtDying
         } else if idle >= timeout {
@@ -352,7 +338,7 @@ impl Flowtable {
 /// # Safety
 ///
 /// It is the one of a flowtable.
-pub(super) unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
+pub(super) unsafe fn of_worker(worker: *mut Worker) -> *mut Flowtable {
     // SAFETY: By the contract of this function.
     unsafe { worker.byte_sub(offset_of!(Flowtable, worker)).cast() }
 }
@@ -364,11 +350,11 @@ pub(super) unsafe fn of_worker(worker: *mut c::nfo_worker) -> *mut Flowtable {
 /// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it
 /// ends.
 #[no_mangle]
-unsafe extern "C" fn nfo_flowtable_gc(worker: *mut c::nfo_worker) {
+unsafe extern "C" fn nfo_flowtable_gc(worker: *mut Worker) {
     // SAFETY: By the contract of this function.
     unsafe {
-        let pause = (*of_worker(worker)).gc_run();
+        let ft = &*of_worker(worker);
 
-        c::nfo_worker_queue(worker, pause);
+        ft.worker.queue(ft.gc_run());
     }
 }

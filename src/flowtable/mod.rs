@@ -30,6 +30,10 @@ use crate::{
         self,
         c,
         BhGuard,
+        Rcu,
+        Totals,
+        Traffic,
+        Worker,
         HZ, //
     },
     flow::{
@@ -52,6 +56,7 @@ use crate::{
             V6, //
         },
         next_hop::NextHop,
+        nf_tables::NftRef,
         ruleset::Watch, //
     }, //
 };
@@ -74,17 +79,18 @@ use kernel::{
     sync::{
         Arc,
         SpinLock, //
-    },
-    types::Opaque, //
+    }, //
 };
 use nft_flow::{
     age::Wheel,
     key::{
         AddrKey,
         Key, //
+        Key6,
     },
     table::{
         Cursor,
+        Item,
         Table,
         Writer, //
     }, //
@@ -94,10 +100,6 @@ use registry::{
     Netns,
 };
 use tables::guarded_buckets;
-use traffic::{
-    Totals,
-    Traffic, //
-};
 
 /// Buckets of an empty table: 16 KiB for some 900 entries.
 const MIN_BUCKETS: usize = 256;
@@ -153,7 +155,7 @@ pub(crate) struct Flowtable {
     pub(crate) watch: Watch,
     /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
     #[pin]
-    worker: Opaque<c::nfo_worker>,
+    worker: Worker,
     #[pin]
     ids: IdPool,
     /// Devices that are not listed, but have the hook.
@@ -178,11 +180,6 @@ pub(crate) struct FlowtableInner {
     /// Traffic that the network namespace's statistics have.
     reported: Totals,
 }
-
-// SAFETY: The pointer to the C object is used under the rules of nf_tables, as long as it is there.
-unsafe impl Send for Flowtable {}
-// SAFETY: As above; what changes is atomic or under the lock.
-unsafe impl Sync for Flowtable {}
 
 // `TableRef::from_hook` counts on it.
 const _: () = assert!(offset_of!(Flowtable, core) == 0);
@@ -239,21 +236,25 @@ fn mac_bit(mac: [u8; 6]) -> usize {
 
 /// Seconds since boot, as the wheel counts them.
 fn tick() -> u32 {
-    // SAFETY: No preconditions. Jiffies would wrap around, where they have 32 bits.
-    (unsafe { c::ktime_get_seconds() }) as u32
+    // Jiffies would wrap around, where they have 32 bits.
+    ffi::boot_seconds()
+}
+
+/// Finds an item of a table.
+#[inline(always)]
+fn lookup<'a, T: Item>(_: Rcu<'a>, table: &'a Table<T>, hash: u32, key: &T::Key) -> Option<&'a T> {
+    // SAFETY: RCU is held for `'a`; items and arrays are freed after a grace period.
+    unsafe { table.lookup(hash, key) }
 }
 
 impl Flowtable {
-    /// The flowtable behind `nf`, which nf_tables is creating. `hw_threshold`: bytes in a second
+    /// The flowtable behind `nft`, which nf_tables is creating. `hw_threshold`: bytes in a second
     /// from which a flow is worth a place in hardware.
-    pub(crate) fn new(nf: NonNull<c::nf_flowtable>, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
-        // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own
-        // object.
-        let core = unsafe { TableRef::new(nf) }?;
-        // SAFETY: The namespace is in use.
-        let netns = unsafe { Netns::of(core.net()) }.ok_or(ENOENT)?.into();
+    pub(crate) fn new(nft: NftRef, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
+        let core = TableRef::new(nft)?;
+        let netns = Netns::of(core.net()).ok_or(ENOENT)?.into();
         let hw = match core.has_hw() {
-            true => Some(HwOffload::new(nf, hw_threshold)?),
+            true => Some(HwOffload::new(nft, hw_threshold)?),
             false => None,
         };
         let traffic = Traffic::new()?;
@@ -279,16 +280,15 @@ impl Flowtable {
             egress: Egress::default(),
             reval_cursor: Cursor::default(),
             closing: false,
-            reported: traffic::NONE,
+            reported: Traffic::NONE,
         };
-        // SAFETY: A flowtable has a type from its creation on.
-        let family = unsafe { (*(*nf.as_ptr()).type_).family };
-        let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
-            .map(|one| [one as i32, c::NFPROTO_INET as i32].contains(&family));
+        let family = nft.family();
+        let serves =
+            [c::NFPROTO_IPV4, c::NFPROTO_IPV6].map(|one| [one, c::NFPROTO_INET].contains(&family));
         let init = pin_init!(&this in Self {
             // SAFETY: The worker is a part of this, and initialised below.
             core: unsafe {
-                core.with_worker(Opaque::cast_into(&raw const (*this.as_ptr()).worker))
+                core.with_worker(NonNull::new_unchecked(&raw mut (*this.as_ptr()).worker))
             },
             v4,
             v6,
@@ -305,8 +305,8 @@ impl Flowtable {
             list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            // SAFETY: The slot is ours, and pinned.
-            worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
+            // SAFETY: The worker of this.
+            worker <- unsafe { Worker::new() },
             ids <- IdPool::new(),
             follows <- Follows::new(),
             serves,
@@ -342,15 +342,26 @@ impl Flowtable {
     }
 
     /// The flow of a conntrack entry, if it is in this flowtable.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held as long as the flow is used.
-    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a FlowShared> {
+    pub(crate) fn find<'a>(&'a self, rcu: Rcu<'a>, ct: Ct) -> Option<&'a FlowShared> {
         let key = AddrKey::new(ct.as_ptr() as usize);
 
-        // SAFETY: RCU is held; flows and arrays are freed after a grace period.
-        unsafe { self.cts.lookup(key.hash(&self.seed), &key) }
+        lookup(rcu, &self.cts, key.hash(&self.seed), &key)
+    }
+
+    /// The entry for packets with this key, whose hash is `hash`.
+    #[inline(always)]
+    pub(crate) fn lookup<'a, F: Store>(
+        &'a self,
+        rcu: Rcu<'a>,
+        hash: u32,
+        key: &F::Key,
+    ) -> Option<&'a Entry<F>> {
+        lookup(rcu, F::table(self), hash, key)
+    }
+
+    /// The ingress path of packets that come in with what this key says.
+    pub(crate) fn ingress_path<'a>(&'a self, rcu: Rcu<'a>, key: &Key6) -> Option<&'a IngressPath> {
+        lookup(rcu, &self.ingress_paths, key.hash(&self.seed), key)
     }
 
     /// Flows of IPv4 and IPv6, and buckets of both tables.
@@ -368,10 +379,7 @@ impl Flowtable {
     fn fold_mib_stats(&self) -> (u64, u64) {
         let now = self.traffic.totals();
 
-        // SAFETY: The namespace outlives its flowtables.
-        self.locked(|inner| unsafe {
-            traffic::fold_mib_stats(self.net(), &now, &mut inner.reported)
-        });
+        self.locked(|inner| traffic::fold_mib_stats(self.net(), &now, &mut inner.reported));
         let [v4, v6] = now.family;
         (
             v4.packets.wrapping_add(v6.packets),
@@ -397,8 +405,7 @@ impl Flowtable {
                 ffi::jiffies32().wrapping_add(SOON as u32),
                 Ordering::Relaxed,
             );
-            // SAFETY: As above.
-            unsafe { c::nfo_worker_kick(self.worker.get(), SOON) };
+            self.worker.kick(SOON);
         }
     }
 

@@ -3,11 +3,16 @@
 //! The next hops of a flowtable, and how the worker finds out how packets to them leave.
 
 use super::{
+    lookup,
     Flowtable,
     FlowtableInner, //
 };
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        Rcu,
+        Rtnl, //
+    },
     flow::{
         entry::Entry,
         object::Flow, //
@@ -31,7 +36,10 @@ use core::{
     ptr::NonNull,
     sync::atomic::Ordering, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
 use nft_flow::{
     key::Key,
     reason::SkipReason,
@@ -105,8 +113,8 @@ impl Flowtable {
     ) -> Option<NonNull<NextHop>> {
         let key = NextHop::key_of(neigh.as_ptr(), v6);
 
-        // SAFETY: The lock is held, with softirqs off.
-        let hop = unsafe { self.hops.lookup(key.hash(&self.seed), &key) }?;
+        let guard = rcu::read_lock();
+        let hop = lookup((&guard).into(), &self.hops, key.hash(&self.seed), &key)?;
         if hop.neigh() == neigh.as_ptr() {
             hop.uses.fetch_add(1, Ordering::Relaxed);
             return Some(hop.into());
@@ -167,19 +175,15 @@ impl Flowtable {
         let mut sure = true;
 
         while more && !self.is_closed() {
-            // SAFETY: Process context; unlocked below.
-            let rtnl = unsafe { c::nfo_rtnl_trylock() };
+            let rtnl = Rtnl::try_lock();
 
             for _ in 0..STEPS {
                 more = self.locked(|inner| {
                     inner.hops.visit(&mut cursor, BUCKETS_AT_ONCE, |hop| {
-                        // SAFETY: In the table, hence valid; the lock is held, with softirqs off.
-                        let hop = unsafe { hop.as_ref() };
-
                         sure &= if hop.v6 {
-                            self.check_next_hop::<V6>(hop, rtnl)
+                            self.check_next_hop::<V6>(hop, rtnl.is_some())
                         } else {
-                            self.check_next_hop::<V4>(hop, rtnl)
+                            self.check_next_hop::<V4>(hop, rtnl.is_some())
                         };
                         Visit::Keep
                     })
@@ -188,30 +192,25 @@ impl Flowtable {
                     break;
                 }
             }
-            if rtnl {
-                // SAFETY: Locked above.
-                unsafe { c::nfo_rtnl_unlock() };
-            }
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            drop(rtnl);
+            ffi::cond_resched();
         }
         sure
     }
 
     /// The same for one; under the lock.
     fn check_next_hop<F: Family>(&self, hop: &NextHop, rtnl: bool) -> bool {
-        let n = hop.neigh();
-
-        if n.is_null() {
+        let guard = rcu::read_lock();
+        let rcu = Rcu::from(&guard);
+        let Some(n) = hop.neighbour(rcu) else {
             return true;
-        }
-        // SAFETY: Softirqs are off, which is an RCU read-side section: the neighbour is valid. So is the flowtable
-        // while its worker runs, and it keeps what there is of the namespace.
-        let new = unsafe { Direct::resolve::<F>(n, self.nft(), self.netns.topology(), rtnl) };
+        };
+
+        // SAFETY: The flowtable keeps what there is of the namespace.
+        let new = unsafe { Direct::resolve::<F>(rcu, n, self.nft(), self.netns.topology(), rtnl) };
         match new {
             Ok(new) => {
-                // SAFETY: As above.
-                if unsafe { hop.direct() }.is_none_or(|old| !old.is_same(&new)) {
+                if hop.direct(rcu).is_none_or(|old| !old.is_same(&new)) {
                     hop.set_direct(KBox::new(new, GFP_ATOMIC | __GFP_NOWARN).ok());
                 }
                 true

@@ -10,7 +10,11 @@
 //! flows that they are about.
 
 use crate::{
-    ffi::c,
+    ffi::{
+        c,
+        NetRef,
+        Rcu, //
+    },
     flow::shared::FlowShared,
     flowtable::Flowtable,
     net::ct::Ct, //
@@ -182,13 +186,9 @@ impl Netns {
     }
 
     /// Returns our part of a namespace, or [`None`] at its end.
-    ///
-    /// # Safety
-    ///
-    /// `net` is in use for `'a`, or its devices are being unregistered.
-    pub(crate) unsafe fn of<'a>(net: *const c::net) -> Option<ArcBorrow<'a, Self>> {
-        // SAFETY: By the contract of this function.
-        let netns = NonNull::new(unsafe { c::nfo_netns(net) })?;
+    pub(crate) fn of(net: NetRef<'_>) -> Option<ArcBorrow<'_, Self>> {
+        // SAFETY: Valid by the type invariant.
+        let netns = NonNull::new(unsafe { c::nfo_netns(net.as_ptr()) })?;
 
         // SAFETY: It came from `nfo_netns_new`, and is given back at the namespace's end.
         Some(unsafe { ArcBorrow::from_raw(netns.as_ptr().cast::<Self>()) })
@@ -308,17 +308,12 @@ impl Netns {
     }
 
     /// The flow of a conntrack entry.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held as long as the flow is used.
-    pub(crate) unsafe fn find<'a>(&'a self, ct: Ct) -> Option<&'a FlowShared> {
+    pub(crate) fn find<'a>(&'a self, rcu: Rcu<'a>, ct: Ct) -> Option<&'a FlowShared> {
         let mut next = self.first.load(Ordering::Acquire);
 
         // SAFETY: RCU is held, which all flowtables of the list outlive, taken out or not.
         while let Some(ft) = unsafe { next.as_ref() } {
-            // SAFETY: By the contract of this function.
-            if let Some(flow) = unsafe { ft.find(ct) } {
+            if let Some(flow) = ft.find(rcu, ct) {
                 return Some(flow);
             }
             next = ft.list_node.next.load(Ordering::Acquire);

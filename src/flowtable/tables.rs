@@ -9,7 +9,10 @@ use super::{
     BUCKETS_AT_ONCE, //
 };
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        c, //
+    },
     flow::entry::Entry, //
 };
 use core::ptr::NonNull;
@@ -160,8 +163,7 @@ impl Flowtable {
 
         let old = loop {
             match self.locked(|inner| writer(inner).migrate(BUCKETS_AT_ONCE)) {
-                // SAFETY: Process context, no lock is held.
-                Migration::More => unsafe { c::nfo_cond_resched() },
+                Migration::More => ffi::cond_resched(),
                 Migration::Done => {
                     // SAFETY: The callers pass a table and its own writer.
                     let old = self.locked(|inner| unsafe { writer(inner).finish(table) });

@@ -44,10 +44,6 @@ use crate::{
     },
     stats, //
 };
-use core::sync::atomic::{
-    AtomicI64,
-    Ordering, //
-};
 use kernel::ffi::{
     c_uint,
     c_void, //
@@ -56,7 +52,6 @@ use nft_flow::{
     key::{
         IngressId, //
         Key,
-        Key6,
         L4Proto,
     },
     parse::{
@@ -226,11 +221,6 @@ fn verdict(result: Result<(), MissReason>) -> c_uint {
     }
 }
 
-fn find_ingress_path<'a>(ft: &'a Flowtable, key: &Key6) -> Option<&'a IngressPath> {
-    // SAFETY: The hook is an RCU read-side section; ingress paths are freed after a grace period.
-    unsafe { ft.ingress_paths.lookup(key.hash(&ft.seed), key) }
-}
-
 /// Passes a packet to the fast path of the family of what starts at `loc`.
 fn dispatch(
     ft: &Flowtable,
@@ -292,9 +282,7 @@ fn forward<F: Store, const PLAIN: bool>(
     };
 
     let hash = pkt.key.hash(&ft.seed);
-    // SAFETY: The hook is an RCU read-side section; items and arrays are freed after a grace
-    // period.
-    let entry = match unsafe { F::table(ft).lookup(hash, &pkt.key) } {
+    let entry = match ft.lookup::<F>(skb.rcu(), hash, &pkt.key) {
         Some(entry) => entry,
         None => return Err(no_entry::<F>(ft, skb, offset, pkt.thoff, pkt.proto, hash)),
     };
@@ -380,7 +368,7 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         )?;
     }
 
-    let out = match xmit::XmitTarget::for_entry(entry, skb) {
+    let out = match xmit::XmitTarget::for_entry(entry, skb, skb.rcu()) {
         Some(out) => out,
         None => return Err(MissReason::NeighGone),
     };
@@ -439,13 +427,12 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
             stats::count(stats::Counter::PacketsWithCt);
         }
     }
-    ft.traffic.count::<F>(skb.len());
+    ft.traffic.count(F::NFPROTO == V6::NFPROTO, skb);
     if let Some(path) = loc.path {
         if PLAIN {
             skb.set_vlan_tag([0; 2]);
         }
-        // SAFETY: The devices that packets pass are in the flowtable's namespace.
-        unsafe { path.count_rx(|| ft.net(), skb.ifindex(), skb.len()) };
+        path.count_rx(skb, || ft.net(), skb.len());
     }
     // SAFETY: Headroom and writability were seen to.
     unsafe { out.send::<F>(skb, entry.dst.as_ptr(), pkt.thoff.into()) };
@@ -514,7 +501,7 @@ fn slow_checks<F: Family>(
         return Err(MissReason::Refresh);
     }
     if let Some(bytes) = bytes {
-        shared.count_rx(entry.dir(), skb.ifindex(), bytes);
+        shared.count_rx(skb, entry.dir(), bytes);
     }
     Ok(())
 }
@@ -534,20 +521,8 @@ fn measure<F: Family>(ft: &Flowtable, entry: &Entry<F>, skb: Skb, now: u32) {
 /// Adds to conntrack's own counters, as `nf_ct_acct_update()` does.
 #[inline(always)]
 fn count_ct<F: Family>(entry: &Entry<F>, len: u32) {
-    let acct = entry.flow().shared.acct;
-
-    if acct.is_null() {
-        return;
-    }
-    // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
-    // holds the entry; C changes the counters atomically as well.
-    unsafe {
-        let counter = acct.add(entry.dir() as usize);
-
-        AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
-            .fetch_add(1, Ordering::Relaxed);
-        AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast())
-            .fetch_add(len.into(), Ordering::Relaxed);
+    if let Some(counters) = entry.flow().shared.acct {
+        counters.add(entry.dir(), 1, len.into());
     }
 }
 

@@ -4,19 +4,15 @@
 //! ones.
 
 use crate::{
-    ffi::{
-        c,
-        skb, //
-    },
-    flow::shared::FlowShared,
+    ffi::c,
     flowtable::registry::Netns,
-    net::ct::Ct, //
+    net::{
+        ct::Ct,
+        packet::StackPkt, //
+    }, //
 };
 use kernel::ffi::c_uint;
-use nft_flow::{
-    direction::Direction, //
-    key::L4Proto,
-};
+use nft_flow::key::L4Proto;
 
 /// A packet leaves the ruleset, and has not been dropped.
 ///
@@ -28,46 +24,37 @@ pub(super) unsafe extern "C" fn postrouting(
     skb: *mut c::sk_buff,
     state: *const c::nf_hook_state,
 ) -> c_uint {
-    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
-    // unregistered, and a packet that keeps its conntrack entry; RCU is held.
-    unsafe {
-        if let Some((ct, dir)) = Ct::of_skb(skb).filter(|(ct, _)| ct.is_offloaded()) {
-            let netns = &*netns.cast::<Netns>();
+    // SAFETY: By the contract of this function.
+    if unsafe { Ct::of_skb(skb) }.is_some_and(|(ct, _)| ct.is_offloaded()) {
+        // SAFETY: Netfilter passes what was registered, which lives until a grace period after it
+        // was unregistered, and a packet.
+        let (netns, pkt) = unsafe { (&*netns.cast::<Netns>(), StackPkt::from_hook(skb, state)) };
 
-            if let Some(flow) = netns.find(ct) {
-                flow_postrouting(flow, dir, skb, (*state).pf);
-            }
+        if let Some(pkt) = pkt {
+            flow_postrouting(netns, pkt);
         }
     }
     c::NF_ACCEPT
 }
 
 /// Handles a packet of a flow, or an ICMP error about it, that has passed the ruleset.
-///
-/// # Safety
-///
-/// As for [`postrouting`].
 #[cold]
-unsafe fn flow_postrouting(flow: &FlowShared, dir: Direction, packet: *mut c::sk_buff, family: u8) {
+fn flow_postrouting(netns: &Netns, pkt: StackPkt<'_>) {
     const TCP: u8 = L4Proto::Tcp.number();
-    let mut proto = 0;
 
-    // SAFETY: A packet that leaves has its network header in the linear part; its route is valid,
-    // if it has one.
-    unsafe {
-        let thoff = c::nfo_skb_transport(packet, family, &mut proto);
-
-        if thoff < 0 || Ct::is_error(packet, proto) {
-            return;
+    let Some((ct, dir)) = pkt.ct().filter(|_| !pkt.is_error()) else {
+        return;
+    };
+    let Some(flow) = netns.find(pkt.rcu(), ct) else {
+        return;
+    };
+    if pkt.proto() == TCP {
+        if let Some(tcp) = pkt.tcp() {
+            flow.observe_tcp(dir, &tcp);
         }
-        if proto == TCP {
-            if let Some(tcp) = skb::tcp(packet, thoff as u32) {
-                flow.observe_tcp(dir, &tcp);
-            }
-        }
-        if c::nfo_skb_secpath(packet) {
-            flow.came_secured(dir);
-        }
-        flow.postrouting(dir, packet, thoff as u32, proto);
     }
+    if pkt.has_secpath() {
+        flow.came_secured(dir);
+    }
+    flow.postrouting(dir, pkt);
 }

@@ -3,12 +3,9 @@
 //! Packets that are about to enter the ruleset, before conntrack has seen them.
 
 use crate::{
-    ffi::{
-        c,
-        skb, //
-    },
+    ffi::c,
     flowtable::registry::Netns,
-    net::ct::CtRef, //
+    net::packet::StackPkt, //
 };
 use kernel::ffi::c_uint;
 use nft_flow::{
@@ -29,45 +26,32 @@ pub(super) unsafe extern "C" fn prerouting(
     state: *const c::nf_hook_state,
 ) -> c_uint {
     const TCP: u8 = L4Proto::Tcp.number();
-    let mut proto = 0;
 
     // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
-    // unregistered, and a packet with its network header in the linear part; RCU is held.
-    unsafe {
-        let thoff = c::nfo_skb_transport(skb, (*state).pf, &mut proto);
+    // unregistered, and a packet.
+    let (netns, state, pkt) = unsafe {
+        let pkt = StackPkt::from_hook(skb, state);
 
-        if thoff >= 0 && proto == TCP {
-            if let Some(tcp) =
-                skb::tcp(skb, thoff as u32).filter(|tcp| tcp.flags & tcp::CONTROL != 0)
-            {
-                flow_prerouting(&*netns.cast::<Netns>(), skb, state, &tcp);
-            }
+        (&*netns.cast::<Netns>(), &*state, pkt)
+    };
+
+    if let Some(pkt) = pkt.filter(|pkt| pkt.proto() == TCP) {
+        if let Some(tcp) = pkt.tcp().filter(|tcp| tcp.flags & tcp::CONTROL != 0) {
+            flow_prerouting(netns, pkt, state, &tcp);
         }
     }
     c::NF_ACCEPT
 }
 
 /// Synchronises conntrack before it sees a SYN, FIN or RST of a flow.
-///
-/// # Safety
-///
-/// As for [`prerouting`].
 #[cold]
-unsafe fn flow_prerouting(
-    netns: &Netns,
-    skb: *const c::sk_buff,
-    state: *const c::nf_hook_state,
-    tcp: &c::nfo_tcp,
-) {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        if let Some((ct, dir)) = CtRef::ahead(skb, state) {
-            if let Some(flow) = Some(ct.get())
-                .filter(|ct| ct.is_offloaded())
-                .and_then(|ct| netns.find(ct))
-            {
-                flow.sync_ct(dir, tcp);
-            }
+fn flow_prerouting(netns: &Netns, pkt: StackPkt<'_>, state: &c::nf_hook_state, tcp: &c::nfo_tcp) {
+    if let Some((ct, dir)) = pkt.ct_ahead(state) {
+        if let Some(flow) = Some(ct.get())
+            .filter(|ct| ct.is_offloaded())
+            .and_then(|ct| netns.find(pkt.rcu(), ct))
+        {
+            flow.sync_ct(dir, tcp);
         }
     }
 }

@@ -13,7 +13,8 @@
 use crate::{
     ffi::{
         c,
-        skb::Skb, //
+        skb::Skb,
+        Rcu, //
     },
     flow::entry::Entry,
     net::{
@@ -55,9 +56,8 @@ impl<'a> XmitTarget<'a> {
     /// Returns what packets of `entry` are sent to. A deleted neighbour is replaced by a new one
     /// for the same next hop; [`None`] if that fails.
     #[inline(always)]
-    pub(crate) fn for_entry<F: Family>(entry: &Entry<F>, skb: Skb) -> Option<Self> {
-        // SAFETY: The hook is an RCU read-side section, in which the entry was found.
-        let Some(hop) = (unsafe { entry.next_hop() }) else {
+    pub(crate) fn for_entry<F: Family>(entry: &Entry<F>, skb: Skb, rcu: Rcu<'a>) -> Option<Self> {
+        let Some(hop) = entry.next_hop(rcu) else {
             return Some(XmitTarget::Xfrm);
         };
         let mut n = NonNull::new(hop.neigh())?;
@@ -66,8 +66,7 @@ impl<'a> XmitTarget<'a> {
         if unsafe { (&raw const (*n.as_ptr()).dead).read_volatile() } != 0 {
             n = renew(entry, hop)?;
         }
-        // SAFETY: As above.
-        if let Some(direct) = unsafe { hop.direct() } {
+        if let Some(direct) = hop.direct(rcu) {
             // SAFETY: As above.
             let (usable, valid) = unsafe { (is_usable(n.as_ptr()), direct.is_valid(n.as_ptr())) };
 
@@ -116,7 +115,7 @@ impl<'a> XmitTarget<'a> {
             },
             // SAFETY: It is valid and admits the packet, see `for_entry`.
             XmitTarget::Direct(direct) => unsafe {
-                stats::count_direct();
+                stats::count_direct(skb);
                 direct.send::<F>(skb, dst, thoff);
             },
             // SAFETY: The route is one of IPsec.

@@ -20,7 +20,8 @@ use crate::{
     ffi::{
         c,
         HZ, //
-    }, //
+    },
+    net::nf_tables::NftRef, //
 };
 use core::ptr;
 use kernel::{
@@ -241,13 +242,10 @@ impl TierInner {
 ///
 /// # Safety
 ///
-/// Called under nf_tables' lock with a flowtable and a device of it.
-pub(crate) unsafe fn device_list_pos(
-    nft: *mut c::nft_flowtable,
-    dev: *mut c::net_device,
-) -> DeviceListPos {
+/// Called under nf_tables' lock with a device of the flowtable.
+pub(crate) unsafe fn device_list_pos(nft: NftRef, dev: *mut c::net_device) -> DeviceListPos {
     // SAFETY: By the contract of this function.
-    match unsafe { c::nfo_dev_list_pos(nft, dev) } {
+    match unsafe { c::nfo_dev_list_pos(nft.as_ptr(), dev) } {
         0 => DeviceListPos::New,
         1 => DeviceListPos::Among,
         _ => DeviceListPos::Last,

@@ -4,7 +4,7 @@
 //! leave.
 
 use crate::{
-    ffi::c,
+    ffi::Rcu,
     flow::{
         entry::Entry,
         object::{
@@ -131,23 +131,21 @@ struct EgressDesc {
     dscp: Option<u8>,
 }
 
-fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDesc, Indescribable> {
+fn egress_desc<F: Family>(
+    rcu: Rcu<'_>,
+    entry: &Entry<F>,
+    table: &TableRef,
+) -> Result<EgressDesc, Indescribable> {
     if entry.is_xfrm() {
         return Err(Indescribable::Never(Unsupported::Tunnel));
     }
-    // SAFETY: The caller holds RCU.
-    let neigh = unsafe { entry.neigh() };
-    if neigh.is_null() {
-        return Err(Indescribable::Later);
-    }
-    // SAFETY: The caller holds RCU, hence route, device and neighbour are valid.
-    let walk = unsafe {
-        device_path::fill_forward_path::<F>(
-            entry.dst.dev(),
-            device_path::Destination::Neigh(neigh),
-            table.nft(),
-        )
-    };
+    let neigh = entry.neighbour(rcu).ok_or(Indescribable::Later)?;
+    let walk = device_path::fill_forward_path::<F>(
+        rcu,
+        entry.dst.device(rcu),
+        &device_path::Destination::Neigh(neigh),
+        table.nft(),
+    );
     let (ifindex, stack) = walk.lowest();
 
     if stack.tunnel.is_some() {
@@ -158,15 +156,7 @@ fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDe
     }
     let dst = match stack.peer {
         Some(peer) => peer,
-        None => {
-            let mut ha = [0; 6];
-
-            // SAFETY: As above.
-            if !unsafe { c::nfo_neigh_ha(neigh, ha.as_mut_ptr()) } {
-                return Err(Indescribable::Later);
-            }
-            ha
-        }
+        None => neigh.address().ok_or(Indescribable::Later)?,
     };
     let uniform = match entry.flow().shared.qos[entry.dir() as usize].for_hardware() {
         Ok(uniform) => uniform,
@@ -184,12 +174,8 @@ fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDe
     if priority != 0 && layers.vlans() != 0 {
         // What qdiscs make of a priority is lost; what VLAN devices make of it is not.
         for &dev in stack.devices.iter().filter(|dev| **dev != 0) {
-            let (mut proto, mut vid) = (0, 0);
-            // SAFETY: As above; the network namespace outlives its flowtables.
-            let pcp = unsafe { c::nfo_vlan_pcp(table.net(), dev, priority, &mut proto, &mut vid) };
-
-            if pcp > 0 {
-                tagged.prioritise((proto, vid), pcp as u8);
+            if let Some((vlan, pcp)) = table.net().vlan_pcp(rcu, dev, priority) {
+                tagged.prioritise(vlan, pcp);
             }
         }
     }
@@ -212,10 +198,14 @@ fn egress_desc<F: Family>(entry: &Entry<F>, table: &TableRef) -> Result<EgressDe
 
 impl<F: Family> Flow<F> {
     fn describe(&self) -> Result<Described, Indescribable> {
-        let _rcu = rcu::read_lock();
+        let guard = rcu::read_lock();
+        let rcu = Rcu::from(&guard);
         let table = self.shared.table();
         let [orig, reply] = &self.entries;
-        let (out, back) = (egress_desc(orig, table)?, egress_desc(reply, table)?);
+        let (out, back) = (
+            egress_desc(rcu, orig, table)?,
+            egress_desc(rcu, reply, table)?,
+        );
         let desc = |entry: &Entry<F>, out: &EgressDesc, back: &EgressDesc| FlowDesc {
             kind: Kind::Routed {
                 proto: self.shared.proto.number(),

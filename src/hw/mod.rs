@@ -34,21 +34,20 @@ use crate::{
     },
     ffi::{
         self,
-        c,
         HZ, //
     },
     flow::{
         hw_state::Stage,
         shared::FlowShared,
         table_ref::TableRef, //
-    }, //
+    },
+    net::nf_tables::NftRef, //
 };
 use bind::Device;
 use core::{
     ops::Deref,
     ptr::NonNull,
     sync::atomic::{
-        AtomicI64,
         AtomicU32,
         AtomicUsize,
         Ordering, //
@@ -69,6 +68,7 @@ use nft_flow::{
         Rate,
         Room, //
     },
+    direction::Direction,
     engine::{
         AddError,
         Delta, //
@@ -272,11 +272,6 @@ pub(crate) struct HwOffload {
     inner: Mutex<TierInner>,
 }
 
-// SAFETY: What changes is atomic or under the lock.
-unsafe impl Send for HwOffload {}
-// SAFETY: As above.
-unsafe impl Sync for HwOffload {}
-
 /// Where a flow goes that leaves hardware.
 enum DemoteTo {
     /// To software, and back as soon as it is heavy again.
@@ -290,9 +285,9 @@ enum DemoteTo {
 }
 
 impl HwOffload {
-    /// The tier of the flowtable `nf`.
-    pub(crate) fn new(nf: NonNull<c::nf_flowtable>, threshold: u64) -> Result<Pin<KBox<Self>>> {
-        let tc = Arc::pin_init(TcFt::new(nf)?, GFP_KERNEL)?;
+    /// The tier of the flowtable `nft`.
+    pub(crate) fn new(nft: NftRef, threshold: u64) -> Result<Pin<KBox<Self>>> {
+        let tc = Arc::pin_init(TcFt::new(nft.nf())?, GFP_KERNEL)?;
         let inner = TierInner {
             devices: KVec::new(),
             resident: KVVec::new(),
@@ -508,17 +503,12 @@ impl TierInner {
 
 /// Adds what hardware has forwarded to conntrack's own counters, as `nf_ct_acct_add()` does.
 fn count_ct(shared: &FlowShared, dir: usize, delta: &Delta) {
-    if shared.acct.is_null() {
-        return;
-    }
-    // SAFETY: The extension of a confirmed conntrack entry neither moves nor goes while the flow
-    // holds the entry; C changes the counters atomically as well.
-    unsafe {
-        let counter = shared.acct.add(dir);
+    let dir = match dir {
+        0 => Direction::Original,
+        _ => Direction::Reply,
+    };
 
-        AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast())
-            .fetch_add(delta.packets as i64, Ordering::Relaxed);
-        AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast())
-            .fetch_add(delta.bytes as i64, Ordering::Relaxed);
+    if let Some(counters) = shared.acct {
+        counters.add(dir, delta.packets, delta.bytes);
     }
 }

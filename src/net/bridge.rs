@@ -2,7 +2,11 @@
 
 //! Bridge ports that packets come in by.
 
-use crate::ffi::c;
+use crate::ffi::{
+    c,
+    NetRef,
+    Rcu, //
+};
 use kernel::sync::rcu;
 
 /// A bridge on the ingress path, and the port by which packets come in.
@@ -35,19 +39,19 @@ impl BridgePort {
 
     /// Whether the bridge passes packets up. Without RTNL, `forwarded` stands for the spanning
     /// tree's part, as it was known before.
-    pub(crate) fn is_forwarding(&self, net: *mut c::net, rtnl: bool, forwarded: bool) -> bool {
-        let _rcu = rcu::read_lock();
+    pub(crate) fn is_forwarding(&self, net: NetRef<'_>, rtnl: bool, forwarded: bool) -> bool {
+        let guard = rcu::read_lock();
+        let rcu = Rcu::from(&guard);
+        let (Some(bridge), Some(port)) = (net.device(rcu, self.bridge), net.device(rcu, self.port))
+        else {
+            return false;
+        };
 
-        // SAFETY: RCU is held; the network namespace is that of a flowtable.
+        // SAFETY: RCU is held; the devices are those of the bridge port.
         unsafe {
-            let bridge = c::dev_get_by_index_rcu(net, self.bridge as i32);
-            let port = c::dev_get_by_index_rcu(net, self.port as i32);
-
-            !bridge.is_null()
-                && !port.is_null()
-                && self.passes_up(bridge, port)
+            self.passes_up(bridge.as_ptr(), port.as_ptr())
                 && if rtnl {
-                    c::nfo_bridge_port_forwards(port)
+                    c::nfo_bridge_port_forwards(port.as_ptr())
                 } else {
                     forwarded
                 }

@@ -23,6 +23,7 @@ use crate::ffi::{
 use core::{
     ptr::NonNull,
     sync::atomic::{
+        AtomicI64,
         AtomicU32,
         Ordering, //
     }, //
@@ -230,6 +231,15 @@ impl Ct {
         unsafe { &(*self.0.as_ptr()).tuplehash[dir as usize].tuple }
     }
 
+    /// Source and destination address of packets of one direction.
+    pub(crate) fn addresses(self, dir: Direction) -> [[u32; 4]; 2] {
+        let tuple = self.tuple(dir);
+
+        // SAFETY: All members of these unions are integers of 16 bytes together, which conntrack
+        // has zeroed.
+        unsafe { [tuple.src.u3.all, tuple.dst.u3.all] }
+    }
+
     pub(crate) fn l4proto(self) -> u8 {
         self.tuple(Direction::Original).dst.protonum
     }
@@ -434,9 +444,61 @@ impl Ct {
     }
 
     /// The packet and byte counters of both directions, if this entry counts.
-    pub(crate) fn counters(self) -> *mut c::nf_conn_counter {
-        // SAFETY: Valid by the type invariant. A confirmed entry's extensions do not move.
-        unsafe { c::nfo_ct_counters(self.as_ptr()) }
+    pub(crate) fn counters(self) -> Option<Counters> {
+        // SAFETY: Valid by the type invariant.
+        // INVARIANT: A confirmed entry's extensions do not move.
+        NonNull::new(unsafe { c::nfo_ct_counters(self.as_ptr()) }).map(Counters)
+    }
+}
+
+/// Conntrack's own counters of an entry.
+///
+/// # Invariants
+///
+/// The pointer is to two valid counters, one per direction, for as long as the value is used: the
+/// extension of a confirmed entry neither moves nor goes before the entry. C changes them
+/// atomically as well.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Counters(NonNull<c::nf_conn_counter>);
+
+// SAFETY: The counters are atomic.
+unsafe impl Send for Counters {}
+// SAFETY: As above.
+unsafe impl Sync for Counters {}
+
+impl Counters {
+    /// Packets and bytes of a direction.
+    #[inline(always)]
+    fn of<'a>(self, dir: Direction) -> (&'a AtomicI64, &'a AtomicI64) {
+        // SAFETY: By the type invariant.
+        unsafe {
+            let counter = self.0.as_ptr().add(dir as usize);
+
+            (
+                AtomicI64::from_ptr((&raw mut (*counter).packets.counter).cast()),
+                AtomicI64::from_ptr((&raw mut (*counter).bytes.counter).cast()),
+            )
+        }
+    }
+
+    /// Adds packets and bytes of a direction, as `nf_ct_acct_add()` does.
+    #[inline(always)]
+    pub(crate) fn add(self, dir: Direction, packets: u64, bytes: u64) {
+        let counters = self.of(dir);
+
+        counters.0.fetch_add(packets as i64, Ordering::Relaxed);
+        counters.1.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    /// Returns the packets and bytes of a direction.
+    pub(crate) fn get(self, dir: Direction) -> (u64, u64) {
+        let counters = self.of(dir);
+
+        (
+            counters.0.load(Ordering::Relaxed) as u64,
+            counters.1.load(Ordering::Relaxed) as u64,
+        )
     }
 }
 

@@ -18,7 +18,9 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        c,
+        DevRef,
+        Rcu, //
     },
     net::{
         bridge::BridgePort,
@@ -27,10 +29,15 @@ use crate::{
             V4,
             V6, //
         },
-        route::Dst, //
+        nf_tables::NftRef,
+        route::{
+            Dst,
+            NeighRef, //
+        }, //
     }, //
 };
 use core::{
+    marker::PhantomData,
     mem::MaybeUninit,
     ptr::{
         self,
@@ -131,8 +138,13 @@ impl EncapStack {
 }
 
 /// The way down from a route's device.
-pub(crate) struct DevicePathWalk {
-    nft: *mut c::nft_flowtable,
+///
+/// # Invariants
+///
+/// `dev`, and the device of `tunnel`, are valid for `'rcu`.
+pub(crate) struct DevicePathWalk<'rcu> {
+    nft: NftRef,
+    rcu: PhantomData<DevRef<'rcu>>,
     dev: *const c::net_device,
     here: EncapStack,
     sender: [u8; 6],
@@ -162,11 +174,9 @@ pub(crate) enum WalkEnd {
     Closed,
 }
 
-impl DevicePathWalk {
-    /// # Safety
-    ///
-    /// RCU is held as long as the walk is used, and `dev` is a device.
-    unsafe fn new(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
+impl<'rcu> DevicePathWalk<'rcu> {
+    fn new(dev: DevRef<'rcu>, nft: NftRef) -> Self {
+        let dev = dev.as_ptr().cast_const();
         let here = EncapStack {
             encaps: Encaps::default(),
             tunnel: None,
@@ -181,6 +191,7 @@ impl DevicePathWalk {
         };
         let mut this = Self {
             nft,
+            rcu: PhantomData,
             dev,
             here,
             sender: [0; 6],
@@ -196,27 +207,18 @@ impl DevicePathWalk {
     }
 
     /// A walk that ends where it begins: packets come in there, whether it is listed or not.
-    ///
-    /// # Safety
-    ///
-    /// As for [`DevicePathWalk::new`].
-    pub(crate) unsafe fn stay(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> Self {
-        // SAFETY: The same contract.
-        let mut this = unsafe { Self::new(dev, nft) };
+    pub(crate) fn stay(dev: DevRef<'rcu>, nft: NftRef) -> Self {
+        let mut this = Self::new(dev, nft);
 
         this.best = Some((this.ifindex(), this.here.clone()));
         this
     }
 
     /// Where nothing is listed, a tunnel will do whose outer packets come in by a listed device.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held.
-    unsafe fn follow(mut self) -> Self {
+    fn follow(mut self, rcu: Rcu<'rcu>) -> Self {
         if let (None, Some((dev, stack))) = (&self.best, &self.tunnel) {
             // SAFETY: RCU is held; a device of the walk.
-            if unsafe { enters_by_listed(*dev, self.nft) } {
+            if unsafe { enters_by_listed(*dev, self.nft, rcu) } {
                 // SAFETY: As above.
                 self.best = Some((unsafe { (**dev).ifindex as u32 }, stack.clone()));
                 self.followed = true;
@@ -228,12 +230,6 @@ impl DevicePathWalk {
     /// How it ended.
     pub(crate) fn end(&self) -> WalkEnd {
         self.end
-    }
-
-    /// The namespace of the flowtable.
-    fn net(&self) -> *mut c::net {
-        // SAFETY: The flowtable is valid as long as the walk is used.
-        unsafe { c::nfo_ft_net((&raw const (*self.nft).data).cast()) }
     }
 
     fn ifindex(&self) -> u32 {
@@ -271,7 +267,7 @@ impl DevicePathWalk {
                 self.here.mac = (*dev).dev_addr.cast::<[u8; 6]>().read();
             }
             if self.barred.is_none() {
-                if c::nfo_dev_listed(self.nft, dev) {
+                if c::nfo_dev_listed(self.nft.as_ptr(), dev) {
                     self.best = Some((self.ifindex(), self.here.clone()));
                 } else if self.best.is_none() && self.here.tunnel.is_none() && c::nfo_is_tunnel(dev)
                 {
@@ -344,7 +340,7 @@ impl DevicePathWalk {
                 _ => return Err(WalkEnd::Lowest),
             }
             // Devices are known by their numbers, which are those of the flowtable's namespace.
-            if !ptr::eq(c::nfo_dev_net(below), self.net()) {
+            if !ptr::eq(c::nfo_dev_net(below), self.nft.net().as_ptr()) {
                 return Err(WalkEnd::Lowest);
             }
             if (&raw const (*below).flags).read_volatile() & IFF_UP == 0 {
@@ -443,7 +439,7 @@ impl DevicePathWalk {
 /// # Safety
 ///
 /// RCU is held, and `dev` is a tunnel.
-unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable) -> bool {
+unsafe fn enters_by_listed(dev: *const c::net_device, nft: NftRef, rcu: Rcu<'_>) -> bool {
     let mut outer = MaybeUninit::<c::nfo_outer>::zeroed();
 
     // SAFETY: RCU is held. C fills the structure in; the reference to the route is ours, if there
@@ -460,19 +456,21 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
                 let Some(neigh) = dst.neighbour(outer.remote.as_ptr().cast()) else {
                     return false;
                 };
-                (dst.dev().cast_const(), Some(neigh), Some(dst))
+                (dst.device(rcu), Some(neigh), Some(dst))
             }
-            None if outer.dev.is_null() => return true,
-            None => (outer.dev.cast_const(), None, None),
+            None => match DevRef::from_raw(outer.dev, rcu) {
+                Some(dev) => (dev, None, None),
+                None => return true,
+            },
         };
         let whom = match &next_hop {
-            Some(neigh) => Destination::Neigh(neigh.as_ptr()),
+            Some(neigh) => Destination::Neigh(neigh.get_ref(rcu)),
             None => Destination::Sender([0; 6]),
         };
         let walk = if is_v4 {
-            walk_devices::<V4>(dev, whom, nft)
+            walk_devices::<V4>(dev, &whom, nft)
         } else {
-            walk_devices::<V6>(dev, whom, nft)
+            walk_devices::<V6>(dev, &whom, nft)
         };
 
         walk.best.is_some()
@@ -480,45 +478,39 @@ unsafe fn enters_by_listed(dev: *const c::net_device, nft: *mut c::nft_flowtable
 }
 
 /// The station at the lower end of a walk, `struct net_device_path_ctx.daddr`.
-pub(crate) enum Destination {
+pub(crate) enum Destination<'a> {
     /// A next hop.
-    Neigh(*mut c::neighbour),
+    Neigh(NeighRef<'a>),
     /// Who sent a packet, by the frame's address.
     Sender([u8; 6]),
 }
 
 /// Walks down from `dev` towards the station. A device that cannot say what is below it ends the
 /// walk: it may be listed itself, or be a tunnel.
-///
-/// # Safety
-///
-/// RCU must be held.
-pub(crate) unsafe fn fill_forward_path<F: Family>(
-    dev: *const c::net_device,
-    destination: Destination,
-    nft: *mut c::nft_flowtable,
-) -> DevicePathWalk {
-    // SAFETY: The same contract.
-    unsafe { walk_devices::<F>(dev, destination, nft).follow() }
+pub(crate) fn fill_forward_path<'rcu, F: Family>(
+    rcu: Rcu<'rcu>,
+    dev: DevRef<'rcu>,
+    destination: &Destination<'_>,
+    nft: NftRef,
+) -> DevicePathWalk<'rcu> {
+    walk_devices::<F>(dev, destination, nft).follow(rcu)
 }
 
-/// As [`down`], among what is listed.
-///
-/// # Safety
-///
-/// RCU must be held.
-unsafe fn walk_devices<F: Family>(
-    dev: *const c::net_device,
-    destination: Destination,
-    nft: *mut c::nft_flowtable,
-) -> DevicePathWalk {
-    // SAFETY: RCU is held. Only the first `num_paths` paths are looked at, which C has filled in.
-    unsafe {
-        let mut walk = DevicePathWalk::new(dev, nft);
+/// As [`fill_forward_path`], among what is listed.
+fn walk_devices<'rcu, F: Family>(
+    dev: DevRef<'rcu>,
+    destination: &Destination<'_>,
+    nft: NftRef,
+) -> DevicePathWalk<'rcu> {
+    let mut walk = DevicePathWalk::new(dev, nft);
+    let dev = dev.as_ptr().cast_const();
 
+    // SAFETY: RCU is held, by the invariant of `DevRef`. Only the first `num_paths` paths are
+    // looked at, which C has filled in.
+    unsafe {
         if (*(*dev).netdev_ops).ndo_fill_forward_path.is_none() {
             if let Destination::Sender(mac) = destination {
-                walk.sender = mac;
+                walk.sender = *mac;
             }
             return walk;
         }
@@ -530,13 +522,14 @@ unsafe fn walk_devices<F: Family>(
         // Where the driver below looks for the station by its address.
         let unknown = match destination {
             Destination::Neigh(neigh) => {
+                let neigh = neigh.as_ptr();
                 let known = c::nfo_neigh_ha(neigh, ctx.daddr.as_mut_ptr());
 
                 // Not every link has addresses.
                 (!known && (*dev).addr_len == 6).then_some(neigh)
             }
             Destination::Sender(mac) => {
-                ctx.daddr[..mac.len()].copy_from_slice(&mac);
+                ctx.daddr[..mac.len()].copy_from_slice(mac);
                 None
             }
         };

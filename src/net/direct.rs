@@ -23,14 +23,17 @@ use crate::{
         skb::{
             Segments,
             Skb, //
-        }, //
+        },
+        Rcu, //
     },
     net::{
         device_path::{
             self,
             WalkEnd, //
         },
-        family::Family, //
+        family::Family,
+        nf_tables::NftRef,
+        route::NeighRef, //
     }, //
 };
 use core::{
@@ -128,31 +131,23 @@ impl Direct {
     ///
     /// # Safety
     ///
-    /// RCU is held, `n` is valid, `nft` is a flowtable, and `topology` is that of its network namespace and
-    /// outlives the result.
+    /// `topology` is that of the namespace of the device of `n`, and outlives the result.
     pub(crate) unsafe fn resolve<F: Family>(
-        n: *mut c::neighbour,
-        nft: *mut c::nft_flowtable,
+        rcu: Rcu<'_>,
+        n: NeighRef<'_>,
+        nft: NftRef,
         topology: &AtomicUsize,
         rtnl: bool,
     ) -> Result<Self, Refusal> {
         // Before anything is looked at.
         let generation = topology.load(Ordering::Acquire);
-        // SAFETY: By the contract of this function.
-        let (dev, net, walk) = unsafe {
-            let dev = (*n).dev.cast_const();
-
-            (
-                dev,
-                c::nfo_dev_net(dev),
-                device_path::fill_forward_path::<F>(dev, device_path::Destination::Neigh(n), nft),
-            )
-        };
+        let dev = n.device(rcu);
+        let net = dev.net();
+        let destination = device_path::Destination::Neigh(n);
+        let walk = device_path::fill_forward_path::<F>(rcu, dev, &destination, nft);
         let (lowest, stack) = walk.lowest();
-        // SAFETY: The neighbour keeps its device.
-        let first = unsafe { (*dev).ifindex as u32 };
 
-        if walk.end() != WalkEnd::Lowest || stack.tunnel.is_some() || lowest == first {
+        if walk.end() != WalkEnd::Lowest || stack.tunnel.is_some() || lowest == dev.ifindex() {
             return Err(Refusal::Stack);
         }
         if stack.bridge_ports[0].is_some() && !rtnl {
@@ -185,20 +180,17 @@ impl Direct {
                 func: None,
             },
         };
-        let mut dst = [0; 6];
-        match stack.peer {
-            Some(peer) => dst = peer,
+        let dst = match stack.peer {
+            Some(peer) => peer,
             None => {
-                // SAFETY: By the contract of this function.
-                if !unsafe { c::nfo_neigh_ha(n, dst.as_mut_ptr()) } {
-                    return Err(Refusal::Stack);
-                }
+                let dst = n.address().ok_or(Refusal::Stack)?;
                 let [a, b, c, d, e, f] = dst;
 
                 this.mask = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
                 this.address = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
+                dst
             }
-        }
+        };
 
         let devices = stack
             .devices
@@ -211,9 +203,15 @@ impl Direct {
                 && devices
                     .take_while(|((dev, _), _)| **dev != 0 && **dev != lowest)
                     .all(|((dev, around), tag)| {
-                        c::nfo_direct_add(net, *dev, (*around).into(), *tag, &mut this.path)
+                        c::nfo_direct_add(
+                            net.as_ptr(),
+                            *dev,
+                            (*around).into(),
+                            *tag,
+                            &mut this.path,
+                        )
                     })
-                && c::nfo_direct_finish(net, lowest, &mut this.path)
+                && c::nfo_direct_finish(net.as_ptr(), lowest, &mut this.path)
         };
         if !usable || !this.put_header(dst, stack.mac, stack.encaps.as_slice()) {
             return Err(Refusal::Stack);

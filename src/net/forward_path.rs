@@ -16,7 +16,9 @@ use crate::{
     ffi::{
         self,
         c,
-        skb, //
+        skb,
+        DevRef,
+        Rcu, //
     },
     net::{
         ct::Ct,
@@ -27,6 +29,8 @@ use crate::{
             Ingress,
         },
         family::Family,
+        nf_tables::NftRef,
+        packet::ForwardPkt,
         route::{
             Dst,
             Neigh, //
@@ -86,18 +90,15 @@ pub(crate) struct DirPath<'a> {
 /// What is not `known` of the other direction is guessed: its packets come in where these leave,
 /// and are routed as from there. If they do not, the first one says so
 /// ([`FlowShared::rule_hit`](crate::flow::shared::FlowShared::rule_hit)).
-///
-/// # Safety
-///
-/// Called for a packet in the forward hook: it has a route, and RCU is held.
-pub(crate) unsafe fn discover<'a, F: Family>(
-    pkt: &c::nft_pktinfo,
+pub(crate) fn discover<'a, F: Family>(
+    forward: ForwardPkt<'_>,
     ct: Ct,
     dir: Direction,
     mut known: Option<KnownPath>,
-    nft: *mut c::nft_flowtable,
+    nft: NftRef,
     seed: &'a Seed,
 ) -> Result<[DirPath<'a>; 2], SkipReason> {
+    let (pkt, rcu) = (forward.info(), forward.rcu());
     // SAFETY: A packet in the forward hook has a route and an ingress device.
     let (this, other, frame_ingress, known_ingress) = unsafe {
         let skb = pkt.skb;
@@ -128,9 +129,9 @@ pub(crate) unsafe fn discover<'a, F: Family>(
                 return None;
             }
             let dev = c::dev_get_by_index_rcu((*pkt.state).net, ifindex as i32);
-            (!dev.is_null()).then_some((dev.cast_const(), sender))
+            Some((DevRef::from_raw(dev, rcu)?, sender))
         });
-        let from = known_ingress.map_or(this.dev(), |(dev, _)| dev.cast_mut());
+        let from = known_ingress.map_or(this.dev(), |(dev, _)| dev.as_ptr());
         // The stack looks for each packet: there will be none.
         if F::NFPROTO == c::NFPROTO_IPV6 as u8
             && !c::nfo_forwards6((*pkt.state).net, (*from).ifindex as u32)
@@ -168,15 +169,13 @@ pub(crate) unsafe fn discover<'a, F: Family>(
             let mut mac = [0; 6];
 
             c::nfo_skb_source(skb, mac.as_mut_ptr());
-            Some((in_dev.cast_const(), mac))
+            Some((DevRef::new(in_dev, rcu), mac))
         };
         (this, other, frame_ingress, known_ingress)
     };
 
-    // SAFETY: RCU is held.
-    let mut this = unsafe { dir_path::<F>(this, known_ingress, ct, dir, nft, seed) }?;
-    // SAFETY: RCU is held.
-    let mut other = unsafe { dir_path::<F>(other, frame_ingress, ct, dir.opposite(), nft, seed) }?;
+    let mut this = dir_path::<F>(rcu, this, known_ingress, ct, dir, nft, seed)?;
+    let mut other = dir_path::<F>(rcu, other, frame_ingress, ct, dir.opposite(), nft, seed)?;
 
     this.seen = ffi::jiffies32();
     other.seen = known.map_or(this.seen.wrapping_sub(QUIET), |known| known.seen);
@@ -186,29 +185,18 @@ pub(crate) unsafe fn discover<'a, F: Family>(
     })
 }
 
-/// The largest packet that a route takes, in bytes.
-pub(crate) fn mtu<F: Family>(dst: &Dst) -> u16 {
-    // SAFETY: The route is valid, and of this family.
-    let mtu = unsafe { c::nfo_dst_mtu(dst.as_ptr(), F::NFPROTO) };
-
-    mtu.min(u16::MAX.into()) as u16
-}
-
 /// One direction, by its route. Packets of the other one come in by the same devices, or where one
 /// has come in (`frame_ingress`: device and sender).
-///
-/// # Safety
-///
-/// RCU must be held.
-unsafe fn dir_path<F: Family>(
+fn dir_path<'a, F: Family>(
+    rcu: Rcu<'_>,
     dst: Dst,
-    frame_ingress: Option<(*const c::net_device, [u8; 6])>,
+    frame_ingress: Option<(DevRef<'_>, [u8; 6])>,
     ct: Ct,
     dir: Direction,
-    nft: *mut c::nft_flowtable,
-    seed: &Seed,
-) -> Result<DirPath<'_>, SkipReason> {
-    // SAFETY: The route is valid; its device cannot go away while RCU is held.
+    nft: NftRef,
+    seed: &'a Seed,
+) -> Result<DirPath<'a>, SkipReason> {
+    // SAFETY: The route is valid, and of this family; its device cannot go away while RCU is held.
     unsafe {
         if (*dst.as_ptr()).error != 0 || c::nfo_dst_redirects(dst.as_ptr()) {
             return Err(SkipReason::PathShape);
@@ -224,14 +212,14 @@ unsafe fn dir_path<F: Family>(
         {
             return Err(SkipReason::PathShape);
         }
-        let mtu = mtu::<F>(&dst);
+        let mtu = dst.mtu(F::NFPROTO);
         if mtu < MIN_MTU {
             return Err(SkipReason::Mtu);
         }
 
         if c::nfo_dst_xfrm(dst.as_ptr()) {
             // Answers appear, decrypted, on the device that the encrypted packets came in through.
-            let ingress = DevicePathWalk::stay(dst.dev(), nft).ingress(seed)?;
+            let ingress = DevicePathWalk::stay(dst.device(rcu), nft).ingress(seed)?;
             return Ok(DirPath {
                 dst,
                 xmit: XmitType::Xfrm,
@@ -245,9 +233,10 @@ unsafe fn dir_path<F: Family>(
         let neigh = dst.neighbour(daddr.cast()).ok_or(SkipReason::Neigh)?;
         let (dev, next_hop) = match frame_ingress {
             Some((dev, mac)) => (dev, Destination::Sender(mac)),
-            None => (dst.dev().cast_const(), Destination::Neigh(neigh.as_ptr())),
+            None => (dst.device(rcu), Destination::Neigh(neigh.get_ref(rcu))),
         };
-        let ingress = device_path::fill_forward_path::<F>(dev, next_hop, nft).ingress(seed)?;
+        let ingress =
+            device_path::fill_forward_path::<F>(rcu, dev, &next_hop, nft).ingress(seed)?;
 
         Ok(DirPath {
             dst,

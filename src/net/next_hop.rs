@@ -5,13 +5,16 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        c,
+        Rcu,
+        RcuHead, //
     },
     net::{
         direct::Direct,
         route::{
             Dst,
-            Neigh, //
+            Neigh,
+            NeighRef, //
         }, //
     }, //
 };
@@ -62,13 +65,8 @@ pub(crate) struct NextHop {
     /// The address of the neighbour that it was made for.
     key: AddrKey,
     hash: u32,
-    rcu: c::callback_head,
+    rcu: RcuHead,
 }
-
-// SAFETY: What changes is atomic.
-unsafe impl Send for NextHop {}
-// SAFETY: As above.
-unsafe impl Sync for NextHop {}
 
 // SAFETY: Key and hash do not change.
 unsafe impl Item for NextHop {
@@ -108,10 +106,7 @@ impl NextHop {
                 uses: AtomicU32::new(1),
                 hash: key.hash(seed),
                 key,
-                rcu: c::callback_head {
-                    next: ptr::null_mut(),
-                    func: None,
-                },
+                rcu: RcuHead::new(),
             },
         ))
     }
@@ -122,14 +117,17 @@ impl NextHop {
         self.neigh.load(Ordering::Acquire)
     }
 
-    /// How packets leave past the upper devices, if they do. Valid until the end of the RCU section.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held as long as the result is used.
+    /// The neighbour, in a section.
+    pub(crate) fn neighbour<'a>(&self, rcu: Rcu<'a>) -> Option<NeighRef<'a>> {
+        // SAFETY: By the type invariant; neighbours are freed a grace period after the last
+        // reference is gone.
+        unsafe { NeighRef::from_raw(self.neigh(), rcu) }
+    }
+
+    /// How packets leave past the upper devices, if they do.
     #[inline(always)]
-    pub(crate) unsafe fn direct<'a>(&self) -> Option<&'a Direct> {
-        // SAFETY: By the type invariant, and the contract of this function.
+    pub(crate) fn direct<'a>(&self, _: Rcu<'a>) -> Option<&'a Direct> {
+        // SAFETY: By the type invariant; RCU is held.
         unsafe { self.direct.load(Ordering::Acquire).as_ref() }
     }
 
@@ -202,7 +200,7 @@ impl NextHop {
             hop.closed.store(true, Ordering::SeqCst);
             hop.set_neigh(None);
             hop.set_direct(None);
-            c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback));
+            hop.rcu.call(callback);
         }
     }
 }

@@ -3,12 +3,19 @@
 //! Routes and neighbours: references to them, and what a route is looked up by.
 
 use crate::{
-    ffi::c,
+    ffi::{
+        c,
+        DevRef,
+        Rcu, //
+    },
     net::ct::Ct, //
 };
-use core::ptr::{
-    self,
-    NonNull, //
+use core::{
+    marker::PhantomData,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 use nft_flow::direction::Direction;
 
@@ -54,6 +61,20 @@ impl Dst {
         unsafe { (&raw const (*self.0.as_ptr()).__bindgen_anon_1.dev).read_volatile() }
     }
 
+    /// That device, in a section.
+    pub(crate) fn device<'r>(&self, rcu: Rcu<'r>) -> DevRef<'r> {
+        // SAFETY: A route has a device, which is freed a grace period after it was replaced.
+        unsafe { DevRef::new(self.dev(), rcu) }
+    }
+
+    /// The largest packet that the route, which is of this family, takes, in bytes.
+    pub(crate) fn mtu(&self, nfproto: u8) -> u16 {
+        // SAFETY: Valid by the type invariant.
+        let mtu = unsafe { c::nfo_dst_mtu(self.as_ptr(), nfproto) };
+
+        mtu.min(u16::MAX.into()) as u16
+    }
+
     /// A counted reference to the neighbour that packets to `daddr` (network byte order, 4 or 16
     /// bytes) are sent to: the gateway of the route, of whatever family, or the host itself.
     pub(crate) fn neighbour(&self, daddr: *const kernel::ffi::c_void) -> Option<Neigh> {
@@ -78,10 +99,73 @@ impl Drop for Dst {
     }
 }
 
+/// A neighbour in an RCU read-side section.
+///
+/// # Invariants
+///
+/// The pointer is a valid neighbour for `'rcu`.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct NeighRef<'rcu>(NonNull<c::neighbour>, PhantomData<&'rcu c::neighbour>);
+
+impl<'rcu> NeighRef<'rcu> {
+    /// The neighbour of something that keeps it, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// It is null, or valid until the end of the section.
+    pub(crate) unsafe fn from_raw(n: *mut c::neighbour, _: Rcu<'rcu>) -> Option<Self> {
+        // INVARIANT: By the contract of this function.
+        NonNull::new(n).map(|n| Self(n, PhantomData))
+    }
+
+    /// For calls into C.
+    pub(crate) fn as_ptr(self) -> *mut c::neighbour {
+        self.0.as_ptr()
+    }
+
+    /// The device that the neighbour is at.
+    pub(crate) fn device(self, rcu: Rcu<'rcu>) -> DevRef<'rcu> {
+        // SAFETY: By the type invariant; a neighbour keeps its device.
+        unsafe { DevRef::new((*self.as_ptr()).dev, rcu) }
+    }
+
+    /// The address of an Ethernet neighbour, if that is known.
+    pub(crate) fn address(self) -> Option<[u8; 6]> {
+        let mut ha = [0; 6];
+
+        // SAFETY: By the type invariant; the address has that size.
+        unsafe { c::nfo_neigh_ha(self.as_ptr(), ha.as_mut_ptr()) }.then_some(ha)
+    }
+
+    /// The address to send to, as the neighbour's output would find it: a neighbour that was silent
+    /// for a while is asked, and used meanwhile.
+    pub(crate) fn resolve(self) -> Option<[u8; 6]> {
+        // SAFETY: By the type invariant. Both fields are single words.
+        unsafe {
+            let n = self.as_ptr();
+
+            if (&raw const (*n).dead).read_volatile() != 0 {
+                return None;
+            }
+            if u32::from((&raw const (*n).nud_state).read_volatile()) & c::NUD_CONNECTED == 0 {
+                c::nfo_neigh_resolve(n);
+            }
+        }
+        self.address()
+    }
+}
+
 /// A counted reference to a neighbour.
 pub(crate) struct Neigh(NonNull<c::neighbour>);
 
 impl Neigh {
+    /// The neighbour, in a section that does not outlast the reference.
+    pub(crate) fn get_ref<'r>(&'r self, _: Rcu<'r>) -> NeighRef<'r> {
+        // INVARIANT: The reference is borrowed.
+        NeighRef(self.0, PhantomData)
+    }
+
     /// For field access and calls into C.
     pub(crate) fn as_ptr(&self) -> *mut c::neighbour {
         self.0.as_ptr()
@@ -117,7 +201,7 @@ impl Drop for Neigh {
     fn drop(&mut self) {
         // SAFETY: The reference is ours. The memory is freed after a grace period, so that packets
         // which still look at it are fine.
-        unsafe { c::nfo_neigh_put(self.0.as_ptr()) };
+        unsafe { c::nfo_neigh_put(self.as_ptr()) };
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
         self,
         c,
         BhGuard,
+        NetRef,
         HZ, //
     },
     net::ct::Ct, //
@@ -24,7 +25,6 @@ use core::{
     ptr,
     sync::atomic::{
         AtomicBool,
-        AtomicI64,
         AtomicU32,
         Ordering, //
     }, //
@@ -40,6 +40,7 @@ use kernel::{
     sync::SpinLock, //
 };
 use nft_flow::{
+    direction::Direction,
     key::L4Proto,
     ruleset::{
         self,
@@ -133,7 +134,7 @@ impl Watch {
 
     /// Reads the ruleset if it has changed. Returns in how many jiffies to try again, if so. Called
     /// by the worker.
-    pub(crate) fn read(&self, net: *mut c::net, serves: [bool; 2], generation: u32) -> Option<u32> {
+    pub(crate) fn read(&self, net: NetRef<'_>, serves: [bool; 2], generation: u32) -> Option<u32> {
         if self.is_current(generation) {
             return None;
         }
@@ -222,32 +223,24 @@ fn class(ct: Ct) -> Classes {
 
 /// Bytes and packets to the next rule that says something else about a connection.
 fn distance(found: &Findings, ct: Ct) -> [Option<u64>; 2] {
-    let counters = ct.counters();
-
     // Without counters there is always as much: nothing.
-    if counters.is_null() {
+    let Some(counters) = ct.counters() else {
         return [None, None];
-    }
-    let read = |packets: bool, dir: usize| {
-        // SAFETY: As for `hook::account`; there are two.
-        let value = unsafe {
-            let counter = counters.add(dir);
-            let value = match packets {
-                true => &raw mut (*counter).packets.counter,
-                false => &raw mut (*counter).bytes.counter,
-            };
-            AtomicI64::from_ptr(value.cast()).load(Ordering::Relaxed)
-        };
-        value as u64
+    };
+    let read = |packets: bool, dir: Direction| match packets {
+        true => counters.get(dir).0,
+        false => counters.get(dir).1,
     };
 
     found.distance(class(ct), |counter: Counter| match counter.dir {
-        Some(dir) if dir < 2 => read(counter.packets, dir.into()),
-        _ => read(counter.packets, 0).wrapping_add(read(counter.packets, 1)),
+        Some(0) => read(counter.packets, Direction::Original),
+        Some(1) => read(counter.packets, Direction::Reply),
+        _ => read(counter.packets, Direction::Original)
+            .wrapping_add(read(counter.packets, Direction::Reply)),
     })
 }
 
-fn read(net: *mut c::net, families: [bool; 2], generation: u32) -> Result<Findings, Stop> {
+fn read(net: NetRef<'_>, families: [bool; 2], generation: u32) -> Result<Findings, Stop> {
     let mut tries = TRIES;
 
     loop {
@@ -302,7 +295,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(net: *mut c::net, families: [bool; 2], generation: u32) -> Result<Self, Stop> {
+    fn new(net: NetRef<'_>, families: [bool; 2], generation: u32) -> Result<Self, Stop> {
+        let net = net.as_ptr();
         let mut rules = c::nfo_rules {
             net,
             msg: ptr::null_mut(),
@@ -408,8 +402,7 @@ impl Rules for Reading {
 
         self.looked = self.looked.wrapping_add(1);
         if self.looked % AT_ONCE == 0 {
-            // SAFETY: Process context, no lock is held.
-            unsafe { c::nfo_cond_resched() };
+            ffi::cond_resched();
         }
         // SAFETY: The chain is one that this reading has found.
         if stop(unsafe { c::nfo_rules_next(&self.rules, chain, &mut at.0, &mut e) })? == 0 {

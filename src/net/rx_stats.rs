@@ -9,7 +9,9 @@
 use super::device_path::MAX_DEVICES;
 use crate::ffi::{
     self,
-    c, //
+    c,
+    skb::Skb,
+    NetRef, //
 };
 use core::{
     ptr,
@@ -54,21 +56,18 @@ impl RxStats {
         unsafe { ffi::read_once(&raw const c::nfo_device_generation) }
     }
 
-    /// Counts a packet of `len` bytes that was picked up below these devices. All calls name the
-    /// same ones.
-    ///
-    /// # Safety
-    ///
-    /// RCU is held, softirqs are off, and `net` gives the namespace of the devices.
+    /// Counts the packet of the ingress hook, with `len` bytes, that was picked up below these
+    /// devices of a namespace. All calls name the same ones.
     #[inline(always)]
-    pub(crate) unsafe fn count(
+    pub(crate) fn count<'a>(
         &self,
-        net: impl FnOnce() -> *mut c::net,
+        _: Skb,
+        net: impl FnOnce() -> NetRef<'a>,
         devices: &Devices<'_>,
         len: u32,
     ) {
         if self.generation.load(Ordering::Acquire) != Self::current() {
-            // SAFETY: By the contract of this function.
+            // SAFETY: RCU is held and softirqs are off, by the invariant of `Skb`.
             return unsafe { self.look_up(net(), devices, len) };
         }
         for (counter, rx_overhead) in self.counters.iter().zip(&self.rx_overhead) {
@@ -78,25 +77,9 @@ impl RxStats {
             }
             let len = len.wrapping_add(rx_overhead.load(Ordering::Relaxed).into());
 
-            #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
-            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's
-            // data. By the type invariant the counters are there until the end of the RCU section,
-            // packets first.
-            unsafe {
-                core::arch::asm!(
-                    "inc qword ptr gs:[{counter}]",
-                    "add qword ptr gs:[{counter} + 8], {len}",
-                    counter = in(reg) counter,
-                    len = in(reg) u64::from(len),
-                    options(nostack),
-                );
-            }
-            #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
-            // SAFETY: By the type invariant the counters are there until the end of the RCU
-            // section.
-            unsafe {
-                c::nfo_rx_add(counter, len);
-            }
+            // SAFETY: By the type invariant the counters are there until the end of the RCU section,
+            // which the hook is; softirqs are off.
+            unsafe { ffi::rx_count(counter, len) };
         }
     }
 
@@ -104,16 +87,17 @@ impl RxStats {
     ///
     /// # Safety
     ///
-    /// As for [`RxStats::count`].
+    /// RCU is held, and softirqs are off.
     #[cold]
     #[inline(never)]
-    unsafe fn look_up(&self, net: *mut c::net, devices: &Devices<'_>, len: u32) {
+    unsafe fn look_up(&self, net: NetRef<'_>, devices: &Devices<'_>, len: u32) {
         // Before the devices are looked for: who goes away later raises it.
         let generation = Self::current();
         let mut found = [ptr::null_mut(); MAX_DEVICES];
 
-        // SAFETY: By the contract of `count`; the arrays have this length.
+        // SAFETY: By the contract of this function; the arrays have this length.
         unsafe {
+            let net = net.as_ptr();
             let (ifindices, rx_overhead) =
                 (devices.ifindices.as_ptr(), devices.rx_overhead.as_ptr());
             let n = MAX_DEVICES as u32;

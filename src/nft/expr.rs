@@ -12,27 +12,24 @@
 use crate::{
     ffi::{
         c,
-        skb, //
+        Shared, //
     },
     flowtable::{
         Flowtable,
         Store, //
     },
     net::{
-        ct::Ct,
         family::{
             Family,
             V4,
             V6, //
         },
-        forward_path, //
+        forward_path,
+        packet::ForwardPkt, //
     },
     stats, //
 };
-use core::{
-    cell::UnsafeCell,
-    ptr, //
-};
+use core::ptr;
 use kernel::{
     ffi::{
         c_int,
@@ -74,22 +71,12 @@ unsafe fn private(expr: *const c::nft_expr) -> *mut Private {
     unsafe { (&raw const (*expr).data).cast_mut().cast() }
 }
 
-/// Adds the connection of a packet in the forward hook to a flowtable.
-///
-/// # Safety
-///
-/// As for [`eval`]; `F` is the packet's family.
-unsafe fn offload<F: Store>(
-    pkt: &c::nft_pktinfo,
-    nft: *mut c::nft_flowtable,
-    ft: &Flowtable,
-) -> Result<(), SkipReason> {
-    // SAFETY: A packet in the forward hook is valid and keeps its conntrack entry.
-    let (ct, dir) = unsafe { Ct::of_skb(pkt.skb) }.ok_or(SkipReason::NoCt)?;
+/// Adds the connection of a packet in the forward hook, which is of family `F`, to a flowtable.
+fn offload<F: Store>(pkt: ForwardPkt<'_>, ft: &Flowtable) -> Result<(), SkipReason> {
+    let (ct, dir) = pkt.ct().ok_or(SkipReason::NoCt)?;
 
     // An ICMP error has the entry of the connection that it is about.
-    // SAFETY: As above.
-    if unsafe { Ct::is_error(pkt.skb, pkt.tprot) } {
+    if pkt.is_error() {
         return Err(SkipReason::L4Proto);
     }
     if ft.watch.wants(ft.generation()) {
@@ -97,15 +84,12 @@ unsafe fn offload<F: Store>(
     }
     let mut known = None;
     if ct.is_offloaded() {
-        // SAFETY: The forward hook is an RCU read-side section.
-        unsafe {
-            if let Some(flow) = ft.find(ct) {
-                if !ft.watch.lets(ct, ft.counts()) {
-                    flow.teardown(TeardownReason::Count);
-                    return Err(SkipReason::Count);
-                }
-                known = flow.rule_hit(dir, pkt);
+        if let Some(flow) = ft.find(pkt.rcu(), ct) {
+            if !ft.watch.lets(ct, ft.counts()) {
+                flow.teardown(TeardownReason::Count);
+                return Err(SkipReason::Count);
             }
+            known = flow.rule_hit(dir, pkt);
         }
         // Still, or in another flowtable; if the flow was torn down just now, it is added anew
         // below.
@@ -117,7 +101,7 @@ unsafe fn offload<F: Store>(
         return Err(SkipReason::Unconfirmed);
     }
     let proto = L4Proto::from_number(ct.l4proto())
-        .filter(|proto| F::has(*proto) && proto.number() == pkt.tprot)
+        .filter(|proto| F::has(*proto) && proto.number() == pkt.proto())
         .ok_or(SkipReason::L4Proto)?;
     if matches!(proto, L4Proto::Icmp | L4Proto::Icmpv6) && !ct.is_echo() {
         return Err(SkipReason::L4Proto);
@@ -126,8 +110,8 @@ unsafe fn offload<F: Store>(
         return Err(SkipReason::SctpState);
     }
     if proto == L4Proto::Tcp {
-        // SAFETY: The packet is valid; `thoff` was found by nf_tables.
-        let header = unsafe { skb::tcp(pkt.skb, pkt.thoff.into()) }
+        let header = pkt
+            .tcp()
             .filter(|_| ct.is_tcp_established())
             .ok_or(SkipReason::TcpState)?;
         if header.flags & (tcp::FIN | tcp::RST) != 0 {
@@ -138,14 +122,11 @@ unsafe fn offload<F: Store>(
             return Err(SkipReason::TcpState);
         }
     }
-    // SAFETY: The packet is valid, and an IPv4 one has passed the IPv4 input path.
-    unsafe {
-        if c::nfo_skb_secpath(pkt.skb) {
-            return Err(SkipReason::SecPath);
-        }
-        if F::NFPROTO == V4::NFPROTO && c::nfo_skb_ip_options(pkt.skb) {
-            return Err(SkipReason::IpOptions);
-        }
+    if pkt.has_secpath() {
+        return Err(SkipReason::SecPath);
+    }
+    if pkt.has_ip_options() {
+        return Err(SkipReason::IpOptions);
     }
     if ct.has_helper() {
         return Err(SkipReason::Helper);
@@ -172,8 +153,7 @@ unsafe fn offload<F: Store>(
         return Err(SkipReason::AlreadyOffloaded);
     }
 
-    // SAFETY: By the contract of this function.
-    let flow = unsafe { forward_path::discover::<F>(pkt, ct, dir, known, nft, &ft.seed) }
+    let flow = forward_path::discover::<F>(pkt, ct, dir, known, ft.nft(), &ft.seed)
         .and_then(|halves| ft.new_flow::<F>(ct, proto, halves))
         .inspect_err(|why| {
             ct.release_claim();
@@ -184,12 +164,14 @@ unsafe fn offload<F: Store>(
     ct.offload_begin();
     // SAFETY: Just made, with the claim; whatever becomes of it, it lives until the end of the RCU
     // section that the forward hook is.
-    unsafe {
+    let flow = unsafe {
         ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
-        flow.as_ref().shared.added_by(dir, pkt);
-        if proto == L4Proto::Tcp {
-            flow.as_ref().sync_window_ends();
-        }
+        flow.as_ref()
+    };
+
+    flow.shared.added_by(dir, pkt);
+    if proto == L4Proto::Tcp {
+        flow.sync_window_ends();
     }
     Ok(())
 }
@@ -206,20 +188,21 @@ unsafe extern "C" fn eval(
 ) {
     // SAFETY: nf_tables passes one of our expressions, whose flowtable `init` found to be ours, and
     // a packet in the forward hook.
-    unsafe {
+    let (ft, pkt, regs) = unsafe {
         let nft = (*private(expr)).flowtable;
         let ft = Flowtable::from_hook((&raw mut (*nft).data).cast());
-        let pkt = &*pkt;
 
-        let added = if u32::from((*pkt.state).pf) == c::NFPROTO_IPV4 {
-            offload::<V4>(pkt, nft, ft)
-        } else {
-            offload::<V6>(pkt, nft, ft)
-        };
-        if let Err(reason) = added {
-            stats::skip(reason);
-            (*regs).__bindgen_anon_1.verdict.code = NFT_BREAK;
-        }
+        (ft, ForwardPkt::from_eval(pkt), &mut *regs)
+    };
+    let added = if pkt.nfproto() == V4::NFPROTO {
+        offload::<V4>(pkt, ft)
+    } else {
+        offload::<V6>(pkt, ft)
+    };
+
+    if let Err(reason) = added {
+        stats::skip(reason);
+        regs.__bindgen_anon_1.verdict.code = NFT_BREAK;
     }
 }
 
@@ -320,12 +303,6 @@ unsafe extern "C" fn dump(skb: *mut c::sk_buff, expr: *const c::nft_expr, _reset
     }
 }
 
-/// Something that C links into its lists or points to, and that Rust does not touch meanwhile.
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: C serialises what it does with registered types; tables are only read.
-unsafe impl<T> Sync for Shared<T> {}
-
 const fn expr_ops(i: usize) -> c::nft_expr_ops {
     c::nft_expr_ops {
         eval: Some(eval),
@@ -342,7 +319,7 @@ const fn expr_ops(i: usize) -> c::nft_expr_ops {
         offload: None,
         offload_action: None,
         offload_stats: None,
-        type_: TYPES[i].0.get(),
+        type_: TYPES[i].get(),
         data: ptr::null_mut(),
     }
 }
@@ -351,7 +328,7 @@ const fn expr_type(i: usize, family: u32) -> c::nft_expr_type {
     c::nft_expr_type {
         select_ops: None,
         release_ops: None,
-        ops: OPS[i].0.get(),
+        ops: OPS[i].get(),
         inner_ops: ptr::null(),
         list: c::list_head {
             next: ptr::null_mut(),
@@ -359,7 +336,7 @@ const fn expr_type(i: usize, family: u32) -> c::nft_expr_type {
         },
         name: c"flow_offload".to_bytes_with_nul().as_ptr().cast(),
         owner: ptr::null_mut(),
-        policy: POLICY.0.get().cast(),
+        policy: POLICY.get().cast(),
         maxattr: NFTA_FLOW_TABLE_NAME as c_uint,
         family: family as u8,
         flags: 0,
@@ -377,21 +354,19 @@ const fn policy(ty: u32, len: u16) -> c::nla_policy {
     }
 }
 
-static POLICY: Shared<[c::nla_policy; 2]> = Shared(UnsafeCell::new([
-    policy(0, 0),
-    policy(c::NLA_STRING, NAME_MAXLEN - 1),
-]));
+static POLICY: Shared<[c::nla_policy; 2]> =
+    Shared::new([policy(0, 0), policy(c::NLA_STRING, NAME_MAXLEN - 1)]);
 
 static OPS: [Shared<c::nft_expr_ops>; 3] = [
-    Shared(UnsafeCell::new(expr_ops(0))),
-    Shared(UnsafeCell::new(expr_ops(1))),
-    Shared(UnsafeCell::new(expr_ops(2))),
+    Shared::new(expr_ops(0)),
+    Shared::new(expr_ops(1)),
+    Shared::new(expr_ops(2)),
 ];
 
 static TYPES: [Shared<c::nft_expr_type>; 3] = [
-    Shared(UnsafeCell::new(expr_type(0, c::NFPROTO_INET))),
-    Shared(UnsafeCell::new(expr_type(1, c::NFPROTO_IPV4))),
-    Shared(UnsafeCell::new(expr_type(2, c::NFPROTO_IPV6))),
+    Shared::new(expr_type(0, c::NFPROTO_INET)),
+    Shared::new(expr_type(1, c::NFPROTO_IPV4)),
+    Shared::new(expr_type(2, c::NFPROTO_IPV6)),
 ];
 
 /// Keeps the expression registered.
@@ -405,7 +380,7 @@ impl Registration {
         let mut this = Self { registered: 0 };
 
         for ty in &TYPES {
-            let ty = ty.0.get();
+            let ty = ty.get();
 
             // SAFETY: The type is static and not registered yet.
             let err = unsafe {
@@ -424,7 +399,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         for ty in TYPES.iter().take(self.registered) {
             // SAFETY: Registered by `new`. The module is not unloaded while an expression exists.
-            unsafe { c::nft_unregister_expr(ty.0.get()) };
+            unsafe { c::nft_unregister_expr(ty.get()) };
         }
     }
 }

@@ -4,13 +4,16 @@
 
 use crate::{
     drivers::NetDev,
-    ffi::c,
+    ffi::{
+        c,
+        Shared, //
+    },
     flowtable::Flowtable,
     hook,
-    hw, //
+    hw,
+    net::nf_tables::NftRef, //
 };
 use core::{
-    cell::UnsafeCell,
     ptr::{
         self,
         NonNull, //
@@ -37,7 +40,10 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     let Some(nf) = NonNull::new(nf) else {
         return EINVAL.to_errno();
     };
-    let ft = match Flowtable::new(nf, HW_THRESHOLD.load(Ordering::Relaxed).into()) {
+    // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own
+    // object.
+    let nft = unsafe { NftRef::from_nf(nf) };
+    let ft = match Flowtable::new(nft, HW_THRESHOLD.load(Ordering::Relaxed).into()) {
         Ok(ft) => ft,
         Err(e) => return e.to_errno(),
     };
@@ -105,14 +111,10 @@ unsafe extern "C" fn nfo_setup(
 }
 
 /// A type that C links into its list.
-#[repr(transparent)]
-struct Type(UnsafeCell<c::nf_flowtable_type>);
-
-// SAFETY: C serialises what it does with registered types.
-unsafe impl Sync for Type {}
+type Type = Shared<c::nf_flowtable_type>;
 
 const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
-    Type(UnsafeCell::new(c::nf_flowtable_type {
+    Type::new(c::nf_flowtable_type {
         list: c::list_head {
             next: ptr::null_mut(),
             prev: ptr::null_mut(),
@@ -127,7 +129,7 @@ const fn flowtable_type(family: u32, hook: c::nf_hookfn) -> Type {
         put: None,
         hook,
         owner: ptr::null_mut(),
-    }))
+    })
 }
 
 static TYPES: [Type; 3] = [
@@ -149,7 +151,7 @@ impl Flowtable {
 
             TYPES
                 .iter()
-                .any(|t| ptr::eq(t.0.get(), ty))
+                .any(|t| ptr::eq(t.get(), ty))
                 .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
         }
     }
@@ -167,7 +169,7 @@ pub(crate) unsafe fn of_hook<'a>(hook: &c::nf_hook_entry) -> Option<(&'a Flowtab
     let ty = TYPES
         .iter()
         // SAFETY: Types are not changed while they are registered, apart from their links.
-        .map(|t| unsafe { &*t.0.get() })
+        .map(|t| unsafe { &*t.get() })
         .find(|t| t.hook.is_some_and(|hook| hook as usize == code))?;
     let serves = [c::NFPROTO_IPV4, c::NFPROTO_IPV6]
         .map(|family| [family as c_int, c::NFPROTO_INET as c_int].contains(&ty.family));
@@ -187,7 +189,7 @@ impl Registration {
         HW_THRESHOLD.store(hw_threshold, Ordering::Relaxed);
         for ty in &TYPES {
             // SAFETY: The type is static, and not registered yet.
-            unsafe { (*ty.0.get()).owner = module.as_ptr().cast() };
+            unsafe { (*ty.get()).owner = module.as_ptr().cast() };
         }
         // SAFETY: As above. C may change what is in a cell, and a cell is laid out as what is in
         // it.
@@ -202,7 +204,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         for ty in &TYPES {
             // SAFETY: Registered by `new`. The module is not unloaded while a flowtable exists.
-            unsafe { c::nft_unregister_flowtable_type(ty.0.get()) };
+            unsafe { c::nft_unregister_flowtable_type(ty.get()) };
         }
     }
 }

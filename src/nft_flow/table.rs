@@ -438,7 +438,7 @@ impl<T: Item> Writer<T> {
         &mut self,
         cursor: &mut Cursor,
         buckets: usize,
-        mut visit: impl FnMut(NonNull<T>) -> Visit,
+        mut visit: impl FnMut(&T) -> Visit,
     ) -> bool {
         if cursor.epoch != self.epoch {
             *cursor = Cursor {
@@ -457,10 +457,11 @@ impl<T: Item> Writer<T> {
                 let Some(item) = current.view().bucket(cursor.bucket).item(slot) else {
                     continue;
                 };
+                // SAFETY: Items in the table are valid (`insert`), and this one is until the end of
+                // the loop's body: a grace period for it cannot end in between.
+                let item = unsafe { item.as_ref() };
                 if visit(item) == Visit::Remove {
-                    // SAFETY: Items in the table are valid (`insert`), and this one was until
-                    // here; a grace period for it cannot have ended in between.
-                    self.remove(unsafe { item.as_ref() });
+                    self.remove(item);
                 }
             }
             cursor.bucket = cursor.bucket.wrapping_add(1);

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::ffi::{
     self,
-    c, //
+    c,
+    skb::Skb, //
 };
 use core::sync::atomic::{
     AtomicU32,
@@ -35,7 +36,7 @@ pub(crate) struct Probe {
 impl Probe {
     /// Notes a packet in the ingress hook that has no flow yet: it may be the one that adds it.
     /// `hash`: that of its key.
-    pub(crate) fn note(&self, hash: u32) {
+    pub(crate) fn note(&self, skb: Skb, hash: u32) {
         let noted = c::nfo_probe {
             fingerprint: self.fingerprint,
             hash,
@@ -47,8 +48,7 @@ impl Probe {
             has: self.has,
         };
 
-        // SAFETY: Called with softirqs off, as the hook runs.
-        unsafe { c::nfo_probe_note(&noted) };
+        skb.note_probe(&noted);
     }
 
     /// Returns what was noted of the packet with this fingerprint, if its key had this hash.
@@ -64,8 +64,7 @@ impl Probe {
             has: 0,
         };
 
-        // SAFETY: No preconditions.
-        unsafe { c::nfo_probe_noted(fingerprint, hash, &mut noted) }.then_some(Self {
+        ffi::probe_noted(fingerprint, hash, &mut noted).then_some(Self {
             fingerprint,
             generation: noted.generation,
             came: SkbMeta {

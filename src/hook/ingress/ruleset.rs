@@ -86,7 +86,7 @@ pub(super) fn no_entry<F: Family>(
 ) -> MissReason {
     let ds_field = F::ds_field(skb.head().get(offset..).unwrap_or_default());
 
-    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note(hash);
+    probe::<F>(ft, skb, offset, thoff, proto, ds_field).note(skb, hash);
     MissReason::NoEntry
 }
 

@@ -4,7 +4,6 @@
 
 use super::{
     dispatch,
-    find_ingress_path,
     verdict,
     L3Location,
     Serves, //
@@ -105,7 +104,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     } else {
         None
     };
-    let path = find_ingress_path(ft, &peeled.encaps.key(ifindex, peer));
+    let path = ft.ingress_path(skb.rcu(), &peeled.encaps.key(ifindex, peer));
     if others && path.is_none_or(|s| Some(s.mac) != to) {
         return Err(MissReason::NotForUs);
     }
@@ -151,7 +150,9 @@ pub(super) fn tunnelled(
         Err(Miss::Reason(reason)) => return Err(reason),
         Err(Miss::NeedPull(_)) => return Err(MissReason::L4Proto),
     };
-    let path = find_ingress_path(ft, &outer.key).ok_or(MissReason::L4Proto)?;
+    let path = ft
+        .ingress_path(skb.rcu(), &outer.key)
+        .ok_or(MissReason::L4Proto)?;
     let loc = L3Location {
         ingress_id: path.id,
         offset: loc.offset.wrapping_add(outer.size),

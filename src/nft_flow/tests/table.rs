@@ -195,9 +195,8 @@ impl Model {
                 let mut cursor = Cursor::default();
                 loop {
                     let more = self.writer.visit(&mut cursor, 3, |flow| {
-                        // SAFETY: Lives until the end of the test.
-                        let number = u32::from_be(unsafe { flow.as_ref() }.key.saddr);
-                        assert_eq!(self.model.get(&number), Some(&flow));
+                        let number = u32::from_be(flow.key.saddr);
+                        assert_eq!(self.model.get(&number), Some(&NonNull::from(flow)));
                         assert!(seen.insert(number));
                         match number % modulus {
                             0 => Visit::Remove,
