@@ -37,6 +37,7 @@ use crate::{
 };
 use core::{
     mem::offset_of,
+    ops::Deref,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
@@ -101,15 +102,35 @@ pub(crate) struct IngressPath {
     tag_key: u64,
     /// Where the devices count packets.
     rx_stats: RxStats,
-    parent: Option<NonNull<IngressPath>>,
+    parent: Option<PathRef>,
     refs: AtomicU32,
     rcu: RcuHead,
 }
 
-// SAFETY: The pointer to the parent is counted; the rest is plain data.
-unsafe impl Send for IngressPath {}
+/// A use of an ingress path, which its owner [ends](IngressTable::release) under the flowtable's
+/// lock.
+///
+/// # Invariants
+///
+/// The use is counted in `refs` of the ingress path, which is valid until a grace period after the
+/// owner has ended the use. The value is not used longer than that.
+#[derive(Clone, Copy)]
+pub(crate) struct PathRef(NonNull<IngressPath>);
+
+// SAFETY: What changes of an ingress path is atomic.
+unsafe impl Send for PathRef {}
 // SAFETY: As above.
-unsafe impl Sync for IngressPath {}
+unsafe impl Sync for PathRef {}
+
+impl Deref for PathRef {
+    type Target = IngressPath;
+
+    #[inline(always)]
+    fn deref(&self) -> &IngressPath {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
 
 // SAFETY: Key and hash never change.
 unsafe impl Item for IngressPath {
@@ -180,8 +201,7 @@ impl IngressPath {
         match ingress.stack.tunnel {
             None => self.key == frame,
             Some((saddr, daddr, proto)) => {
-                // SAFETY: An ingress path holds a use of its parent.
-                let parent = self.parent.map(|p| unsafe { p.as_ref() });
+                let parent = self.parent.as_deref();
                 let id = parent.map_or(ingress.ifindex, |p| p.id);
 
                 parent.is_none_or(|p| p.key == frame)
@@ -209,8 +229,7 @@ impl IngressPath {
         if self.key.ports == 0 {
             return (self.key.ingress.ingress(), Encaps::of_key(&self.key), false);
         }
-        // SAFETY: An ingress path holds a use of its parent.
-        match self.parent.map(|p| unsafe { p.as_ref() }) {
+        match &self.parent {
             Some(p) => (p.key.ingress.ingress(), Encaps::of_key(&p.key), true),
             None => (self.key.ingress.ingress(), Encaps::default(), true),
         }
@@ -437,7 +456,7 @@ impl IngressTable {
         ids: &IdPool,
         ingress: &Ingress<'_>,
         reserve: &mut Prealloc,
-    ) -> Result<Option<NonNull<IngressPath>>, SkipReason> {
+    ) -> Result<Option<PathRef>, SkipReason> {
         let [frame, tunnel] = &mut reserve.0;
         let frame = match frame.take() {
             Some(path) => {
@@ -451,8 +470,7 @@ impl IngressTable {
             return Ok(frame);
         };
 
-        // SAFETY: We hold a use of it.
-        let id = frame.map_or(ingress.ifindex, |f| unsafe { f.as_ref() }.id);
+        let id = frame.map_or(ingress.ifindex, |f| f.id);
         path.key = encap::tunnel_key(saddr, daddr, proto, id);
         path.hash = path.key.hash(ingress.seed);
         path.tag_key = 0;
@@ -475,10 +493,10 @@ impl IngressTable {
         ids: &IdPool,
         mut new: KBox<IngressPath>,
         numbered: bool,
-    ) -> Result<NonNull<IngressPath>, SkipReason> {
+    ) -> Result<PathRef, SkipReason> {
         if let Some(old) = self.writer.find(&new) {
-            // SAFETY: In the table, hence valid; the lock is held.
-            let this = unsafe { old.as_ref() };
+            // INVARIANT: In the table, and counted below.
+            let this = PathRef(old);
 
             if !this.is_same_path(&new) {
                 // Its flows are about to be taken down.
@@ -490,7 +508,7 @@ impl IngressTable {
                 // SAFETY: The use was the new one's.
                 unsafe { self.release(on_remove, ids, parent) };
             }
-            return Ok(old);
+            return Ok(this);
         }
 
         if new.followed && self.followed >= MAX_FOLLOWED {
@@ -517,19 +535,20 @@ impl IngressTable {
             self.bridged = self.bridged.wrapping_add(1);
             self.bridge.get_or_insert_with(BridgeUse::new);
         }
-        Ok(new)
+        // INVARIANT: A new one has one use.
+        Ok(PathRef(new))
     }
 
     /// Ends a use of an ingress path.
     ///
     /// # Safety
     ///
-    /// The use was counted by [`IngressTable::intern`], and ends once.
+    /// The use ends once, and is not used after that.
     pub(crate) unsafe fn release(
         &mut self,
         on_remove: &dyn Fn(&IngressPath),
         ids: &IdPool,
-        path: NonNull<IngressPath>,
+        path: PathRef,
     ) {
         /// # Safety
         ///
@@ -546,8 +565,7 @@ impl IngressTable {
 
         let mut next = Some(path);
         while let Some(path) = next {
-            // SAFETY: Counted, hence valid.
-            let this = unsafe { path.as_ref() };
+            let this = &*path;
 
             if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
                 return;

@@ -9,7 +9,7 @@ use crate::{
             Entry,
             EntryIngress, //
         },
-        ingress_path::IngressPath,
+        ingress_path::PathRef,
         shared::FlowShared,
         table_ref::TableRef,
         tcp, //
@@ -191,21 +191,17 @@ impl<F: Family> Flow<F> {
         ct: Ct,
         proto: L4Proto,
         [orig, reply]: [DirPath<'_>; 2],
-        ingress_paths: [Option<NonNull<IngressPath>>; 2],
+        ingress_paths: [Option<PathRef>; 2],
         [there_hop, back_hop]: [Option<NonNull<NextHop>>; 2],
         table: &TableRef,
     ) -> Result<NonNull<Self>, SkipReason> {
         let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
-        let entry_ingress = |path: Option<NonNull<IngressPath>>,
-                             ingress: &Ingress<'_>,
-                             opposite: &DirPath<'_>| EntryIngress {
-            id: path.map_or(ingress.ifindex, |s| {
-                // SAFETY: A use of the ingress path is ours.
-                unsafe { s.as_ref() }.id
-            }),
-            secure: matches!(opposite.xmit, XmitType::Xfrm),
-            bridged: ingress.is_bridged(),
-        };
+        let entry_ingress =
+            |path: Option<PathRef>, ingress: &Ingress<'_>, opposite: &DirPath<'_>| EntryIngress {
+                id: path.map_or(ingress.ifindex, |path| path.id),
+                secure: matches!(opposite.xmit, XmitType::Xfrm),
+                bridged: ingress.is_bridged(),
+            };
         let iif = [&reply, &orig].map(|dir| (dir.ingress.stack.devices[0], dir.ingress.sender));
         let [orig_in, reply_in] = ingress_paths;
         let orig_in = entry_ingress(orig_in, &reply.ingress, &reply);

@@ -11,7 +11,10 @@ use crate::{
     flow::{
         entry::Entry,
         hw_state::HwState,
-        ingress_path::IngressPath,
+        ingress_path::{
+            IngressPath,
+            PathRef, //
+        },
         qos::{
             self,
             Qos, //
@@ -100,7 +103,7 @@ pub(crate) struct FlowShared {
     pub(crate) hashes: [u32; 2],
     /// The ingress paths of both directions, if they need one; uses that are ended under the
     /// flowtable's lock.
-    pub(crate) ingress_paths: [Option<NonNull<IngressPath>>; 2],
+    pub(crate) ingress_paths: [Option<PathRef>; 2],
     /// The devices by which packets of each direction enter the stack, as routing sees it.
     pub(crate) iif: [u32; 2],
     /// The source MAC addresses of their frames; zeroes if that is not known.
@@ -143,7 +146,7 @@ impl FlowShared {
         proto: L4Proto,
         entries: &[Entry<F>; 2],
         tcp: tcp::TcpState,
-        ingress_paths: [Option<NonNull<IngressPath>>; 2],
+        ingress_paths: [Option<PathRef>; 2],
         iif: [(u32, [u8; 6]); 2],
         table: &TableRef,
     ) -> Self {
@@ -216,9 +219,7 @@ impl FlowShared {
 
     /// What packets of direction `dir` come in with, if they have an ingress path.
     pub(crate) fn ingress_path(&self, dir: Direction) -> Option<&IngressPath> {
-        // SAFETY: The flow uses it, and ends the use when nobody finds the flow any more; then it
-        // is freed a grace period later.
-        self.ingress_paths[dir as usize].map(|path| unsafe { path.as_ref() })
+        self.ingress_paths[dir as usize].as_deref()
     }
 
     /// Whether this is a flow of IPv6.

@@ -6,7 +6,10 @@
 //! path each, found by device and tag; a path that has lost its slot to another one is looked up as
 //! before.
 
-use crate::flow::ingress_path::IngressPath;
+use crate::{
+    ffi::Rcu,
+    flow::ingress_path::IngressPath, //
+};
 use core::{
     ptr,
     sync::atomic::{
@@ -41,13 +44,9 @@ impl TagCache {
     }
 
     /// Returns the path of frames with the key `key`, see [`IngressPath::tag_key`].
-    ///
-    /// # Safety
-    ///
-    /// RCU is held as long as the result is used.
     #[inline(always)]
-    pub(crate) unsafe fn find(&self, key: u64) -> Option<&IngressPath> {
-        // SAFETY: By the type invariant, and the contract of this function.
+    pub(crate) fn find<'a>(&'a self, _: Rcu<'a>, key: u64) -> Option<&'a IngressPath> {
+        // SAFETY: By the type invariant; RCU is held for `'a`.
         let path = unsafe { self.slot(key).load(Ordering::Acquire).as_ref() };
 
         path.filter(|path| path.tag_key() == key)

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     flow::{
         ingress_path::{
-            IngressPath, //
+            PathRef, //
             Prealloc,
         },
         object::Flow,
@@ -166,10 +166,7 @@ impl Flowtable {
 
     /// Finds or makes the ingress path of packets that come in by `ingress`; [`None`] for plain
     /// packets.
-    pub(crate) fn intern(
-        &self,
-        ingress: &Ingress<'_>,
-    ) -> Result<Option<NonNull<IngressPath>>, SkipReason> {
+    pub(crate) fn intern(&self, ingress: &Ingress<'_>) -> Result<Option<PathRef>, SkipReason> {
         if ingress.stack.tunnel.is_none() && !ingress.needs_ingress_path() {
             return Ok(None);
         }
@@ -193,27 +190,25 @@ impl Flowtable {
             }
             self.publish_counts(inner);
             if let Ok(Some(path)) = path {
-                // SAFETY: A use of it is ours.
-                self.tags.put(unsafe { path.as_ref() });
+                self.tags.put(&path);
             }
             path
         })?;
-        // SAFETY: A use of it is ours, if there is one.
-        if path.is_some_and(|path| unsafe { !path.as_ref().is_checked() }) {
+        if path.is_some_and(|path| !path.is_checked()) {
             self.schedule_gc();
         }
         Ok(path)
     }
 
     /// Ends the use of ingress paths.
-    pub(crate) fn release(&self, ingress_paths: [Option<NonNull<IngressPath>>; 2]) {
+    pub(crate) fn release(&self, ingress_paths: [Option<PathRef>; 2]) {
         self.locked(|inner| self.release_locked(inner, ingress_paths));
     }
 
     pub(super) fn release_locked(
         &self,
         inner: &mut FlowtableInner,
-        ingress_paths: [Option<NonNull<IngressPath>>; 2],
+        ingress_paths: [Option<PathRef>; 2],
     ) {
         let followed = inner.ingress_paths.followed();
 

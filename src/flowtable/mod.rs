@@ -99,7 +99,7 @@ use registry::{
     ListNode, //
     Netns,
 };
-use tables::guarded_buckets;
+use tables::SpareBuckets;
 
 /// Buckets of an empty table: 16 KiB for some 900 entries.
 const MIN_BUCKETS: usize = 256;
@@ -259,17 +259,17 @@ impl Flowtable {
         };
         let traffic = Traffic::new()?;
         let uninit = KBox::<Self>::new_uninit(GFP_KERNEL)?;
-        let b4 = guarded_buckets(MIN_BUCKETS)?;
-        let b6 = guarded_buckets(MIN_BUCKETS)?;
-        let bs = guarded_buckets(INGRESS_PATH_BUCKETS)?;
-        let bc = guarded_buckets(MIN_BUCKETS)?;
-        let bh = guarded_buckets(HOP_BUCKETS)?;
+        let b4 = SpareBuckets::guarded(MIN_BUCKETS)?;
+        let b6 = SpareBuckets::guarded(MIN_BUCKETS)?;
+        let bs = SpareBuckets::guarded(INGRESS_PATH_BUCKETS)?;
+        let bc = SpareBuckets::guarded(MIN_BUCKETS)?;
+        let bh = SpareBuckets::guarded(HOP_BUCKETS)?;
         // Tables do not free their buckets: nothing fails from here on.
-        let (v4, w4) = Table::new(b4.dismiss());
-        let (v6, w6) = Table::new(b6.dismiss());
-        let (ingress_paths, ws) = Table::new(bs.dismiss());
-        let (cts, wc) = Table::new(bc.dismiss());
-        let (hops, wh) = Table::new(bh.dismiss());
+        let (v4, w4) = Table::new(b4.dismiss().into_inner());
+        let (v6, w6) = Table::new(b6.dismiss().into_inner());
+        let (ingress_paths, ws) = Table::new(bs.dismiss().into_inner());
+        let (cts, wc) = Table::new(bc.dismiss().into_inner());
+        let (hops, wh) = Table::new(bh.dismiss().into_inner());
         let inner = FlowtableInner {
             w4,
             w6,

@@ -32,38 +32,47 @@ use nft_flow::{
     }, //
 };
 
-/// Allocates empty buckets.
-fn alloc_buckets<T>(n: usize) -> Option<Buckets<T>> {
-    let layout = Buckets::<T>::layout(n)?;
-    // SAFETY: Any size is allowed. The allocation is aligned to its size's largest power of two.
-    let memory = NonNull::new(unsafe { c::nfo_table_alloc(layout.size()) })?;
-
-    // SAFETY: Fresh, zeroed and large enough.
-    unsafe { Buckets::from_zeroed(memory.cast(), n) }
-}
-
-/// Buckets that are freed unless the guard is dismissed.
-pub(super) fn guarded_buckets<T>(
-    n: usize,
-) -> Result<ScopeGuard<Buckets<T>, impl FnOnce(Buckets<T>)>> {
-    let buckets = alloc_buckets(n).ok_or(ENOMEM)?;
-
-    // SAFETY: No table has them.
-    Ok(ScopeGuard::new_with_data(buckets, |b| unsafe {
-        free_buckets(b)
-    }))
-}
-
-/// Frees buckets.
+/// Buckets that no table has.
 ///
-/// # Safety
+/// # Invariants
 ///
-/// No reader may be in the array any more.
-unsafe fn free_buckets<T>(buckets: Buckets<T>) {
-    let (memory, _) = buckets.into_raw();
+/// They came from [`SpareBuckets::new`], and no reader is in them.
+pub(super) struct SpareBuckets<T>(Buckets<T>);
 
-    // SAFETY: It came from `alloc_buckets`.
-    unsafe { c::nfo_table_free(memory.as_ptr().cast()) };
+impl<T> SpareBuckets<T> {
+    /// Allocates empty buckets.
+    fn new(n: usize) -> Option<Self> {
+        let layout = Buckets::<T>::layout(n)?;
+
+        // SAFETY: Any size is allowed. The allocation is aligned to its size's largest power of
+        // two, fresh, zeroed and large enough.
+        let buckets = unsafe {
+            let memory = NonNull::new(c::nfo_table_alloc(layout.size()))?;
+            Buckets::from_zeroed(memory.cast(), n)
+        };
+        // INVARIANT: Just made.
+        buckets.map(Self)
+    }
+
+    /// Allocates some that are freed unless the guard is dismissed.
+    pub(super) fn guarded(n: usize) -> Result<ScopeGuard<Self, fn(Self)>> {
+        let buckets = Self::new(n).ok_or(ENOMEM)?;
+
+        Ok(ScopeGuard::new_with_data(buckets, Self::free as fn(Self)))
+    }
+
+    /// For a table.
+    pub(super) fn into_inner(self) -> Buckets<T> {
+        self.0
+    }
+
+    /// Frees them.
+    fn free(self) {
+        let (memory, _) = self.0.into_raw();
+
+        // SAFETY: By the type invariant.
+        unsafe { c::nfo_table_free(memory.as_ptr().cast()) };
+    }
 }
 
 /// Frees what a closed table had.
@@ -72,9 +81,9 @@ unsafe fn free_buckets<T>(buckets: Buckets<T>) {
 ///
 /// No reader may be in the arrays any more.
 pub(super) unsafe fn free_both<T>((current, new): (Option<Buckets<T>>, Option<Buckets<T>>)) {
-    for buckets in [current, new].into_iter().flatten() {
-        // SAFETY: By the contract of this function.
-        unsafe { free_buckets(buckets) };
+    // INVARIANT: By the contract of this function.
+    for buckets in [current, new].into_iter().flatten().map(SpareBuckets) {
+        buckets.free();
     }
 }
 
@@ -109,25 +118,24 @@ pub(super) unsafe fn insert<T: Item>(
     item: &T,
     is_live: impl FnOnce(&T) -> bool,
 ) -> Result<(), SkipReason> {
-    // SAFETY: By the contract of this function.
-    match unsafe { writer.insert(item.into()) } {
-        Ok(()) => return Ok(()),
-        Err(InsertError::Full) => return Err(SkipReason::TableFull),
-        Err(InsertError::Exists(old)) => {
-            // SAFETY: An item in the table is valid.
-            let old = unsafe { old.as_ref() };
+    let mut is_live = Some(is_live);
 
-            if is_live(old) {
-                return Err(SkipReason::TableExists);
+    loop {
+        // SAFETY: By the contract of this function. An item in the table is valid.
+        let old = unsafe {
+            match writer.insert(item.into()) {
+                Ok(()) => return Ok(()),
+                Err(InsertError::Full) => return Err(SkipReason::TableFull),
+                Err(InsertError::Exists(old)) => old.as_ref(),
             }
-            writer.remove(old);
+        };
+
+        // Once: there is one item with a key.
+        if is_live.take().is_none_or(|is_live| is_live(old)) {
+            return Err(SkipReason::TableExists);
         }
+        writer.remove(old);
     }
-    // SAFETY: By the contract of this function.
-    unsafe { writer.insert(item.into()) }.map_err(|e| match e {
-        InsertError::Full => SkipReason::TableFull,
-        InsertError::Exists(_) => SkipReason::TableExists,
-    })
 }
 
 impl Flowtable {
@@ -152,12 +160,12 @@ impl Flowtable {
         writer: &impl Fn(&mut FlowtableInner) -> &mut Writer<T>,
     ) -> bool {
         // Without memory the table stays as it is; the worker asks again in a second.
-        let Some(new) = alloc_buckets(want) else {
+        let Some(new) = SpareBuckets::new(want) else {
             return false;
         };
-        if let Err(new) = self.locked(|inner| writer(inner).begin_resize(new)) {
-            // SAFETY: No reader has seen it.
-            unsafe { free_buckets(new) };
+        if let Err(new) = self.locked(|inner| writer(inner).begin_resize(new.0)) {
+            // INVARIANT: No reader has seen it.
+            SpareBuckets(new).free();
             return false;
         }
 

@@ -108,8 +108,7 @@ fn not_plain<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_ui
         return plain::<V6>(ft, skb);
     }
     if skb.has_vlan_tag() && skb.is_ordinary() {
-        // SAFETY: The hook is an RCU read-side section.
-        if let Some(path) = unsafe { ft.tags.find(tag_key(skb)) } {
+        if let Some(path) = ft.tags.find(skb.rcu(), tag_key(skb)) {
             match skb.protocol() {
                 V4::ETHERTYPE if IP4 => return tagged::<V4>(ft, skb, path),
                 V6::ETHERTYPE if IP6 => return tagged::<V6>(ft, skb, path),

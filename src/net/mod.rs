@@ -12,6 +12,7 @@ pub(crate) mod follow;
 pub(crate) mod forward_path;
 pub(crate) mod next_hop;
 pub(crate) mod nf_tables;
+pub(crate) mod nft_expr;
 pub(crate) mod packet;
 pub(crate) mod route;
 pub(crate) mod ruleset;

@@ -10,10 +10,7 @@
 //! three types.
 
 use crate::{
-    ffi::{
-        c,
-        Shared, //
-    },
+    ffi::c,
     flowtable::{
         Flowtable,
         Store, //
@@ -25,18 +22,19 @@ use crate::{
             V6, //
         },
         forward_path,
+        nft_expr::{
+            self,
+            expr_ops,
+            ExprOps,
+            ExprType,
+            FlowtableExpr,
+            NamedFlowtable, //
+        },
         packet::ForwardPkt, //
     },
     stats, //
 };
-use core::ptr;
-use kernel::{
-    ffi::{
-        c_int,
-        c_uint, //
-    },
-    prelude::*, //
-};
+use kernel::prelude::*;
 use nft_flow::{
     key::L4Proto,
     parse::tcp,
@@ -45,31 +43,6 @@ use nft_flow::{
         TeardownReason, //
     }, //
 };
-
-/// `NFT_BREAK`, include/uapi/linux/netfilter/nf_tables.h: the rule does not match.
-const NFT_BREAK: u32 = c::NFO_NFT_BREAK;
-/// `NF_INET_FORWARD`, include/uapi/linux/netfilter.h.
-const NF_INET_FORWARD: u32 = c::NFO_INET_FORWARD;
-/// `NFTA_FLOW_TABLE_NAME`, the only attribute.
-const NFTA_FLOW_TABLE_NAME: usize = c::NFO_FLOW_TABLE_NAME as usize;
-/// `NFT_NAME_MAXLEN`.
-const NAME_MAXLEN: u16 = c::NFO_NAME_MAXLEN;
-
-/// What an expression in a rule holds.
-#[repr(C)]
-struct Private {
-    flowtable: *mut c::nft_flowtable,
-}
-
-/// The private part of an expression of ours.
-///
-/// # Safety
-///
-/// `expr` is an expression of one of our types.
-unsafe fn private(expr: *const c::nft_expr) -> *mut Private {
-    // SAFETY: nf_tables allocates `ops->size` bytes: the header, then the private part.
-    unsafe { (&raw const (*expr).data).cast_mut().cast() }
-}
 
 /// Adds the connection of a packet in the forward hook, which is of family `F`, to a flowtable.
 fn offload<F: Store>(pkt: ForwardPkt<'_>, ft: &Flowtable) -> Result<(), SkipReason> {
@@ -176,230 +149,63 @@ fn offload<F: Store>(pkt: ForwardPkt<'_>, ft: &Flowtable) -> Result<(), SkipReas
     Ok(())
 }
 
-/// The expression meets a packet.
-///
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours and a packet in the forward hook.
-unsafe extern "C" fn eval(
-    expr: *const c::nft_expr,
-    regs: *mut c::nft_regs,
-    pkt: *const c::nft_pktinfo,
-) {
-    // SAFETY: nf_tables passes one of our expressions, whose flowtable `init` found to be ours, and
-    // a packet in the forward hook.
-    let (ft, pkt, regs) = unsafe {
-        let nft = (*private(expr)).flowtable;
-        let ft = Flowtable::from_hook((&raw mut (*nft).data).cast());
+/// The expression, which holds a flowtable of ours.
+struct FlowOffload;
 
-        (ft, ForwardPkt::from_eval(pkt), &mut *regs)
-    };
-    let added = if pkt.nfproto() == V4::NFPROTO {
-        offload::<V4>(pkt, ft)
-    } else {
-        offload::<V6>(pkt, ft)
-    };
+impl FlowtableExpr for FlowOffload {
+    fn accepts(flowtable: NamedFlowtable<'_>) -> bool {
+        let ours = Flowtable::is_ours(flowtable);
 
-    if let Err(reason) = added {
-        stats::skip(reason);
-        regs.__bindgen_anon_1.verdict.code = NFT_BREAK;
-    }
-}
-
-/// The chain that the rule is in, and every hook that leads there: forward only.
-///
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn validate(ctx: *const c::nft_ctx, _expr: *const c::nft_expr) -> c_int {
-    // SAFETY: nf_tables passes a valid context.
-    unsafe { c::nft_chain_validate_hooks((*ctx).chain, 1 << NF_INET_FORWARD) }
-}
-
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn init(
-    ctx: *const c::nft_ctx,
-    expr: *const c::nft_expr,
-    tb: *const *const c::nlattr,
-) -> c_int {
-    // SAFETY: nf_tables passes a valid context and the parsed attributes, as many as `maxattr`
-    // says; the expression is not in use yet.
-    unsafe {
-        let ctx = &*ctx;
-        let name = *tb.add(NFTA_FLOW_TABLE_NAME);
-        if name.is_null() {
-            return EINVAL.to_errno();
-        }
-        let ft = c::nft_flowtable_lookup(ctx.net, ctx.table, name, c::nfo_genmask_next(ctx.net));
-        if ft as isize >= -4095 && (ft as isize) < 0 {
-            return ft as isize as c_int;
-        }
         // The in-tree type was chosen for this flowtable, before we were loaded.
-        if Flowtable::from_nft(ft).is_none() {
+        if !ours {
             kernel::pr_warn_once!(
                 "a flowtable of nf_flow_table_inet is in use: delete it and add it again\n"
             );
-            return EOPNOTSUPP.to_errno();
         }
-        let err = c::nfo_use_inc(ft);
-        if err != 0 {
-            return err;
-        }
-        (*private(expr)).flowtable = ft;
+        ours
+    }
 
-        let err = c::nf_ct_netns_get(ctx.net, ctx.family);
-        if err < 0 {
-            c::nfo_use_dec(ft);
-        }
-        err
+    fn eval(flowtable: NamedFlowtable<'_>, pkt: ForwardPkt<'_>) -> bool {
+        // SAFETY: It was accepted, hence is ours.
+        let ft = unsafe { Flowtable::from_hook(flowtable.nf()) };
+        let added = if pkt.nfproto() == V4::NFPROTO {
+            offload::<V4>(pkt, ft)
+        } else {
+            offload::<V6>(pkt, ft)
+        };
+
+        added.inspect_err(|why| stats::skip(*why)).is_ok()
     }
 }
 
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn activate(_ctx: *const c::nft_ctx, expr: *const c::nft_expr) {
-    // SAFETY: One of our expressions; the flowtable exists while rules refer to it.
-    unsafe { c::nfo_use_restore((*private(expr)).flowtable) };
-}
-
-/// # Safety
-///
-/// Called by nf_tables only, by way of `nfo_expr_deactivate()`, with an expression of ours.
-#[no_mangle]
-unsafe extern "C" fn nfo_deactivate(
-    ctx: *const c::nft_ctx,
-    expr: *const c::nft_expr,
-    phase: c::nft_trans_phase,
-) {
-    // SAFETY: As for `activate`.
-    unsafe { c::nf_tables_deactivate_flowtable(ctx, (*private(expr)).flowtable, phase) };
-}
-
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn destroy(ctx: *const c::nft_ctx, _expr: *const c::nft_expr) {
-    // SAFETY: Balances `init`.
-    unsafe { c::nf_ct_netns_put((*ctx).net, (*ctx).family) };
-}
-
-/// # Safety
-///
-/// Called by nf_tables only, with an expression of ours.
-unsafe extern "C" fn dump(skb: *mut c::sk_buff, expr: *const c::nft_expr, _reset: bool) -> c_int {
-    // SAFETY: A valid message, and one of our expressions with its flowtable.
-    let err = unsafe {
-        let name = (*(*private(expr)).flowtable).name;
-        c::nfo_put_name(skb, NFTA_FLOW_TABLE_NAME as c_int, name)
-    };
-
-    if err != 0 {
-        -1
-    } else {
-        0
-    }
-}
-
-const fn expr_ops(i: usize) -> c::nft_expr_ops {
-    c::nft_expr_ops {
-        eval: Some(eval),
-        clone: None,
-        size: (size_of::<c::nft_expr>() + size_of::<Private>()) as c_uint,
-        init: Some(init),
-        activate: Some(activate),
-        deactivate: Some(c::nfo_expr_deactivate),
-        destroy: Some(destroy),
-        destroy_clone: None,
-        dump: Some(dump),
-        validate: Some(validate),
-        gc: None,
-        offload: None,
-        offload_action: None,
-        offload_stats: None,
-        type_: TYPES[i].get(),
-        data: ptr::null_mut(),
-    }
-}
-
-const fn expr_type(i: usize, family: u32) -> c::nft_expr_type {
-    c::nft_expr_type {
-        select_ops: None,
-        release_ops: None,
-        ops: OPS[i].get(),
-        inner_ops: ptr::null(),
-        list: c::list_head {
-            next: ptr::null_mut(),
-            prev: ptr::null_mut(),
-        },
-        name: c"flow_offload".to_bytes_with_nul().as_ptr().cast(),
-        owner: ptr::null_mut(),
-        policy: POLICY.get().cast(),
-        maxattr: NFTA_FLOW_TABLE_NAME as c_uint,
-        family: family as u8,
-        flags: 0,
-    }
-}
-
-const fn policy(ty: u32, len: u16) -> c::nla_policy {
-    c::nla_policy {
-        type_: ty as u8,
-        validation_type: 0,
-        len,
-        __bindgen_anon_1: c::nla_policy__bindgen_ty_1 {
-            strict_start_type: 0,
-        },
-    }
-}
-
-static POLICY: Shared<[c::nla_policy; 2]> =
-    Shared::new([policy(0, 0), policy(c::NLA_STRING, NAME_MAXLEN - 1)]);
-
-static OPS: [Shared<c::nft_expr_ops>; 3] = [
-    Shared::new(expr_ops(0)),
-    Shared::new(expr_ops(1)),
-    Shared::new(expr_ops(2)),
+static OPS: [ExprOps; 3] = [
+    expr_ops::<FlowOffload>(&TYPES[0]),
+    expr_ops::<FlowOffload>(&TYPES[1]),
+    expr_ops::<FlowOffload>(&TYPES[2]),
 ];
 
-static TYPES: [Shared<c::nft_expr_type>; 3] = [
-    Shared::new(expr_type(0, c::NFPROTO_INET)),
-    Shared::new(expr_type(1, c::NFPROTO_IPV4)),
-    Shared::new(expr_type(2, c::NFPROTO_IPV6)),
+static TYPES: [ExprType; 3] = [
+    ExprType::new(c"flow_offload", c::NFPROTO_INET, &OPS[0]),
+    ExprType::new(c"flow_offload", c::NFPROTO_IPV4, &OPS[1]),
+    ExprType::new(c"flow_offload", c::NFPROTO_IPV6, &OPS[2]),
 ];
 
 /// Keeps the expression registered.
 pub(crate) struct Registration {
-    registered: usize,
+    _types: [nft_expr::Registration; 3],
 }
 
 impl Registration {
     /// Registers the expression for the families ip, ip6 and inet.
     pub(crate) fn new(module: &'static ThisModule) -> Result<Self> {
-        let mut this = Self { registered: 0 };
+        let [inet, ipv4, ipv6] = &TYPES;
 
-        for ty in &TYPES {
-            let ty = ty.get();
-
-            // SAFETY: The type is static and not registered yet.
-            let err = unsafe {
-                (*ty).owner = module.as_ptr().cast();
-                c::nft_register_expr(ty)
-            };
-            // `this` unregisters what was registered when it is dropped.
-            kernel::error::to_result(err)?;
-            this.registered += 1;
-        }
-        Ok(this)
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        for ty in TYPES.iter().take(self.registered) {
-            // SAFETY: Registered by `new`. The module is not unloaded while an expression exists.
-            unsafe { c::nft_unregister_expr(ty.get()) };
-        }
+        Ok(Self {
+            _types: [
+                inet.register(module)?,
+                ipv4.register(module)?,
+                ipv6.register(module)?,
+            ],
+        })
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     flowtable::Flowtable,
     hook,
     hw,
-    net::nf_tables::NftRef, //
+    net::{
+        nf_tables::NftRef,
+        nft_expr::NamedFlowtable, //
+    }, //
 };
 use core::{
     ptr::{
@@ -139,21 +142,9 @@ static TYPES: [Type; 3] = [
 ];
 
 impl Flowtable {
-    /// The flowtable of ours that nf_tables calls `ft`, if it is one of ours.
-    ///
-    /// # Safety
-    ///
-    /// `ft` is valid.
-    pub(super) unsafe fn from_nft<'a>(ft: *mut c::nft_flowtable) -> Option<&'a Self> {
-        // SAFETY: Valid by contract; a flowtable has a type from its creation on.
-        unsafe {
-            let ty = (*ft).data.type_;
-
-            TYPES
-                .iter()
-                .any(|t| ptr::eq(t.get(), ty))
-                .then(|| Self::from_hook((&raw mut (*ft).data).cast()))
-        }
+    /// Whether the flowtable that a rule names is one of ours.
+    pub(super) fn is_ours(ft: NamedFlowtable<'_>) -> bool {
+        TYPES.iter().any(|ty| ptr::eq(ty.get(), ft.type_ptr()))
     }
 }
 
