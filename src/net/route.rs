@@ -42,9 +42,10 @@ impl Dst {
 
     /// One more reference to the same route; [`None`] if that is on its way out.
     pub(crate) fn get(&self) -> Option<Self> {
+        // Not `then_some()`: a reference that was made is given back, counted or not.
         // SAFETY: Valid by the type invariant.
         // INVARIANT: Just counted.
-        unsafe { c::nfo_dst_hold(self.as_ptr()) }.then_some(Self(self.0))
+        unsafe { c::nfo_dst_hold(self.as_ptr()) }.then(|| Self(self.0))
     }
 
     /// For field access and calls into C.
