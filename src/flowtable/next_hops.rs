@@ -20,6 +20,7 @@ use crate::{
     net::{
         direct::{
             Direct,
+            Ports,
             Refusal, //
         },
         family::{
@@ -165,34 +166,35 @@ impl Flowtable {
         unsafe { Self::release_next_hops(inner, hops) };
     }
 
-    /// Finds out how packets to each next hop leave now. False if it is to be done again soon, because RTNL was not
-    /// to be had: it must not be waited for here, see [`check_bridges`](Self::check_bridges).
+    /// Finds out how packets to each next hop leave now. False if it is to be done again soon, because
+    /// RTNL was not to be had: it must not be waited for here, see
+    /// [`check_bridges`](Self::check_bridges).
     pub(super) fn check_next_hops(&self) -> bool {
-        const STEPS: usize = 8;
+        if self.check_all_next_hops(false) {
+            return true;
+        }
+        let rtnl = Rtnl::try_lock();
 
+        rtnl.is_some() && self.check_all_next_hops(true)
+    }
+
+    /// The same, with or without RTNL. False if something cannot be told without.
+    fn check_all_next_hops(&self, rtnl: bool) -> bool {
         let mut cursor = Cursor::default();
         let mut more = self.locked(|inner| !inner.hops.is_empty());
         let mut sure = true;
 
         while more && !self.is_closed() {
-            let rtnl = Rtnl::try_lock();
-
-            for _ in 0..STEPS {
-                more = self.locked(|inner| {
-                    inner.hops.visit(&mut cursor, BUCKETS_AT_ONCE, |hop| {
-                        sure &= if hop.v6 {
-                            self.check_next_hop::<V6>(hop, rtnl.is_some())
-                        } else {
-                            self.check_next_hop::<V4>(hop, rtnl.is_some())
-                        };
-                        Visit::Keep
-                    })
-                });
-                if !more {
-                    break;
-                }
-            }
-            drop(rtnl);
+            more = self.locked(|inner| {
+                inner.hops.visit(&mut cursor, BUCKETS_AT_ONCE, |hop| {
+                    sure &= if hop.v6 {
+                        self.check_next_hop::<V6>(hop, rtnl)
+                    } else {
+                        self.check_next_hop::<V4>(hop, rtnl)
+                    };
+                    Visit::Keep
+                })
+            });
             ffi::cond_resched();
         }
         sure
@@ -205,12 +207,20 @@ impl Flowtable {
         let Some(n) = hop.neighbour(rcu) else {
             return true;
         };
+        let old = hop.direct(rcu);
+        let ports = match old {
+            _ if rtnl => Ports::Ask,
+            // A port that does not forward any more would have changed the topology.
+            // SAFETY: RCU is held, and the neighbour is valid.
+            Some(old) if unsafe { old.is_valid(n.as_ptr()) } => Ports::Forward,
+            _ => Ports::Unknown,
+        };
 
         // SAFETY: The flowtable keeps what there is of the namespace.
-        let new = unsafe { Direct::resolve::<F>(rcu, n, self.nft(), self.netns.topology(), rtnl) };
+        let new = unsafe { Direct::resolve::<F>(rcu, n, self.nft(), self.netns.topology(), ports) };
         match new {
             Ok(new) => {
-                if hop.direct(rcu).is_none_or(|old| !old.is_same(&new)) {
+                if old.is_none_or(|old| !old.is_same(&new)) {
                     hop.set_direct(KBox::new(new, GFP_ATOMIC | __GFP_NOWARN).ok());
                 }
                 true

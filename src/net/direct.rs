@@ -74,6 +74,17 @@ pub(crate) enum Refusal {
     Rtnl,
 }
 
+/// What is known of the spanning tree at the ports of bridges on the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// Nothing.
+    Unknown,
+    /// They forward.
+    Forward,
+    /// RTNL is held: they can be asked.
+    Ask,
+}
+
 /// How packets to a neighbour leave by the lowest device.
 ///
 /// # Invariants
@@ -123,7 +134,7 @@ unsafe fn address(n: *const c::neighbour) -> u64 {
 }
 
 impl Direct {
-    /// How packets of a family leave that go to the neighbour `n`. `rtnl`: RTNL is held.
+    /// How packets of a family leave that go to the neighbour `n`.
     ///
     /// # Errors
     ///
@@ -137,7 +148,7 @@ impl Direct {
         n: NeighRef<'_>,
         nft: NftRef,
         topology: &AtomicUsize,
-        rtnl: bool,
+        ports: Ports,
     ) -> Result<Self, Refusal> {
         // Before anything is looked at.
         let generation = topology.load(Ordering::Acquire);
@@ -150,14 +161,14 @@ impl Direct {
         if walk.end() != WalkEnd::Lowest || stack.tunnel.is_some() || lowest == dev.ifindex() {
             return Err(Refusal::Stack);
         }
-        if stack.bridge_ports[0].is_some() && !rtnl {
+        if stack.bridge_ports[0].is_some() && ports == Ports::Unknown {
             return Err(Refusal::Rtnl);
         }
         if !stack
             .bridge_ports
             .iter()
             .flatten()
-            .all(|port| port.is_forwarding(net, true, true))
+            .all(|port| port.is_forwarding(net, ports == Ports::Ask, true))
         {
             return Err(Refusal::Stack);
         }
