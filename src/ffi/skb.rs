@@ -556,8 +556,8 @@ impl Skb {
         }
     }
 
-    /// Headers of `len` bytes in front of the network header are those of the `protocol` (network byte order)
-    /// now; the caller pushes them.
+    /// Headers of `len` bytes in front of the network header are those of the `protocol` (network
+    /// byte order) now; the caller pushes them.
     #[inline(always)]
     pub(crate) fn wrap(self, protocol: u16, len: u16) {
         // SAFETY: By the type invariant.
@@ -567,8 +567,8 @@ impl Skb {
         headers.network_header = headers.network_header.wrapping_sub(len);
     }
 
-    /// Leaves a VLAN tag to the device, `__vlan_hwaccel_put_tag()`: EtherType in network byte order, and control
-    /// word; zeroes for none.
+    /// Leaves a VLAN tag to the device, `__vlan_hwaccel_put_tag()`: EtherType in network byte
+    /// order, and control word; zeroes for none.
     #[inline(always)]
     pub(crate) fn set_vlan_tag(self, [vlan_proto, vlan_tci]: [u16; 2]) {
         // SAFETY: By the type invariant.

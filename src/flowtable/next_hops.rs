@@ -54,7 +54,8 @@ use nft_flow::{
 const BUCKETS_AT_ONCE: usize = 4;
 
 impl Flowtable {
-    /// Finds or makes the next hop of packets that leave by `output`, and counts a use of it; [`None`] for IPsec.
+    /// Finds or makes the next hop of packets that leave by `output`, and counts a use of it;
+    /// [`None`] for IPsec.
     fn next_hop<F: Family>(
         &self,
         output: &XmitType,
@@ -73,7 +74,8 @@ impl Flowtable {
                 return Err((hop, new));
             }
             let hop = NonNull::from(KBox::leak(new));
-            // SAFETY: Freed a grace period after it was removed. Without room in the table it does as well.
+            // SAFETY: Freed a grace period after it was removed. Without room in the table it does
+            // as well.
             unsafe {
                 let listed = inner.hops.insert(hop).is_ok();
                 hop.as_ref().listed.store(listed, Ordering::Relaxed);
@@ -131,8 +133,8 @@ impl Flowtable {
     ///
     /// # Safety
     ///
-    /// They were counted by [`Flowtable::next_hop`], and are given back once; no packet that comes finds an entry
-    /// that has them.
+    /// They were counted by [`Flowtable::next_hop`], and are given back once; no packet that comes
+    /// finds an entry that has them.
     pub(super) unsafe fn release_next_hops(
         inner: &mut FlowtableInner,
         hops: [Option<NonNull<NextHop>>; 2],

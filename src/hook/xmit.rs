@@ -145,8 +145,8 @@ fn refresh<F: Family>(entry: &Entry<F>, hop: &NextHop) {
     }
 }
 
-/// Whether the address of a neighbour is used as it is: `NUD_CONNECTED`, or somebody sees already to
-/// its being asked, and its own output function would do no more than send.
+/// Whether the address of a neighbour is used as it is: `NUD_CONNECTED`, or somebody sees already
+/// to its being asked, and its own output function would do no more than send.
 ///
 /// # Safety
 ///

@@ -11,10 +11,11 @@
 //! route's device.
 //!
 //! Most of these observers give no notice when they come. So the words of memory in which they show
-//! are compared for each packet (`struct nfo_watch`), and the first packet after a change goes through
-//! the devices. Notifiers exist for the rest, and for whatever frees these words: they raise a number
-//! of the network namespace, which is compared first. A bridge that learns or forgets a station raises
-//! another number, which stations with the same hash of their address share.
+//! are compared for each packet (`struct nfo_watch`), and the first packet after a change goes
+//! through the devices. Notifiers exist for the rest, and for whatever frees these words: they
+//! raise a number of the network namespace, which is compared first. A bridge that learns or
+//! forgets a station raises another number, which stations with the same hash of their address
+//! share.
 
 use crate::{
     ffi::{
@@ -89,8 +90,8 @@ pub(crate) enum Ports {
 ///
 /// # Invariants
 ///
-/// - While `topology` is at `generation`, the devices of `path` are registered, or a grace period has not
-///   passed since they were, and so are the words of `path.watches`.
+/// - While `topology` is at `generation`, the devices of `path` are registered, or a grace period
+///   has not passed since they were. The words of `path.watches` are there as long.
 /// - `topology` outlives this.
 pub(crate) struct Direct {
     topology: NonNull<AtomicUsize>,
@@ -118,7 +119,7 @@ unsafe impl Send for Direct {}
 // SAFETY: As above.
 unsafe impl Sync for Direct {}
 
-/// The link-stack address of a neighbour, and two bytes more.
+/// Returns the link-layer address of a neighbour, and two bytes more.
 ///
 /// # Safety
 ///
@@ -134,7 +135,7 @@ unsafe fn address(n: *const c::neighbour) -> u64 {
 }
 
 impl Direct {
-    /// How packets of a family leave that go to the neighbour `n`.
+    /// Resolves how packets of a family leave that go to the neighbour `n`.
     ///
     /// # Errors
     ///
@@ -232,8 +233,8 @@ impl Direct {
         Ok(this)
     }
 
-    /// Makes the header. An outermost VLAN tag is left to the device, or to who makes up for a device that inserts
-    /// none. False if there is no room.
+    /// Makes the header. An outermost VLAN tag is left to the device, or to `validate_xmit_vlan()`
+    /// for a device that inserts none. Returns false if there is no room.
     fn put_header(&mut self, dst: [u8; 6], src: [u8; 6], mut encaps: &[Encap]) -> bool {
         if let [tag, inner @ ..] = encaps {
             if tag.ethertype() != ethertype::PPPOE {
@@ -329,8 +330,8 @@ impl Direct {
             c::NFO_DIRECT_IPV4
         };
 
-        // SAFETY: The session's channel is freed a grace period after PPP has lost it. The packet is
-        // valid, so PPP had it in this RCU section.
+        // SAFETY: The session's channel is freed a grace period after PPP has lost it. The packet
+        // is valid, so PPP had it in this RCU section.
         let channel = unsafe { self.path.channel.read_volatile() };
 
         channel == self.path.channel_index
@@ -429,8 +430,9 @@ impl Direct {
     fn count(&self, len: u32) {
         for upper in self.path.devices.iter().take(self.path.n_devices as usize) {
             #[cfg(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML)))]
-            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's data. By the
-            // type invariant the counters are there until the end of the RCU section, packets first.
+            // SAFETY: `this_cpu_inc()` and `this_cpu_add()`: the GS segment begins at this CPU's
+            // data. By the type invariant the counters are there until the end of the RCU section,
+            // packets first.
             unsafe {
                 core::arch::asm!(
                     "inc qword ptr gs:[{counter}]",
@@ -441,7 +443,8 @@ impl Direct {
                 );
             }
             #[cfg(not(all(target_arch = "x86_64", CONFIG_SMP, not(CONFIG_UML))))]
-            // SAFETY: By the type invariant the counters are there until the end of the RCU section.
+            // SAFETY: By the type invariant the counters are there until the end of the RCU
+            // section.
             unsafe {
                 c::nfo_direct_count(upper, len);
             }

@@ -111,7 +111,8 @@ impl NextHop {
         ))
     }
 
-    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU section.
+    /// The neighbour to send to, null if there is none any more. Valid until the end of the RCU
+    /// section.
     #[inline(always)]
     pub(crate) fn neigh(&self) -> *mut c::neighbour {
         self.neigh.load(Ordering::Acquire)
@@ -131,7 +132,8 @@ impl NextHop {
         unsafe { self.direct.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Is the worker to be asked for another way past the devices? Not more often than once a jiffy.
+    /// Is the worker to be asked for another way past the devices? Not more often than once a
+    /// jiffy.
     #[cold]
     pub(crate) fn ask(&self) -> bool {
         let now = ffi::jiffies32();
@@ -139,7 +141,8 @@ impl NextHop {
         self.asked.swap(now, Ordering::Relaxed) != now
     }
 
-    /// Looks the neighbour up again, after it was flushed or deleted: `daddr` is where packets go by `dst`.
+    /// Looks the neighbour up again, after it was flushed or deleted: `daddr` is where packets go
+    /// by `dst`.
     #[cold]
     pub(crate) fn renew(&self, dst: &Dst, daddr: *const kernel::ffi::c_void) -> bool {
         let Some(new) = dst.neighbour(daddr) else {
@@ -156,7 +159,8 @@ impl NextHop {
 
         // SAFETY: It came from `into_raw`, and the exchange made us its only owner.
         drop(unsafe { Neigh::from_raw(old) });
-        // It may have been closed, and have dropped the neighbour that we replaced, at the same time.
+        // It may have been closed, and have dropped the neighbour that we replaced, at the same
+        // time.
         if self.closed.load(Ordering::SeqCst) && !new.is_null() {
             let ours = self.neigh.swap(ptr::null_mut(), Ordering::SeqCst);
             // SAFETY: As above.
