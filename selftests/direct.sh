@@ -84,7 +84,8 @@ goes_past() {
 	busywait $((3000 * SLOW)) some_direct || { fail "packets do not go past $UPPER"; return 1; }
 	n=$(direct)
 	conv_ok x echo $N 500
-	want_ge "of $N packets, past the devices" $(($(direct) - n)) $N
+	# one may have to wake the neighbour up, or go to the ruleset
+	want_ge "of $N packets, past the devices" $(($(direct) - n)) $((N - 3))
 }
 passes() {
 	local n
