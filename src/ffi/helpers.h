@@ -63,7 +63,7 @@ struct nfo_direct_dev {
 	u32			around;
 };
 
-#define NFO_DIRECT_WATCHES	24
+#define NFO_DIRECT_WATCHES	32
 #define NFO_DIRECT_DEVICES	5
 
 /* How a packet leaves by the lowest device, as long as nobody above would see it. */
