@@ -197,6 +197,18 @@ static void __percpu *counters(const struct net_device *dev)
 	return dev->pcpu_stat_type == NETDEV_PCPU_STAT_TSTATS ? &dev->tstats->tx_packets : NULL;
 }
 
+static bool inserts_tag(const struct net_device *dev, u16 tag)
+{
+	switch (tag) {
+	case ETH_P_8021Q:
+		return dev->features & NETIF_F_HW_VLAN_CTAG_TX;
+	case ETH_P_8021AD:
+		return dev->features & NETIF_F_HW_VLAN_STAG_TX;
+	default:
+		return false;
+	}
+}
+
 /* Packets leave through this device on their way to another one below. They have @around bytes of headers already,
  * the outermost of which is a VLAN tag or not, and what the device itself puts on them comes then. False if the
  * device has to see them. Under RCU.
@@ -205,7 +217,6 @@ bool nfo_direct_add(struct net *net, u32 ifindex, u32 around, u16 tag, struct nf
 {
 	struct net_device *dev = dev_get_by_index_rcu(net, ifindex);
 	struct nfo_direct_dev *upper;
-	netdev_features_t inserts;
 
 	if (!dev || !(READ_ONCE(dev->flags) & IFF_UP) || direct->n_devices == ARRAY_SIZE(direct->devices))
 		return false;
@@ -222,8 +233,7 @@ bool nfo_direct_add(struct net *net, u32 ifindex, u32 around, u16 tag, struct nf
 	if (!upper->counters)
 		return false;
 	/* A tag that the device would insert by itself is not among the bytes that it counts. */
-	inserts = tag == ETH_P_8021Q ? NETIF_F_HW_VLAN_CTAG_TX : tag == ETH_P_8021AD ? NETIF_F_HW_VLAN_STAG_TX : 0;
-	if (inserts & dev->features)
+	if (inserts_tag(dev, tag))
 		around -= VLAN_HLEN;
 	upper->around = around + (dev->type == ARPHRD_ETHER ? ETH_HLEN : 0);
 	/* A session of PPPoE begins below a PPP device. */
@@ -231,17 +241,93 @@ bool nfo_direct_add(struct net *net, u32 ifindex, u32 around, u16 tag, struct nf
 	return !direct->full;
 }
 
-/* Who sees what all devices send. The rest is about the lowest device. */
-bool nfo_direct_finish(struct net *net, u32 ifindex, struct nfo_direct *direct)
+/* The lowest device has no queue, needs neither lock nor route, and nobody sees what is sent to it: the driver is
+ * called at once. Of several queues one would have to be chosen for each packet.
+ */
+static bool is_queueless(struct net_device *dev, struct nfo_direct *direct)
+{
+	struct netdev_queue *txq = netdev_get_tx_queue(dev, 0);
+	u32 n = direct->n_watches;
+
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT) && dev->lltx && dev->priv_flags & IFF_XMIT_DST_RELEASE &&
+	    READ_ONCE(dev->real_num_tx_queues) == 1 && !is_seen(dev, direct) && !watch(direct, &txq->state) &&
+	    !direct->full)
+		return true;
+	/* It makes no difference when that changes. */
+	direct->n_watches = n;
+	return false;
+}
+
+/* Packets are queued at this device, the lowest one, or sent by it. False if they have to enter the stack: above it,
+ * or at this device as it is the only one. Under RCU.
+ */
+bool nfo_direct_finish(struct net *net, u32 ifindex, u16 tag, struct nfo_direct *direct)
 {
 	struct net_device *dev = dev_get_by_index_rcu(net, ifindex);
+	netdev_features_t features;
 
 	if (!dev || dev->type != ARPHRD_ETHER || !(READ_ONCE(dev->flags) & IFF_UP))
 		return false;
 	direct->dev = dev;
 	direct->headroom = READ_ONCE(dev->needed_headroom) + VLAN_HLEN;
-	return READ_ONCE(dev->mtu) >= direct->mtu &&
-	       watch(direct, &net->ptype_all.next) == (unsigned long)&net->ptype_all && !direct->full;
+	/* Who sees what all devices send. */
+	if (READ_ONCE(dev->mtu) < direct->mtu ||
+	    watch(direct, &net->ptype_all.next) != (unsigned long)&net->ptype_all || direct->full)
+		return false;
+	if (is_queueless(dev, direct)) {
+		direct->txq = netdev_get_tx_queue(dev, 0);
+		direct->push_tag = !inserts_tag(dev, tag);
+		features = dev->features & dev->vlan_features;
+		if (!dev->netdev_ops->ndo_features_check ||
+		    dev->netdev_ops->ndo_features_check == passthru_features_check) {
+			direct->sums = features & NETIF_F_HW_CSUM;
+			direct->gathers = features & NETIF_F_SG && !IS_ENABLED(CONFIG_HIGHMEM);
+		}
+	}
+	return direct->txq || direct->n_devices;
+}
+
+/* Whether validate_xmit_skb() has nothing to do for a packet. */
+static bool is_ready(const struct sk_buff *skb, const struct nfo_direct *direct)
+{
+	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+
+	if (skb_is_gso(skb) || shinfo->tx_flags || skb->sk || skb_has_extensions((struct sk_buff *)skb) ||
+	    skb_is_decrypted(skb))
+		return false;
+	if (skb_is_nonlinear(skb) &&
+	    (!direct->gathers || skb_has_frag_list(skb) || !skb_frags_readable(skb)))
+		return false;
+	return skb->ip_summed != CHECKSUM_PARTIAL ||
+	       (direct->sums && !skb->encapsulation && !skb_csum_is_sctp((struct sk_buff *)skb));
+}
+
+/* What __dev_queue_xmit() does for a device without a queue, and dev_hard_start_xmit() where nobody sees the packet,
+ * which nfo_direct_finish() has looked at. With softirqs off.
+ */
+void nfo_direct_xmit(struct sk_buff *skb, const struct nfo_direct *direct)
+{
+	struct net_device *dev = direct->dev;
+
+	if (unlikely(!is_ready(skb, direct) || dev_xmit_recursion())) {
+		__dev_queue_xmit(skb, NULL);
+		return;
+	}
+
+	skb_reset_mac_header(skb);
+	skb_set_queue_mapping(skb, 0);
+#ifdef CONFIG_XPS
+	skb->sender_cpu = raw_smp_processor_id() + 1;
+#endif
+#ifdef CONFIG_NET_XGRESS
+	skb->tc_at_ingress = 0;
+#endif
+	dev_xmit_recursion_inc();
+	if (unlikely(!dev_xmit_complete(netdev_start_xmit(skb, dev, direct->txq, false)))) {
+		dev_core_stats_tx_dropped_inc(dev);
+		kfree_skb(skb);
+	}
+	dev_xmit_recursion_dec();
 }
 
 /* The devices above count a packet of @len bytes. With softirqs off; where Rust has no access to per-CPU data. */

@@ -73,12 +73,16 @@ struct nfo_direct {
 	struct nfo_watch	watches[NFO_DIRECT_WATCHES];
 	struct nfo_direct_dev	devices[NFO_DIRECT_DEVICES];
 	struct net_device	*dev;
+	struct netdev_queue	*txq;		/* of the device, where the driver can be given packets at once */
 	unsigned long		*last_xmit;	/* of PPP */
 	const int		*channel;	/* there as long as the watches are as they should be */
 	int			channel_index;
 	u32			headroom;	/* that the lowest device needs */
 	u32			mtu;		/* that it has to have */
 	u8			no_families;	/* bits NFO_DIRECT_IPV4 and NFO_DIRECT_IPV6: not these */
+	bool			sums;		/* the driver takes packets without checksum */
+	bool			gathers;	/* and in fragments */
+	bool			push_tag;	/* the outermost VLAN tag as well: the lowest device would not */
 	bool			full;
 };
 
@@ -89,7 +93,8 @@ int nfo_direct_register(void);
 void nfo_direct_unregister(void);
 bool nfo_direct_station(struct nfo_direct *direct, const u8 *addr);
 bool nfo_direct_add(struct net *net, u32 ifindex, u32 around, u16 tag, struct nfo_direct *direct);
-bool nfo_direct_finish(struct net *net, u32 ifindex, struct nfo_direct *direct);
+bool nfo_direct_finish(struct net *net, u32 ifindex, u16 tag, struct nfo_direct *direct);
+void nfo_direct_xmit(struct sk_buff *skb, const struct nfo_direct *direct);
 void nfo_direct_count(const struct nfo_direct_dev *upper, u32 len);
 
 void nfo_bh_disable(void);

@@ -529,16 +529,14 @@ impl Skb {
         ties == 0 || unsafe { c::nfo_skb_detach(self.as_ptr()) }
     }
 
-    /// Gives the packet to the device that it leaves through: route (not counted, as we are in an
-    /// RCU section), device, transport header; no receive time stamp, and no switch has sent it
-    /// there.
+    /// Gives the packet to the device that it leaves through: device, transport header; no receive
+    /// time stamp, and no switch has sent it there.
     #[inline(always)]
-    pub(crate) fn set_output(self, dst: *mut c::dst_entry, dev: *mut c::net_device, thoff: u32) {
+    pub(crate) fn set_device(self, dev: *mut c::net_device, thoff: u32) {
         // SAFETY: By the type invariant, all fields are ours to change.
         unsafe {
             let skb = self.0.as_ptr();
 
-            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst = dst as usize | DST_NOREF;
             (*skb)
                 .__bindgen_anon_1
                 .__bindgen_anon_1
@@ -546,13 +544,24 @@ impl Skb {
                 .dev = dev;
 
             let headers = (*skb).__bindgen_anon_4.headers.as_mut();
-            headers.set_slow_gro(1);
             headers.transport_header = headers.network_header.wrapping_add(thoff as u16);
             if headers.tstamp_type() == 0 {
                 (*skb).__bindgen_anon_2.tstamp = 0;
             }
             #[cfg(CONFIG_NET_SWITCHDEV)]
             headers.set_offload_fwd_mark(0);
+        }
+    }
+
+    /// Gives the packet its route, which is not counted: as we are in an RCU section.
+    #[inline(always)]
+    pub(crate) fn set_route(self, dst: *mut c::dst_entry) {
+        // SAFETY: By the type invariant, all fields are ours to change.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).__bindgen_anon_3.__bindgen_anon_1._skb_refdst = dst as usize | DST_NOREF;
+            (*skb).__bindgen_anon_4.headers.as_mut().set_slow_gro(1);
         }
     }
 

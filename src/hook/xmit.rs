@@ -110,12 +110,15 @@ impl<'a> XmitTarget<'a> {
         match self {
             // SAFETY: By the contract of this function; the neighbour keeps its device.
             XmitTarget::Neigh(n) => unsafe {
-                skb.set_output(dst, (*n.as_ptr()).dev, thoff);
+                skb.set_device((*n.as_ptr()).dev, thoff);
+                skb.set_route(dst);
                 output(skb, n);
             },
             // SAFETY: It is valid and admits the packet, see `for_entry`.
             XmitTarget::Direct(direct) => unsafe {
-                stats::count_direct(skb);
+                if direct.is_past_devices() {
+                    stats::count_direct(skb);
+                }
                 direct.send::<F>(skb, dst, thoff);
             },
             // SAFETY: The route is one of IPsec.

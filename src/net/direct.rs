@@ -159,7 +159,7 @@ impl Direct {
         let walk = device_path::fill_forward_path::<F>(rcu, dev, &destination, nft);
         let (lowest, stack) = walk.lowest();
 
-        if walk.end() != WalkEnd::Lowest || stack.tunnel.is_some() || lowest == dev.ifindex() {
+        if walk.end() != WalkEnd::Lowest || stack.tunnel.is_some() {
             return Err(Refusal::Stack);
         }
         if stack.bridge_ports[0].is_some() && ports == Ports::Unknown {
@@ -204,6 +204,11 @@ impl Direct {
             }
         };
 
+        let tag = stack
+            .encaps
+            .as_slice()
+            .first()
+            .map_or(0, |outermost| outermost.ethertype());
         let devices = stack
             .devices
             .iter()
@@ -223,7 +228,7 @@ impl Direct {
                             &mut this.path,
                         )
                     })
-                && c::nfo_direct_finish(net.as_ptr(), lowest, &mut this.path)
+                && c::nfo_direct_finish(net.as_ptr(), lowest, tag, &mut this.path)
         };
         if !usable || !this.put_header(dst, stack.mac, stack.encaps.as_slice()) {
             return Err(Refusal::Stack);
@@ -233,11 +238,11 @@ impl Direct {
         Ok(this)
     }
 
-    /// Makes the header. An outermost VLAN tag is left to the device, or to `validate_xmit_vlan()`
-    /// for a device that inserts none. Returns false if there is no room.
+    /// Makes the header. An outermost VLAN tag is left to the device, or to `validate_xmit_vlan()`,
+    /// where the packet goes that way. Returns false if there is no room.
     fn put_header(&mut self, dst: [u8; 6], src: [u8; 6], mut encaps: &[Encap]) -> bool {
         if let [tag, inner @ ..] = encaps {
-            if tag.ethertype() != ethertype::PPPOE {
+            if tag.ethertype() != ethertype::PPPOE && !self.path.push_tag {
                 self.tag = [tag.ethertype().to_be(), tag.id()];
                 encaps = inner;
             }
@@ -351,6 +356,7 @@ impl Direct {
 
         self.generation == other.generation
             && ptr::eq(self.path.dev, other.path.dev)
+            && ptr::eq(self.path.txq, other.path.txq)
             && (self.address, self.mask) == (other.address, other.mask)
             && (self.header, self.len, self.tag) == (other.header, other.len, other.tag)
             && self.headroom == other.headroom
@@ -382,6 +388,12 @@ impl Direct {
         unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
     }
 
+    /// Whether there are devices above the lowest one.
+    #[inline(always)]
+    pub(crate) fn is_past_devices(&self) -> bool {
+        self.path.n_devices != 0
+    }
+
     /// Bytes that have to be free before the network header.
     #[inline(always)]
     pub(crate) fn headroom(&self) -> u32 {
@@ -398,7 +410,7 @@ impl Direct {
     pub(crate) unsafe fn send<F: Family>(&self, skb: Skb, dst: *mut c::dst_entry, thoff: u32) {
         let len = skb.len();
 
-        skb.set_output(dst, self.path.dev, thoff);
+        skb.set_device(self.path.dev, thoff);
         // SAFETY: By the contract of this function, and the type invariant.
         unsafe {
             let end = skb.data();
@@ -421,7 +433,12 @@ impl Direct {
             skb.push(self.len);
             skb.set_vlan_tag(self.tag);
             self.count(len);
-            c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());
+            if self.path.txq.is_null() {
+                skb.set_route(dst);
+                c::__dev_queue_xmit(skb.as_ptr(), ptr::null_mut());
+            } else {
+                c::nfo_direct_xmit(skb.as_ptr(), &raw const self.path);
+            }
         }
     }
 
