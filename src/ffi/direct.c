@@ -67,7 +67,7 @@ static unsigned long __watch(struct nfo_direct *direct, const void *p)
 	struct nfo_watch *w;
 	u32 i;
 
-	if (direct->n_watches == ARRAY_SIZE(direct->watches)) {
+	if (direct->n_watches == NFO_DIRECT_WATCHES - NFO_DIRECT_ZEROS_ROW) {
 		direct->full = true;
 		return 0;
 	}
@@ -258,6 +258,26 @@ static bool is_queueless(struct net_device *dev, struct nfo_direct *direct)
 	return false;
 }
 
+/* Makes whole rows of them, with some of them twice. */
+static void sort_watches(struct nfo_direct *direct)
+{
+	u32 i, n = direct->n_watches;
+
+	direct->n_watches = 0;
+	for (i = 0; i < n; i++) {
+		if (direct->watches[i].value)
+			direct->watches[direct->n_watches++] = direct->watches[i];
+		else
+			direct->zeros[direct->n_zeros++] = direct->watches[i].word;
+	}
+	for (i = direct->n_zeros; i % NFO_DIRECT_ZEROS_ROW; i++)
+		direct->zeros[i] = direct->zeros[0];
+	direct->n_zeros = i;
+	for (i = direct->n_watches; i % NFO_DIRECT_WATCHES_ROW; i++)
+		direct->watches[i] = direct->watches[0];
+	direct->n_watches = i;
+}
+
 /* Packets are queued at this device, the lowest one, or sent by it. False if they have to enter the stack: above it,
  * or at this device as it is the only one. Under RCU.
  */
@@ -284,6 +304,7 @@ bool nfo_direct_finish(struct net *net, u32 ifindex, u16 tag, struct nfo_direct 
 			direct->gathers = features & NETIF_F_SG && !IS_ENABLED(CONFIG_HIGHMEM);
 		}
 	}
+	sort_watches(direct);
 	return direct->txq || direct->n_devices;
 }
 

@@ -63,14 +63,19 @@ struct nfo_direct_dev {
 	u32			around;
 };
 
+/* So many that padding fits. Packets compare zeros four at a time, and watches two at a time. */
 #define NFO_DIRECT_WATCHES	32
+#define NFO_DIRECT_ZEROS_ROW	4
+#define NFO_DIRECT_WATCHES_ROW	2
 #define NFO_DIRECT_DEVICES	5
 
 /* How a packet leaves by the lowest device, as long as nobody above would see it. */
 struct nfo_direct {
 	u32			n_watches;
+	u32			n_zeros;
 	u32			n_devices;
-	struct nfo_watch	watches[NFO_DIRECT_WATCHES];
+	const unsigned long	*zeros[NFO_DIRECT_WATCHES];	/* words that have to stay 0 */
+	struct nfo_watch	watches[NFO_DIRECT_WATCHES];	/* others */
 	struct nfo_direct_dev	devices[NFO_DIRECT_DEVICES];
 	struct net_device	*dev;
 	struct netdev_queue	*txq;		/* of the device, where the driver can be given packets at once */

@@ -59,6 +59,9 @@ use nft_flow::encap::{
 
 /// Bytes that are copied in front of a packet; the header is at their end.
 const ROOM: usize = 32;
+/// So many words are compared at a time.
+const ZEROS_ROW: usize = c::NFO_DIRECT_ZEROS_ROW as usize;
+const WATCHES_ROW: usize = c::NFO_DIRECT_WATCHES_ROW as usize;
 /// `ETH_P_PPP_SES`, in network byte order.
 const ETH_P_PPP_SES: u16 = ethertype::PPPOE.to_be();
 /// `PPPOE_SES_HLEN`: the PPPoE header and the protocol of PPP.
@@ -285,6 +288,24 @@ impl Direct {
         true
     }
 
+    /// The words that have to stay 0.
+    #[inline(always)]
+    fn zeros(&self) -> impl Iterator<Item = &[*const usize]> {
+        self.path
+            .zeros
+            .chunks_exact(ZEROS_ROW)
+            .take(self.path.n_zeros as usize / ZEROS_ROW)
+    }
+
+    /// The other words, and how they have to stay.
+    #[inline(always)]
+    fn watches(&self) -> impl Iterator<Item = &[c::nfo_watch]> {
+        self.path
+            .watches
+            .chunks_exact(WATCHES_ROW)
+            .take(self.path.n_watches as usize / WATCHES_ROW)
+    }
+
     /// Whether everything on the way to the neighbour `n` is as it was.
     ///
     /// # Safety
@@ -304,9 +325,17 @@ impl Direct {
             return false;
         }
         let mut changed = address ^ self.address;
-        for watch in self.path.watches.iter().take(self.path.n_watches as usize) {
-            // SAFETY: By the type invariant.
-            changed |= unsafe { watch.word.read_volatile() ^ watch.value } as u64;
+        for row in self.zeros() {
+            for word in row {
+                // SAFETY: By the type invariant.
+                changed |= unsafe { word.read_volatile() } as u64;
+            }
+        }
+        for row in self.watches() {
+            for watch in row {
+                // SAFETY: By the type invariant.
+                changed |= unsafe { watch.word.read_volatile() ^ watch.value } as u64;
+            }
         }
         changed == 0
     }
@@ -346,14 +375,6 @@ impl Direct {
 
     /// Whether the other one says the same.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let watches = |this: &Self| this.path.n_watches as usize;
-        let mut words = self
-            .path
-            .watches
-            .iter()
-            .zip(&other.path.watches)
-            .take(watches(self));
-
         self.generation == other.generation
             && ptr::eq(self.path.dev, other.path.dev)
             && ptr::eq(self.path.txq, other.path.txq)
@@ -362,8 +383,15 @@ impl Direct {
             && self.headroom == other.headroom
             && self.path.no_families == other.path.no_families
             && self.path.channel_index == other.path.channel_index
-            && watches(self) == watches(other)
-            && words.all(|(a, b)| ptr::eq(a.word, b.word) && a.value == b.value)
+            && self.zeros().eq(other.zeros())
+            && self
+                .watches()
+                .flatten()
+                .map(|watch| (watch.word, watch.value))
+                .eq(other
+                    .watches()
+                    .flatten()
+                    .map(|watch| (watch.word, watch.value)))
     }
 
     /// Frees it after a grace period.
