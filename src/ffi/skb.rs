@@ -293,6 +293,48 @@ impl Skb {
         }
     }
 
+    /// Takes a header of `len` bytes off what the packet starts with, which is of `protocol`
+    /// (network byte order) then.
+    ///
+    /// # Safety
+    ///
+    /// The linear part is longer than `len`, and the network header is at its start.
+    #[inline(always)]
+    pub(crate) unsafe fn pull_header(self, len: u32, protocol: u16) {
+        // SAFETY: By the type invariant all fields are ours to change; the rest by the contract of
+        // this function.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).data = (*skb).data.add(len as usize);
+            (*skb).len = (*skb).len.wrapping_sub(len);
+
+            let headers = (*skb).__bindgen_anon_4.headers.as_mut();
+            headers.network_header = headers.network_header.wrapping_add(len as u16);
+            headers.protocol = protocol;
+        }
+    }
+
+    /// Undoes [`Skb::pull_header`]: the packet is of `protocol` again.
+    ///
+    /// # Safety
+    ///
+    /// As many bytes were pulled.
+    #[cold]
+    pub(crate) unsafe fn push_header(self, len: u32, protocol: u16) {
+        // SAFETY: As above.
+        unsafe {
+            let skb = self.0.as_ptr();
+
+            (*skb).data = (*skb).data.sub(len as usize);
+            (*skb).len = (*skb).len.wrapping_add(len);
+
+            let headers = (*skb).__bindgen_anon_4.headers.as_mut();
+            headers.network_header = headers.network_header.wrapping_sub(len as u16);
+            headers.protocol = protocol;
+        }
+    }
+
     /// Prepares the packet for taking the outer header of a tunnel off
     /// (`iptunnel_pull_offloads()`): what the device said of the whole does not hold for the inner
     /// packet.

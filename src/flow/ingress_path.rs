@@ -22,6 +22,7 @@ use crate::{
         Rcu,
         RcuHead, //
     },
+    flow::tag_cache::FrameKey,
     net::{
         bridge::BridgePort,
         device_path::{
@@ -98,8 +99,8 @@ pub(crate) struct IngressPath {
     checked: AtomicBool,
     /// The spanning tree's part in that.
     forwarded: AtomicBool,
-    /// See [`IngressPath::tag_key`].
-    tag_key: u64,
+    /// See [`IngressPath::frame_key`].
+    frame_key: FrameKey,
     /// Where the devices count packets.
     rx_stats: RxStats,
     parent: Option<PathRef>,
@@ -147,28 +148,11 @@ unsafe impl Item for IngressPath {
     }
 }
 
-/// Returns what [`IngressPath::tag_key`] is of frames with the key `key`.
-fn tag_key(key: &Key6) -> u64 {
-    let encaps = Encaps::of_key(key);
-    let ([tag], Some(ifindex)) = (encaps.as_slice(), key.ingress.ingress().ifindex()) else {
-        return 0;
-    };
-    if encaps.has_session() || tag.id() == 0 {
-        return 0;
-    }
-    // `skb->vlan_all` is made of `vlan_proto`, in network byte order, and `vlan_tci`.
-    let [a, b] = tag.ethertype().to_be_bytes();
-    let [c, d] = tag.id().to_ne_bytes();
-
-    (u64::from(ifindex) << 32) | u64::from(u32::from_ne_bytes([a, b, c, d]))
-}
-
 impl IngressPath {
-    /// Interface and VLAN tag (`skb->vlan_all`) of frames that have nothing else around the packet;
-    /// 0 for other frames.
+    /// What frames of this path have around the packet, if that is little.
     #[inline(always)]
-    pub(crate) fn tag_key(&self) -> u64 {
-        self.tag_key
+    pub(crate) fn frame_key(&self) -> FrameKey {
+        self.frame_key
     }
 
     /// A packet of `len` bytes was picked up by the ingress hook: the devices above its own, which
@@ -348,7 +332,7 @@ impl Prealloc {
                 open: AtomicBool::new(!ingress.is_bridged()),
                 checked: AtomicBool::new(!ingress.is_bridged() && !followed),
                 forwarded: AtomicBool::new(true),
-                tag_key: tag_key(&key),
+                frame_key: FrameKey::of(&key),
                 rx_stats: RxStats::default(),
                 parent: None,
                 refs: AtomicU32::new(1),
@@ -473,7 +457,7 @@ impl IngressTable {
         let id = frame.map_or(ingress.ifindex, |f| f.id);
         path.key = encap::tunnel_key(saddr, daddr, proto, id);
         path.hash = path.key.hash(ingress.seed);
-        path.tag_key = 0;
+        path.frame_key = FrameKey::NONE;
         path.parent = frame;
         match self.get_or_insert(on_remove, ids, path, true) {
             Ok(path) => Ok(Some(path)),

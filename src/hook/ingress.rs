@@ -30,7 +30,8 @@ use crate::{
             Entry, //
         },
         ingress_path::IngressPath,
-        qos::Change, //
+        qos::Change,
+        tag_cache::FrameKey, //
     },
     flowtable::{
         Flowtable,
@@ -73,6 +74,7 @@ use ruleset::{
     probe_of,
 };
 use wrapped::{
+    in_session,
     tunnelled,
     wrapped, //
 };
@@ -108,13 +110,20 @@ fn not_plain<const IP4: bool, const IP6: bool>(ft: &Flowtable, skb: Skb) -> c_ui
         return plain::<V6>(ft, skb);
     }
     if skb.has_vlan_tag() && skb.is_ordinary() {
-        if let Some(path) = ft.tags.find(skb.rcu(), tag_key(skb)) {
+        let key = FrameKey {
+            tag: tag(skb),
+            session: 0,
+        };
+        if let Some(path) = ft.tags.find(skb.rcu(), key) {
             match skb.protocol() {
                 V4::ETHERTYPE if IP4 => return tagged::<V4>(ft, skb, path),
                 V6::ETHERTYPE if IP6 => return tagged::<V6>(ft, skb, path),
                 _ => (),
             }
         }
+    }
+    if skb.protocol() == wrapped::ETH_P_PPP_SES && skb.is_ordinary() {
+        return in_session(ft, skb, Serves { v4: IP4, v6: IP6 });
     }
     wrapped(ft, skb, Serves { v4: IP4, v6: IP6 })
 }
@@ -173,9 +182,9 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     }
 }
 
-/// Interface and VLAN tag of a packet, see [`IngressPath::tag_key`].
+/// Interface and VLAN tag of a packet.
 #[inline(always)]
-fn tag_key(skb: Skb) -> u64 {
+fn tag(skb: Skb) -> u64 {
     (u64::from(skb.ifindex()) << 32) | u64::from(skb.vlan_all())
 }
 

@@ -197,6 +197,37 @@ impl Peeled {
     }
 }
 
+/// Bytes of the headers of PPPoE and PPP (`PPPOE_SES_HLEN`).
+pub const SESSION_LEN: u32 = 8;
+
+/// A packet in a frame of a PPPoE session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionData {
+    /// The session.
+    pub id: u16,
+    /// The EtherType of the packet: IPv4 or IPv6, in the order of the CPU.
+    pub ethertype: u16,
+}
+
+/// Finds the IP packet in the frame of a PPPoE session that `hdr` starts with. The frame has `len` bytes. [`None`]
+/// if it is something else, or does not fill the frame: [`peel`] tells why.
+#[inline(always)]
+pub fn session_data(hdr: &[u8], len: usize) -> Option<SessionData> {
+    let header = hdr.first_chunk::<8>()?;
+    let ethertype = match load_be16(header, 6) {
+        0x0021 => ethertype::IP,
+        0x0057 => ethertype::IPV6,
+        _ => return None,
+    };
+
+    // Version 1, type 1, code 0; a length from behind it on, the protocol included.
+    (load_be16(header, 0) == 0x1100 && usize::from(load_be16(header, 4)).wrapping_add(6) == len)
+        .then_some(SessionData {
+            id: load_be16(header, 2),
+            ethertype,
+        })
+}
+
 /// Finds the IP packet in a frame. `tag` is the outer VLAN tag that the device has taken off
 /// (EtherType and control word), `ethertype` says what `hdr` starts with, `len` is the length of
 /// the packet in bytes, `hdr` the linear part of it. All numbers are in the order of the CPU.
@@ -444,6 +475,35 @@ mod tests {
         };
         assert!(v6.fits([[0x60, 0, 0, 0], [0, 0, 17, 64]]));
         assert!(!v6.fits([[0x60, 0, 0, 0], [0, 1, 17, 64]]));
+    }
+
+    #[test]
+    fn short_cut_agrees() {
+        let words = [
+            0u16, 1, 0x11, 0x0021, 0x0057, 0x1100, 0x1101, 0x2100, 0xc021, 42, 44, 0xffff,
+        ];
+        for first in words {
+            for n in [0, 1, 2, 41, 42, 43, 44, 0xfffa, 0xffff] {
+                for proto in words {
+                    let header: [[u8; 2]; 4] = [first, 0x1234, n, proto].map(u16::to_be_bytes);
+                    for len in [0, 7, 8, 47, 48, 49, 50, 64, 0x10000] {
+                        let header = &header.as_flattened()[..len.min(8)];
+                        let Some(data) = session_data(header, len) else {
+                            continue;
+                        };
+                        let p = peel(None, ethertype::PPPOE, header, len).unwrap();
+                        assert_eq!((p.offset, p.room), (8, len - 8));
+                        assert_eq!(p.ethertype, data.ethertype);
+                        assert_eq!(p.encaps.as_slice(), [Encap::new(ethertype::PPPOE, data.id)]);
+                    }
+                }
+            }
+        }
+        let whole = [0x11, 0, 0, 7, 0, 42, 0, 0x57];
+        let data = session_data(&whole, 48).unwrap();
+        assert_eq!((data.id, data.ethertype), (7, ethertype::IPV6));
+        assert_eq!(session_data(&whole, 49), None);
+        assert_eq!(session_data(&whole[..7], 48), None);
     }
 
     #[test]

@@ -4,9 +4,13 @@
 
 use super::{
     dispatch,
+    forward,
+    miss,
+    tag,
     verdict,
     L3Location,
-    Serves, //
+    Serves,
+    NF_STOLEN, //
 };
 use crate::{
     ffi::{
@@ -18,7 +22,17 @@ use crate::{
             PACKET_OTHERHOST, //
         }, //
     },
-    flowtable::Flowtable,
+    flow::{
+        ingress_path::IngressPath,
+        tag_cache::{
+            session,
+            FrameKey, //
+        }, //
+    },
+    flowtable::{
+        Flowtable,
+        Store, //
+    },
     net::family::{
         Family,
         V4,
@@ -27,7 +41,10 @@ use crate::{
 };
 use kernel::ffi::c_uint;
 use nft_flow::{
-    encap,
+    encap::{
+        self,
+        ethertype, //
+    },
     key::IngressId,
     parse::Miss,
     reason::MissReason, //
@@ -35,7 +52,7 @@ use nft_flow::{
 
 const ETH_P_8021Q: u16 = (c::ETH_P_8021Q as u16).to_be();
 const ETH_P_8021AD: u16 = (c::ETH_P_8021AD as u16).to_be();
-const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
+pub(super) const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
 
 /// A packet with something around it, or for a device above this one.
 #[inline(never)]
@@ -131,6 +148,59 @@ fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
     match (word(0), word(4)) {
         (Some(a), Some(b)) => peeled.fits([a, b]) || skb.segments() != Segments::None,
         _ => false,
+    }
+}
+
+/// A frame of a PPPoE session, maybe in a VLAN without priority. What is not the most usual of its kind goes the general
+/// way.
+#[inline(never)]
+pub(super) fn in_session(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
+    let frame = encap::session_data(skb.head(), skb.len() as usize);
+    let found = frame.zip(skb.mac_source()).and_then(|(frame, peer)| {
+        let key = FrameKey {
+            tag: tag(skb),
+            session: session(frame.id, peer),
+        };
+
+        ft.tags
+            .find(skb.rcu(), key)
+            .map(|path| (path, frame.ethertype))
+    });
+
+    match found {
+        Some((path, ethertype::IP)) if serves.v4 => session_packet::<V4>(ft, skb, serves, path),
+        Some((path, ethertype::IPV6)) if serves.v6 => session_packet::<V6>(ft, skb, serves, path),
+        _ => wrapped(ft, skb, serves),
+    }
+}
+
+/// The same for a packet of a family, which fills the frame.
+#[inline(always)]
+fn session_packet<F: Store>(
+    ft: &Flowtable,
+    skb: Skb,
+    serves: Serves,
+    path: &IngressPath,
+) -> c_uint {
+    // SAFETY: The header of the session is there, and is put back.
+    unsafe { skb.pull_header(encap::SESSION_LEN, F::ETHERTYPE) };
+    let loc = L3Location {
+        ingress_id: path.id,
+        offset: 0,
+        tunnel: false,
+        path: Some(path),
+    };
+
+    let Err(reason) = forward::<F, true>(ft, skb, loc) else {
+        return NF_STOLEN;
+    };
+    // SAFETY: It was pulled above.
+    unsafe { skb.push_header(encap::SESSION_LEN, ETH_P_PPP_SES) };
+    match reason {
+        MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram => {
+            wrapped(ft, skb, serves)
+        }
+        reason => miss(reason),
     }
 }
 
