@@ -284,13 +284,17 @@ void *nfo_netns(const struct net *net);
 int nfo_flush_begin(const struct net *net);
 void nfo_flush_end(const struct net *net);
 bool nfo_killed(void);
-int nfo_netns_register(void);
+
+/* What is kept for each network namespace, in Rust. */
+struct nfo_netns_ops {
+	void	*(*make)(struct net *net);
+	void	(*leave)(void *netns);	/* a grace period before it is put */
+	void	(*put)(void *netns);
+};
+
+int nfo_netns_register(const struct nfo_netns_ops *ops);
 void nfo_netns_unregister(void);
 const void *nfo_queue(void);
-/* In Rust. */
-void *nfo_netns_new(struct net *net);
-void nfo_netns_leave(void *netns);
-void nfo_netns_put(void *netns);
 
 void nfo_numbers_init(struct ida *numbers);
 void nfo_numbers_destroy(struct ida *numbers);

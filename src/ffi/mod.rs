@@ -12,6 +12,7 @@ mod device;
 pub(crate) mod genl;
 mod ida;
 mod percpu;
+mod pernet;
 mod rcu;
 pub(crate) mod skb;
 mod worker;
@@ -51,6 +52,7 @@ pub(crate) use call::*;
 pub(crate) use device::*;
 pub(crate) use ida::*;
 pub(crate) use percpu::*;
+pub(crate) use pernet::*;
 pub(crate) use rcu::*;
 pub(crate) use worker::*;
 

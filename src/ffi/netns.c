@@ -16,6 +16,7 @@ struct nfo_net {
 };
 
 static unsigned int nfo_net_id;
+static const struct nfo_netns_ops *nfo_netns_ops;
 
 static struct nfo_net *nfo_net(const struct net *net)
 {
@@ -63,14 +64,14 @@ static int __net_init nfo_net_init(struct net *net)
 	struct nfo_net *nn = nfo_net(net);
 
 	init_waitqueue_head(&nn->flushed);
-	nn->netns = nfo_netns_new(net);
+	nn->netns = nfo_netns_ops->make(net);
 	return nn->netns ? 0 : -ENOMEM;
 }
 
 /* A grace period later comes the exit. */
 static void __net_exit nfo_net_pre_exit(struct net *net)
 {
-	nfo_netns_leave(nfo_net(net)->netns);
+	nfo_netns_ops->leave(nfo_net(net)->netns);
 }
 
 /* Before that of nf_tables, which ends the flowtables. */
@@ -80,7 +81,7 @@ static void __net_exit nfo_net_exit(struct net *net)
 	void *netns = nn->netns;
 
 	WRITE_ONCE(nn->netns, NULL);
-	nfo_netns_put(netns);
+	nfo_netns_ops->put(netns);
 }
 
 static struct pernet_operations nfo_net_ops = {
@@ -93,10 +94,11 @@ static struct pernet_operations nfo_net_ops = {
 
 static struct workqueue_struct *nfo_wq;
 
-int nfo_netns_register(void)
+int nfo_netns_register(const struct nfo_netns_ops *ops)
 {
 	int err;
 
+	nfo_netns_ops = ops;
 	nfo_wq = alloc_workqueue("nft_offload", WQ_UNBOUND, 0);
 	if (!nfo_wq)
 		return -ENOMEM;

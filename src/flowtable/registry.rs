@@ -11,15 +11,23 @@
 
 use crate::{
     ffi::{
-        c,
         NetRef,
+        PerNet,
+        PerNetGuard,
         Rcu, //
     },
     flow::shared::FlowShared,
     flowtable::Flowtable,
-    net::ct::Ct, //
+    net::{
+        ct::Ct,
+        stack_hooks::{
+            StackHookFns,
+            StackHooks, //
+        }, //
+    }, //
 };
 use core::{
+    ops::Deref,
     ptr::{
         self,
         NonNull, //
@@ -31,8 +39,6 @@ use core::{
     }, //
 };
 use kernel::{
-    error::to_result,
-    ffi::c_void,
     impl_has_work,
     new_condvar,
     new_mutex,
@@ -47,9 +53,7 @@ use kernel::{
         Mutex,
         SpinLock, //
     },
-    types::Opaque,
     workqueue::{
-        Queue,
         Work,
         WorkItem, //
     }, //
@@ -62,13 +66,52 @@ global_lock! {
     unsafe(uninit) static NAMESPACES: Mutex<KVec<Arc<Netns>>> = KVec::new();
 }
 
+/// A pointer in the list of a namespace.
+///
+/// # Invariants
+///
+/// It is null or points to a flowtable that is in the list, or was when the pointer was last part of
+/// the list. A flowtable is freed a grace period after it was taken out.
+struct ListPtr(AtomicPtr<Flowtable>);
+
+impl ListPtr {
+    const fn null() -> Self {
+        // INVARIANT: Null.
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    fn is_null(&self) -> bool {
+        self.0.load(Ordering::Relaxed).is_null()
+    }
+
+    /// The flowtable, in a section.
+    fn get<'a>(&self, _: Rcu<'a>) -> Option<&'a Flowtable> {
+        // SAFETY: By the type invariant; RCU is held.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The flowtable, for who holds the list's lock.
+    fn get_locked<'a>(&self, _: &'a List) -> Option<&'a Flowtable> {
+        // SAFETY: By the type invariant; nothing is taken out meanwhile.
+        unsafe { self.0.load(Ordering::Relaxed).as_ref() }
+    }
+
+    /// Points to another flowtable. The list's lock is held.
+    fn set(&self, ft: Option<&Flowtable>) {
+        let ft = ft.map_or(ptr::null_mut(), |ft| ptr::from_ref(ft).cast_mut());
+
+        // INVARIANT: Callers pass what is in the list, or is being put there.
+        self.0.store(ft, Ordering::Release);
+    }
+}
+
 /// The node of a flowtable in the list of its namespace.
 pub(crate) struct ListNode {
     /// Changed under the list's lock, read under RCU as well.
-    next: AtomicPtr<Flowtable>,
+    next: ListPtr,
     /// For who holds the list's lock.
-    prev: AtomicPtr<Flowtable>,
-    /// How many use it, see [`Netns::for_each`]; likewise.
+    prev: ListPtr,
+    /// How many use it, see [`Use`]; likewise.
     users: AtomicUsize,
 }
 
@@ -76,10 +119,46 @@ impl ListNode {
     /// Makes a node that is in no list.
     pub(crate) const fn new() -> Self {
         Self {
-            next: AtomicPtr::new(ptr::null_mut()),
-            prev: AtomicPtr::new(ptr::null_mut()),
+            next: ListPtr::null(),
+            prev: ListPtr::null(),
             users: AtomicUsize::new(0),
         }
+    }
+}
+
+/// A use of a flowtable by a walk over a list, for which [`Netns::remove`] waits.
+///
+/// # Invariants
+///
+/// It is counted in the flowtable's node, under the list's lock.
+struct Use(NonNull<Flowtable>);
+
+impl Use {
+    /// Begins to use the first flowtable from `ptr` on that is not about to end.
+    fn from(ptr: &ListPtr, list: &List) -> Option<Self> {
+        let mut ft = ptr.get_locked(list)?;
+
+        while ft.is_closed() {
+            ft = ft.list_node.next.get_locked(list)?;
+        }
+        ft.list_node.users.fetch_add(1, Ordering::Relaxed);
+        // INVARIANT: Counted just now.
+        Some(Self(ft.into()))
+    }
+
+    /// Ends it. Returns whether somebody may wait for that.
+    fn end(self, _: &List) -> bool {
+        // Who closes it waits for the last user, and has not taken it out.
+        self.list_node.users.fetch_sub(1, Ordering::Relaxed) == 1 && self.is_closed()
+    }
+}
+
+impl Deref for Use {
+    type Target = Flowtable;
+
+    fn deref(&self) -> &Flowtable {
+        // SAFETY: By the type invariant it has not been taken out of the list.
+        unsafe { self.0.as_ref() }
     }
 }
 
@@ -92,26 +171,13 @@ pub(crate) enum Event {
     Bridges,
 }
 
-/// Functions that are to be called for packets.
-pub(crate) struct Hooks {
-    /// For those that enter the ruleset, before conntrack sees them.
-    pub(crate) prerouting: c::nf_hookfn,
-    /// For those that have passed it.
-    pub(crate) postrouting: c::nf_hookfn,
-}
-
 /// The part of a namespace under the list's lock.
 struct List {
     /// The newest flowtable.
-    last: *mut Flowtable,
-    /// `hooks` are registered.
-    watching: bool,
+    last: ListPtr,
     /// The namespace ends.
     over: bool,
 }
-
-// SAFETY: A flowtable may be used from everywhere.
-unsafe impl Send for List {}
 
 /// The events that are still to be handled.
 struct Events {
@@ -128,15 +194,13 @@ struct Events {
 /// in the order in which they were made.
 #[pin_data]
 pub(crate) struct Netns {
-    /// Valid as long as there is a flowtable in it that has not ended.
-    net: *mut c::net,
-    first: AtomicPtr<Flowtable>,
+    first: ListPtr,
     /// Raised when devices change, or go away, before the grace period that their memory is freed
     /// after.
     topology: AtomicUsize,
     /// See the packets that enter the ruleset, and those that have passed it, as long as there are
     /// flowtables.
-    hooks: Opaque<[c::nf_hook_ops; 2]>,
+    hooks: StackHooks,
     #[pin]
     list: Mutex<List>,
     /// A flowtable that is about to end is not used any more.
@@ -151,18 +215,12 @@ impl_has_work! {
     impl HasWork<Self> for Netns { self.work }
 }
 
-// SAFETY: The namespace may be used from everywhere as long as it has flowtables; what changes is
-// atomic or under a lock.
-unsafe impl Send for Netns {}
-// SAFETY: As above.
-unsafe impl Sync for Netns {}
-
-impl Netns {
-    fn new(net: *mut c::net) -> Result<Arc<Self>> {
+// SAFETY: There is no other such type.
+unsafe impl PerNet for Netns {
+    fn new(net: NetRef<'static>) -> Result<Arc<Self>> {
         let unused = KBox::pin_init(new_condvar!("nft_offload::netns::unused"), GFP_KERNEL)?;
         let list = List {
-            last: ptr::null_mut(),
-            watching: false,
+            last: ListPtr::null(),
             over: false,
         };
         let events = Events {
@@ -172,10 +230,9 @@ impl Netns {
 
         Arc::pin_init(
             pin_init!(Self {
-                net,
-                first: AtomicPtr::new(ptr::null_mut()),
+                first: ListPtr::null(),
                 topology: AtomicUsize::new(0),
-                hooks: Opaque::zeroed(),
+                hooks: StackHooks::new(net),
                 list <- new_mutex!(list, "nft_offload::netns"),
                 unused,
                 events <- new_spinlock!(events, "nft_offload::netns::events"),
@@ -185,13 +242,18 @@ impl Netns {
         )
     }
 
+    fn leave(&self) {
+        let mut list = self.list.lock();
+
+        list.over = true;
+        self.hooks.unregister();
+    }
+}
+
+impl Netns {
     /// Returns our part of a namespace, or [`None`] at its end.
     pub(crate) fn of(net: NetRef<'_>) -> Option<ArcBorrow<'_, Self>> {
-        // SAFETY: Valid by the type invariant.
-        let netns = NonNull::new(unsafe { c::nfo_netns(net.as_ptr()) })?;
-
-        // SAFETY: It came from `nfo_netns_new`, and is given back at the namespace's end.
-        Some(unsafe { ArcBorrow::from_raw(netns.as_ptr().cast::<Self>()) })
+        <Self as PerNet>::of(net)
     }
 
     /// Puts a new flowtable into the list. `see` is called for packets as long as there is one in
@@ -200,25 +262,22 @@ impl Netns {
     /// # Safety
     ///
     /// It is in no list, and is taken out before it is freed.
-    pub(crate) unsafe fn add(self: &Arc<Self>, ft: &Flowtable, see: &Hooks) -> Result {
-        let new = ptr::from_ref(ft).cast_mut();
-        let mut list = self.list.lock();
+    pub(crate) unsafe fn add(self: &Arc<Self>, ft: &Flowtable, see: &StackHookFns<Self>) -> Result {
+        let list = self.list.lock();
 
         if list.last.is_null() {
             NAMESPACES.lock().push(self.clone(), GFP_KERNEL)?;
-            if let Err(e) = self.watch(&mut list, see) {
+            if let Err(e) = self.watch(&list, see) {
                 self.withdraw();
                 return Err(e);
             }
         }
-        ft.list_node.prev.store(list.last, Ordering::Relaxed);
-        // SAFETY: Flowtables in the list are valid.
-        let before = unsafe { list.last.as_ref() };
+        let last = list.last.get_locked(&list);
+        ft.list_node.prev.set(last);
         // INVARIANT: The newest is the last one.
-        before
-            .map_or(&self.first, |last| &last.list_node.next)
-            .store(new, Ordering::Release);
-        list.last = new;
+        last.map_or(&self.first, |last| &last.list_node.next)
+            .set(Some(ft));
+        list.last.set(Some(ft));
         Ok(())
     }
 
@@ -230,22 +289,16 @@ impl Netns {
         while ft.list_node.users.load(Ordering::Relaxed) != 0 {
             self.unused.wait(&mut list);
         }
-        let next = ft.list_node.next.load(Ordering::Relaxed);
-        let prev = ft.list_node.prev.load(Ordering::Relaxed);
+        let next = ft.list_node.next.get_locked(&list);
+        let prev = ft.list_node.prev.get_locked(&list);
 
-        // SAFETY: Flowtables in the list are valid.
-        unsafe {
-            prev.as_ref()
-                .map_or(&self.first, |prev| &prev.list_node.next)
-                .store(next, Ordering::Release);
-            match next.as_ref() {
-                Some(next) => next.list_node.prev.store(prev, Ordering::Relaxed),
-                None => list.last = prev,
-            }
-        }
+        prev.map_or(&self.first, |prev| &prev.list_node.next)
+            .set(next);
+        next.map_or(&list.last, |next| &next.list_node.prev)
+            .set(prev);
         if list.last.is_null() {
             self.withdraw();
-            self.unwatch(&mut list);
+            self.hooks.unregister();
         }
     }
 
@@ -262,61 +315,25 @@ impl Netns {
 
     /// Begins to see the packets that enter the ruleset, before conntrack does, and those that have
     /// passed it.
-    fn watch(&self, list: &mut List, see: &Hooks) -> Result {
-        /// `NF_INET_POST_ROUTING`, include/uapi/linux/netfilter.h.
-        const POST_ROUTING: u32 = c::NFO_INET_POST_ROUTING;
-        /// `NF_INET_PRE_ROUTING`.
-        const PRE_ROUTING: u32 = c::NFO_INET_PRE_ROUTING;
-        /// Before `NF_IP_PRI_CONNTRACK`, include/uapi/linux/netfilter_ipv4.h.
-        const BEFORE_CONNTRACK: i32 = -201;
-
-        if list.over || list.watching {
+    fn watch(&self, list: &List, see: &StackHookFns<Self>) -> Result {
+        if list.over {
             return Ok(());
         }
-        // SAFETY: The memory is ours, pinned, and not registered.
-        unsafe {
-            let hooks = &mut *self.hooks.get();
-
-            for ops in &mut *hooks {
-                ops.priv_ = ptr::from_ref(self).cast_mut().cast();
-                ops.pf = c::NFPROTO_INET as u8;
-            }
-            let [prerouting, postrouting] = &mut *hooks;
-            prerouting.hook = see.prerouting;
-            prerouting.hooknum = PRE_ROUTING;
-            prerouting.priority = BEFORE_CONNTRACK;
-            postrouting.hook = see.postrouting;
-            postrouting.hooknum = POST_ROUTING;
-            postrouting.priority = i32::MAX;
-            to_result(c::nf_register_net_hooks(
-                self.net,
-                self.hooks.get().cast(),
-                2,
-            ))?;
-        }
-        list.watching = true;
-        Ok(())
-    }
-
-    /// The reverse. Packets may be there for a grace period more.
-    fn unwatch(&self, list: &mut List) {
-        if list.watching {
-            // SAFETY: Registered. The namespace outlives its flowtables.
-            unsafe { c::nf_unregister_net_hooks(self.net, self.hooks.get().cast(), 2) };
-            list.watching = false;
-        }
+        // SAFETY: Pinned, and the list's lock is held, here and by who unregisters them. That is
+        // when the last flowtable goes, or the namespace, and each of these keeps us for a grace
+        // period more.
+        unsafe { self.hooks.register(self, see) }
     }
 
     /// The flow of a conntrack entry.
     pub(crate) fn find<'a>(&'a self, rcu: Rcu<'a>, ct: Ct) -> Option<&'a FlowShared> {
-        let mut next = self.first.load(Ordering::Acquire);
+        let mut next = self.first.get(rcu);
 
-        // SAFETY: RCU is held, which all flowtables of the list outlive, taken out or not.
-        while let Some(ft) = unsafe { next.as_ref() } {
+        while let Some(ft) = next {
             if let Some(flow) = ft.find(rcu, ct) {
                 return Some(flow);
             }
-            next = ft.list_node.next.load(Ordering::Acquire);
+            next = ft.list_node.next.get(rcu);
         }
         None
     }
@@ -326,26 +343,18 @@ impl Netns {
     /// that.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Flowtable) -> bool) {
         let mut list = self.list.lock();
-        let mut next = self.first.load(Ordering::Relaxed);
+        let mut next = Use::from(&self.first, &list);
 
-        // SAFETY: Flowtables in the list are valid.
-        while let Some(ft) = unsafe { next.as_ref() } {
-            let list_node = &ft.list_node;
-
-            if !ft.is_closed() {
-                list_node.users.fetch_add(1, Ordering::Relaxed);
-                drop(list);
-                let go_on = f(ft);
-                list = self.list.lock();
-                // Who closes it waits for the last user, and has not taken it out.
-                if list_node.users.fetch_sub(1, Ordering::Relaxed) == 1 && ft.is_closed() {
-                    self.unused.notify_all();
-                }
-                if !go_on {
-                    break;
-                }
+        while let Some(ft) = next {
+            drop(list);
+            let go_on = f(&ft);
+            list = self.list.lock();
+            next = go_on
+                .then(|| Use::from(&ft.list_node.next, &list))
+                .flatten();
+            if ft.end(&list) {
+                self.unused.notify_all();
             }
-            next = list_node.next.load(Ordering::Relaxed);
         }
     }
 
@@ -365,7 +374,7 @@ impl Netns {
         const MAX: usize = 4096;
 
         this.change_topology();
-        if this.first.load(Ordering::Relaxed).is_null() {
+        if this.first.is_null() {
             return;
         }
         let mut events = this.events.lock();
@@ -377,10 +386,8 @@ impl Netns {
             events.all = true;
         }
         drop(events);
-        // SAFETY: The queue lives until all namespaces are given up, and this work is done.
-        let queue = unsafe { Queue::from_raw(c::nfo_queue().cast()) };
         // It may be on the queue already.
-        let _ = queue.enqueue(Arc::from(this));
+        let _ = this.queue().enqueue(Arc::from(this));
     }
 
     /// Looks for the flows that events are about.
@@ -483,62 +490,18 @@ pub(crate) fn for_all(mut f: impl FnMut(&Flowtable)) -> Result {
     Ok(())
 }
 
-/// A namespace comes, or the module does.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only.
-#[no_mangle]
-unsafe extern "C" fn nfo_netns_new(net: *mut c::net) -> *mut c_void {
-    Netns::new(net).map_or(ptr::null_mut(), |netns| {
-        Arc::into_raw(netns).cast_mut().cast()
-    })
-}
-
-/// A namespace goes: a grace period is to come.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only, with what [`nfo_netns_new`] has returned.
-#[no_mangle]
-unsafe extern "C" fn nfo_netns_leave(netns: *mut c_void) {
-    // SAFETY: By the contract of this function; given back by `nfo_netns_put`.
-    let netns = unsafe { ArcBorrow::from_raw(netns.cast::<Netns>()) };
-    let mut list = netns.list.lock();
-
-    list.over = true;
-    netns.unwatch(&mut list);
-}
-
-/// Gives the namespace back. Its flowtables still use it.
-///
-/// # Safety
-///
-/// As for [`nfo_netns_leave`], which was called a grace period ago; once.
-#[no_mangle]
-unsafe extern "C" fn nfo_netns_put(netns: *mut c_void) {
-    // SAFETY: By the contract of this function.
-    drop(unsafe { Arc::from_raw(netns.cast::<Netns>()) });
-}
-
 /// Keeps what there is of namespaces. When it is dropped all flowtables have ended.
-pub(crate) struct Registration(());
+pub(crate) struct Registration {
+    _netns: PerNetGuard<Netns>,
+}
 
 impl Registration {
     /// Registers for all namespaces.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Once, by the module's init.
-        unsafe {
-            NAMESPACES.init();
-            to_result(c::nfo_netns_register())?;
-        }
-        Ok(Self(()))
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        // SAFETY: Registered by `new`.
-        unsafe { c::nfo_netns_unregister() };
+        unsafe { NAMESPACES.init() };
+        Ok(Self {
+            _netns: PerNetGuard::new()?,
+        })
     }
 }

@@ -7,7 +7,6 @@ use crate::{
     flowtable::registry::Netns,
     net::packet::StackPkt, //
 };
-use kernel::ffi::c_uint;
 use nft_flow::{
     key::L4Proto,
     parse::tcp, //
@@ -16,31 +15,16 @@ use nft_flow::{
 /// A packet is about to meet conntrack, which may take it for the end of a connection. It may have
 /// come by a device that is not in the flowtable, in fragments, with options: whatever has not come
 /// here before is judged by windows of long ago.
-///
-/// # Safety
-///
-/// Called by netfilter only, with what [`Netns::add`] has registered and a packet.
-pub(super) unsafe extern "C" fn prerouting(
-    netns: *mut kernel::ffi::c_void,
-    skb: *mut c::sk_buff,
-    state: *const c::nf_hook_state,
-) -> c_uint {
+#[inline(always)]
+pub(super) fn prerouting(netns: &Netns, pkt: StackPkt<'_>, state: &c::nf_hook_state) {
     const TCP: u8 = L4Proto::Tcp.number();
 
-    // SAFETY: Netfilter passes what was registered, which lives until a grace period after it was
-    // unregistered, and a packet.
-    let (netns, state, pkt) = unsafe {
-        let pkt = StackPkt::from_hook(skb, state);
-
-        (&*netns.cast::<Netns>(), &*state, pkt)
-    };
-
-    if let Some(pkt) = pkt.filter(|pkt| pkt.proto() == TCP) {
-        if let Some(tcp) = pkt.tcp().filter(|tcp| tcp.flags & tcp::CONTROL != 0) {
-            flow_prerouting(netns, pkt, state, &tcp);
-        }
+    if pkt.proto() != TCP {
+        return;
     }
-    c::NF_ACCEPT
+    if let Some(tcp) = pkt.tcp().filter(|tcp| tcp.flags & tcp::CONTROL != 0) {
+        flow_prerouting(netns, pkt, state, &tcp);
+    }
 }
 
 /// Synchronises conntrack before it sees a SYN, FIN or RST of a flow.

@@ -17,3 +17,4 @@ pub(crate) mod packet;
 pub(crate) mod route;
 pub(crate) mod ruleset;
 pub(crate) mod rx_stats;
+pub(crate) mod stack_hooks;
