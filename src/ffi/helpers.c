@@ -434,8 +434,10 @@ u32 nfo_netns_inum(const struct net *net)
 }
 
 /* The parts of struct nf_flowtable that are ours to use. The flow block is what drivers get. */
-void nfo_ft_init(struct nf_flowtable *ft)
+/* What nf_flow_table_init() does, with our object where mainline has its hash table. */
+void nfo_ft_init(struct nf_flowtable *ft, void *ours)
 {
+	ft->rhashtable.tbl = ours;
 	flow_block_init(&ft->flow_block);
 	init_rwsem(&ft->flow_block_lock);
 }

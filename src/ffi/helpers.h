@@ -263,22 +263,24 @@ void nfo_rtnl_unlock(void);
 int nfo_switchdev_register(struct notifier_block *nb);
 void nfo_switchdev_unregister(struct notifier_block *nb);
 
-void nfo_ft_init(struct nf_flowtable *ft);
+void nfo_ft_init(struct nf_flowtable *ft, void *ours);
 
 /* The work of a flowtable: from time to time, and at its end. */
 struct nfo_worker {
 	struct delayed_work	gc;
 	struct rcu_work		end;
+	void			*owner;		/* in Rust; NULL before the start */
+	void			(*run)(void *owner);
+	void			(*over)(void *owner);
 };
 
 void nfo_worker_init(struct nfo_worker *worker);
+void nfo_worker_start(struct nfo_worker *worker, void *owner, void (*run)(void *owner),
+		      void (*over)(void *owner), unsigned long delay);
 void nfo_worker_queue(struct nfo_worker *worker, unsigned long delay);
 void nfo_worker_kick(struct nfo_worker *worker, unsigned long delay);
 void nfo_worker_cancel(struct nfo_worker *worker);
 void nfo_worker_finish(struct nfo_worker *worker);
-/* In Rust. */
-void nfo_flowtable_gc(struct nfo_worker *worker);
-void nfo_flowtable_end(struct nfo_worker *worker);
 
 void *nfo_netns(const struct net *net);
 int nfo_flush_begin(const struct net *net);

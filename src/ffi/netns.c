@@ -123,18 +123,32 @@ const void *nfo_queue(void)
 
 static void nfo_worker_gc(struct work_struct *work)
 {
-	nfo_flowtable_gc(container_of(to_delayed_work(work), struct nfo_worker, gc));
+	struct nfo_worker *worker = container_of(to_delayed_work(work), struct nfo_worker, gc);
+
+	worker->run(worker->owner);
 }
 
 static void nfo_worker_end(struct work_struct *work)
 {
-	nfo_flowtable_end(container_of(to_rcu_work(work), struct nfo_worker, end));
+	struct nfo_worker *worker = container_of(to_rcu_work(work), struct nfo_worker, end);
+
+	worker->over(worker->owner);
 }
 
 void nfo_worker_init(struct nfo_worker *worker)
 {
 	INIT_DELAYED_WORK(&worker->gc, nfo_worker_gc);
 	INIT_RCU_WORK(&worker->end, nfo_worker_end);
+	worker->owner = NULL;
+}
+
+void nfo_worker_start(struct nfo_worker *worker, void *owner, void (*run)(void *owner),
+		      void (*over)(void *owner), unsigned long delay)
+{
+	worker->run = run;
+	worker->over = over;
+	smp_store_release(&worker->owner, owner);
+	nfo_worker_queue(worker, delay);
 }
 
 void nfo_worker_queue(struct nfo_worker *worker, unsigned long delay)
@@ -144,7 +158,8 @@ void nfo_worker_queue(struct nfo_worker *worker, unsigned long delay)
 
 void nfo_worker_kick(struct nfo_worker *worker, unsigned long delay)
 {
-	mod_delayed_work(nfo_wq, &worker->gc, delay);
+	if (smp_load_acquire(&worker->owner))
+		mod_delayed_work(nfo_wq, &worker->gc, delay);
 }
 
 /* It does not run from here on. */
@@ -153,7 +168,7 @@ void nfo_worker_cancel(struct nfo_worker *worker)
 	disable_delayed_work_sync(&worker->gc);
 }
 
-/* Has nfo_flowtable_end() called, a grace period later. */
+/* Has over() called, a grace period later. */
 void nfo_worker_finish(struct nfo_worker *worker)
 {
 	queue_rcu_work(nfo_wq, &worker->end);

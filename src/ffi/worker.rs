@@ -5,16 +5,36 @@
 use super::c;
 use core::ptr::NonNull;
 use kernel::{
+    ffi::c_void,
     prelude::*,
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
 };
 
-/// The worker of a flowtable.
+/// What has a [`Worker`] as a part of it.
+///
+/// # Safety
+///
+/// It may be used and dropped by any thread.
+pub(crate) unsafe trait WorkerOwner: 'static {
+    /// Returns the worker.
+    fn worker(&self) -> &Worker;
+
+    /// Does what there is to do. Returns how many jiffies to pause then.
+    fn run(&self) -> usize;
+
+    /// The end: nobody knows the owner any more.
+    fn end(self: Pin<KBox<Self>>);
+}
+
+/// A worker.
 ///
 /// # Invariants
 ///
-/// Initialised, and a part of a flowtable, which is what `nfo_flowtable_gc()` and
-/// `nfo_flowtable_end()` take it for.
+/// Initialised. Once it has been started its owner, which it is a part of, lives until the worker
+/// has called [`WorkerOwner::end`].
 #[pin_data]
 #[repr(transparent)]
 pub(crate) struct Worker {
@@ -27,27 +47,61 @@ unsafe impl Send for Worker {}
 // SAFETY: As above.
 unsafe impl Sync for Worker {}
 
+/// # Safety
+///
+/// Called by `netns.c` only, with the owner of a worker.
+unsafe extern "C" fn run<T: WorkerOwner>(owner: *mut c_void) {
+    // SAFETY: By the contract of this function.
+    let owner = unsafe { &*owner.cast::<T>() };
+
+    owner.worker().queue(owner.run());
+}
+
+/// # Safety
+///
+/// As for [`run`], a grace period after [`Worker::finish`].
+unsafe extern "C" fn over<T: WorkerOwner>(owner: *mut c_void) {
+    // SAFETY: By the contract of this function; `start` has given it to the worker.
+    T::end(unsafe { Pin::<KBox<T>>::from_foreign(owner) });
+}
+
 impl Worker {
     /// Makes a worker that does nothing yet.
-    ///
-    /// # Safety
-    ///
-    /// It is put into the flowtable that `nfo_flowtable_gc()` finds around it.
-    pub(crate) unsafe fn new() -> impl PinInit<Self> {
-        // INVARIANT: By the contract of this function.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        // INVARIANT: Initialised.
         pin_init!(Self {
             // SAFETY: The slot is ours, and pinned.
             worker <- Opaque::ffi_init(|worker| unsafe { c::nfo_worker_init(worker) }),
         })
     }
 
+    /// Gives an object to its worker, which runs for the first time in `delay` jiffies. The result is
+    /// valid until [`WorkerOwner::end`].
+    pub(crate) fn start<T: WorkerOwner>(owner: Pin<KBox<T>>, delay: usize) -> NonNull<T> {
+        let worker = owner.worker().worker.get();
+        let this = NonNull::from(&*owner);
+
+        // INVARIANT: The owner is not freed from here on.
+        // SAFETY: By the type invariant. The functions are those of the owner's type.
+        unsafe {
+            c::nfo_worker_start(
+                worker,
+                owner.into_foreign(),
+                Some(run::<T>),
+                Some(over::<T>),
+                delay,
+            );
+        }
+        this
+    }
+
     /// Has it run in `delay` jiffies, unless it is about to run.
-    pub(crate) fn queue(&self, delay: usize) {
+    fn queue(&self, delay: usize) {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_worker_queue(self.worker.get(), delay) };
     }
 
-    /// Has it run in `delay` jiffies. Does nothing once it is disabled.
+    /// Has it run in `delay` jiffies. Does nothing before it is started, and once it is disabled.
     pub(crate) fn kick(&self, delay: usize) {
         // SAFETY: By the type invariant.
         unsafe { c::nfo_worker_kick(self.worker.get(), delay) };
@@ -59,43 +113,13 @@ impl Worker {
         unsafe { c::nfo_worker_cancel(self.worker.get()) };
     }
 
-    /// Has the flowtable freed, a grace period later.
+    /// Has [`WorkerOwner::end`] called, a grace period later.
     ///
     /// # Safety
     ///
-    /// The flowtable is used by nobody who comes later, and this is called once.
+    /// It was started, the owner is used by nobody who comes later, and this is called once.
     pub(crate) unsafe fn finish(&self) {
         // SAFETY: By the type invariant and the contract of this function.
         unsafe { c::nfo_worker_finish(self.worker.get()) };
-    }
-}
-
-/// The worker of a flowtable, for a part of the same flowtable.
-///
-/// # Invariants
-///
-/// The worker is valid as long as the value is used.
-pub(crate) struct WorkerRef(NonNull<Worker>);
-
-// SAFETY: The worker is `Sync`.
-unsafe impl Send for WorkerRef {}
-// SAFETY: As above.
-unsafe impl Sync for WorkerRef {}
-
-impl WorkerRef {
-    /// A worker that is yet to be initialised.
-    ///
-    /// # Safety
-    ///
-    /// It is initialised before the value is used, and valid as long as that is.
-    pub(crate) unsafe fn new(worker: NonNull<Worker>) -> Self {
-        // INVARIANT: By the contract of this function.
-        Self(worker)
-    }
-
-    /// See [`Worker::kick`].
-    pub(crate) fn kick(&self, delay: usize) {
-        // SAFETY: By the type invariant.
-        unsafe { self.0.as_ref() }.kick(delay);
     }
 }

@@ -11,8 +11,7 @@ use crate::{
         self,
         c,
         NetRef,
-        Worker,
-        WorkerRef, //
+        Worker, //
     },
     flow::{
         backoff::Backoff,
@@ -27,12 +26,9 @@ use crate::{
         }, //
     }, //
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool,
-        Ordering, //
-    }, //
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering, //
 };
 use kernel::prelude::*;
 use nft_flow::{
@@ -63,10 +59,11 @@ pub(crate) struct TableRef {
     rulesets: Rulesets,
     /// nf_tables' object.
     nft: NftRef,
-    busy: KBox<Busy>,
+    busy: Pin<KBox<Busy>>,
 }
 
 /// What changes as flows come and go.
+#[pin_data]
 struct Busy {
     /// Flows that were torn down and not yet taken out (an llist).
     dead: Llist,
@@ -74,7 +71,9 @@ struct Busy {
     gc_scheduled: AtomicBool,
     /// Flag `offload`: flows may be in hardware.
     has_hw: bool,
-    worker: Option<WorkerRef>,
+    /// Runs the garbage collector, and the end of the flowtable at last.
+    #[pin]
+    worker: Worker,
     net: NetRef<'static>,
     /// Connections that back off.
     backoff: Backoff,
@@ -87,34 +86,29 @@ impl TableRef {
     pub(crate) fn new(nft: NftRef) -> Result<Self> {
         // nf_tables sets the flag before it calls `init`, and never changes it.
         let has_hw = nft.flags() & NF_FLOWTABLE_HW_OFFLOAD != 0;
-        let busy = Busy {
+        let backoff = Backoff::new()?;
+        let busy = pin_init!(Busy {
             dead: Llist::new(),
             gc_scheduled: AtomicBool::new(false),
             has_hw,
-            worker: None,
+            worker <- Worker::new(),
             net: nft.net(),
-            backoff: Backoff::new()?,
+            backoff,
             rewritten: Rewritten::new(),
-        };
+        });
 
         // INVARIANT: By the contract of this function.
         Ok(Self {
             seed: Seed::new(ffi::random()),
             rulesets: Rulesets::of(nft),
             nft,
-            busy: KBox::new(busy, GFP_KERNEL)?,
+            busy: KBox::pin_init(busy, GFP_KERNEL)?,
         })
     }
 
-    /// Says which worker looks after the flows.
-    ///
-    /// # Safety
-    ///
-    /// `worker` is initialised before the flowtable is used, and lives as long as this.
-    pub(crate) unsafe fn with_worker(mut self, worker: NonNull<Worker>) -> Self {
-        // SAFETY: By the contract of this function.
-        self.busy.worker = Some(unsafe { WorkerRef::new(worker) });
-        self
+    /// Returns the worker, which looks after the flows.
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.busy.worker
     }
 
     /// The part of the flowtable behind the pointer that netfilter gives to the hook.
@@ -238,9 +232,7 @@ impl TableRef {
     /// Has the worker run soon, in whatever context we are.
     pub(crate) fn schedule_gc(&self) {
         if !self.busy.gc_scheduled.swap(true, Ordering::Relaxed) {
-            if let Some(worker) = &self.busy.worker {
-                worker.kick(0);
-            }
+            self.worker().kick(0);
         }
     }
 

@@ -3,7 +3,7 @@
 //! The end of flows, many at a time, and of the flowtable.
 
 use super::{
-    gc::of_worker,
+    registry::Netns,
     tables::free_both,
     traffic,
     Flowtable,
@@ -12,16 +12,23 @@ use super::{
 use crate::{
     ffi::{
         self,
-        Worker, //
+        Worker,
+        HZ, //
     },
     flow::shared::FlowShared,
-    net::family::{
-        V4,
-        V6, //
+    net::{
+        family::{
+            V4,
+            V6, //
+        },
+        stack_hooks::StackHookFns, //
     },
     stats, //
 };
-use core::sync::atomic::Ordering;
+use core::{
+    ptr::NonNull,
+    sync::atomic::Ordering, //
+};
 use kernel::prelude::*;
 use nft_flow::{
     reason::TeardownReason,
@@ -72,6 +79,16 @@ impl Flowtable {
         killed
     }
 
+    /// Puts a new flowtable into the list of its namespace, and starts its worker. `see` is called
+    /// for packets as long as there is a flowtable in the namespace. The result is valid until a
+    /// grace period after [`Flowtable::close`].
+    pub(crate) fn start(self: Pin<KBox<Self>>, see: &StackHookFns<Netns>) -> Result<NonNull<Self>> {
+        // SAFETY: Just made. The box stays where it is: `close` takes the flowtable out of the list
+        // before the worker gives it back.
+        unsafe { self.netns.add(&self, see) }?;
+        Ok(Worker::start(self, HZ as usize))
+    }
+
     /// Ends the flowtable: no hook and no rule refers to it any more, nor will a packet that has
     /// come by one: nf_tables has waited for those. Packets that leave the ruleset may still find a
     /// flow in it, so that it lives for a grace period more, which nobody waits for. The object of
@@ -79,50 +96,31 @@ impl Flowtable {
     ///
     /// # Safety
     ///
-    /// It is in the list of its namespace, and came from [`KBox::into_raw`]. This is called once.
-    pub(crate) unsafe fn close(this: *mut Self) {
-        // SAFETY: By the contract of this function; freed by `end` only.
-        let ft = unsafe { &*this };
-
-        ft.unfollow_all();
+    /// It was [started](Flowtable::start), and this is called once.
+    pub(crate) unsafe fn close(&self) {
+        self.unfollow_all();
         traffic::closing(|| {
-            ft.closed.store(true, Ordering::Relaxed);
-            ft.netns.remove(ft);
-            let (packets, bytes) = ft.fold_mib_stats();
+            self.closed.store(true, Ordering::Relaxed);
+            self.netns.remove(self);
+            let (packets, bytes) = self.fold_mib_stats();
             stats::add_retired(packets, bytes);
         });
-        ft.locked(|inner| inner.closing = true);
-        ft.worker.disable();
-        ft.teardown_all(TeardownReason::FlowtableDelete, |_| true, || true);
+        self.locked(|inner| inner.closing = true);
+        self.worker().disable();
+        self.teardown_all(TeardownReason::FlowtableDelete, |_| true, || true);
         // A namespace that ends frees what routes and connections belong to. A packet may be about
         // to put a flow that it has killed on the list of the dead: in a namespace that lives.
-        ft.gc_collect();
+        self.gc_collect();
         // SAFETY: Out of the list, and nobody else does this.
-        unsafe { ft.worker.finish() };
+        unsafe { self.worker().finish() };
     }
+}
 
-    /// The end after the end: no packet knows the flowtable any more.
-    ///
-    /// # Safety
-    ///
-    /// [`Flowtable::close`] was called a grace period ago, and this is called once.
-    pub(super) unsafe fn end(this: *mut Self) {
-        // SAFETY: By the contract of this function the object is nobody else's.
-        unsafe {
-            let ft = Pin::new_unchecked(KBox::from_raw(this));
-
-            // Flows that a packet has killed, and had not put on the list then.
-            ft.gc_collect();
-            ft.free_tables();
-        }
-    }
-
-    /// Frees the tables, which nobody can look into afterwards.
-    ///
-    /// # Safety
-    ///
-    /// No packet looks into them any more, and no flow is left.
-    pub(crate) unsafe fn free_tables(&self) {
+#[pinned_drop]
+impl PinnedDrop for Flowtable {
+    /// Frees the tables. No flow is left, and whoever drops the flowtable is the only one to know
+    /// it.
+    fn drop(self: Pin<&mut Self>) {
         let buckets = self.locked(|inner| {
             // SAFETY: The writers belong to these tables.
             unsafe {
@@ -135,7 +133,7 @@ impl Flowtable {
                 )
             }
         });
-        // SAFETY: By the contract of this function.
+        // SAFETY: Nobody looks into them.
         unsafe {
             free_both(buckets.0);
             free_both(buckets.1);
@@ -144,15 +142,4 @@ impl Flowtable {
             free_both(buckets.4);
         }
     }
-}
-
-/// The last thing that is done.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only, a grace period after [`Flowtable::close`].
-#[no_mangle]
-unsafe extern "C" fn nfo_flowtable_end(worker: *mut Worker) {
-    // SAFETY: By the contract of this function.
-    unsafe { Flowtable::end(of_worker(worker)) };
 }

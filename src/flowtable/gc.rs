@@ -13,21 +13,25 @@ use crate::{
         self,
         Rtnl,
         Worker,
+        WorkerOwner,
         HZ, //
     },
     flow::{
         object::with_family,
-        shared::FlowShared, //
+        shared::FlowShared,
+        table_ref::TableRef, //
     },
     net::family::Family,
     stats, //
 };
 use core::{
-    mem::offset_of,
     ptr::NonNull,
     sync::atomic::Ordering, //
 };
-use kernel::sync::rcu;
+use kernel::{
+    prelude::*,
+    sync::rcu, //
+};
 use nft_flow::{
     age::Due,
     reason::TeardownReason,
@@ -56,11 +60,6 @@ const REVALS_PER_SECOND: usize = 16384;
 const REVAL_BUCKETS: usize = 32;
 
 impl Flowtable {
-    /// Has the worker run for the first time, in a second.
-    pub(crate) fn start(&self) {
-        self.worker.queue(HZ as usize);
-    }
-
     /// Runs the garbage collector once (`nf_flow_offload_work_gc()`). Returns how many jiffies to
     /// pause then.
     fn gc_run(&self) -> usize {
@@ -333,28 +332,19 @@ impl Flowtable {
     }
 }
 
-/// The flowtable of a worker.
-///
-/// # Safety
-///
-/// It is the one of a flowtable.
-pub(super) unsafe fn of_worker(worker: *mut Worker) -> *mut Flowtable {
-    // SAFETY: By the contract of this function.
-    unsafe { worker.byte_sub(offset_of!(Flowtable, worker)).cast() }
-}
+// SAFETY: A flowtable may be used from everywhere.
+unsafe impl WorkerOwner for Flowtable {
+    fn worker(&self) -> &Worker {
+        TableRef::worker(self)
+    }
 
-/// The worker.
-///
-/// # Safety
-///
-/// Called by `ffi/netns.c` only, with the worker of a flowtable, which waits for this before it
-/// ends.
-#[no_mangle]
-unsafe extern "C" fn nfo_flowtable_gc(worker: *mut Worker) {
-    // SAFETY: By the contract of this function.
-    unsafe {
-        let ft = &*of_worker(worker);
+    fn run(&self) -> usize {
+        self.gc_run()
+    }
 
-        ft.worker.queue(ft.gc_run());
+    /// The end after the end: [`Flowtable::close`] was called a grace period ago.
+    fn end(self: Pin<KBox<Self>>) {
+        // Flows that a packet has killed, and had not put on the list then.
+        self.gc_collect();
     }
 }

@@ -33,7 +33,6 @@ use crate::{
         Rcu,
         Totals,
         Traffic,
-        Worker,
         HZ, //
     },
     flow::{
@@ -63,7 +62,6 @@ use crate::{
 use core::{
     mem::offset_of,
     ops::Deref,
-    ptr::NonNull,
     sync::atomic::{
         AtomicBool,
         AtomicU32,
@@ -112,7 +110,7 @@ const BUCKETS_AT_ONCE: usize = 256;
 
 /// A flowtable. What each packet reads comes first; what is written while packets are forwarded is
 /// in other cache lines.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 #[repr(C, align(64))]
 pub(crate) struct Flowtable {
     /// What its flows know of it.
@@ -153,9 +151,6 @@ pub(crate) struct Flowtable {
     /// The rules whose verdict may change without a commit.
     #[pin]
     pub(crate) watch: Watch,
-    /// Runs [`Flowtable::work`], and [`Flowtable::end`] at last.
-    #[pin]
-    worker: Worker,
     #[pin]
     ids: IdPool,
     /// Devices that are not listed, but have the hook.
@@ -285,11 +280,8 @@ impl Flowtable {
         let family = nft.family();
         let serves =
             [c::NFPROTO_IPV4, c::NFPROTO_IPV6].map(|one| [one, c::NFPROTO_INET].contains(&family));
-        let init = pin_init!(&this in Self {
-            // SAFETY: The worker is a part of this, and initialised below.
-            core: unsafe {
-                core.with_worker(NonNull::new_unchecked(&raw mut (*this.as_ptr()).worker))
-            },
+        let init = pin_init!(Self {
+            core,
             v4,
             v6,
             ingress_paths,
@@ -305,8 +297,6 @@ impl Flowtable {
             list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            // SAFETY: The worker of this.
-            worker <- unsafe { Worker::new() },
             ids <- IdPool::new(),
             follows <- Follows::new(),
             serves,
@@ -405,7 +395,7 @@ impl Flowtable {
                 ffi::jiffies32().wrapping_add(SOON as u32),
                 Ordering::Relaxed,
             );
-            self.worker.kick(SOON);
+            self.worker().kick(SOON);
         }
     }
 

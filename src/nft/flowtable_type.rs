@@ -46,27 +46,17 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own
     // object.
     let nft = unsafe { NftRef::from_nf(nf) };
-    let ft = match Flowtable::new(nft, HW_THRESHOLD.load(Ordering::Relaxed).into()) {
-        Ok(ft) => ft,
-        Err(e) => return e.to_errno(),
-    };
-    // SAFETY: nf_tables gives us a new object that nobody else uses yet.
-    unsafe { c::nfo_ft_init(nf.as_ptr()) };
-    // INVARIANT: It is taken out of the list before it is freed.
-    // SAFETY: The box stays where it is: only `end` takes it back.
-    if let Err(e) = unsafe { ft.netns.add(&ft, &hook::HOOKS) } {
-        // SAFETY: Nobody has seen it.
-        unsafe { ft.free_tables() };
-        return e.to_errno();
-    }
-    // SAFETY: As above. The pin is kept.
-    unsafe {
-        let ft = KBox::into_raw(Pin::into_inner_unchecked(ft));
+    let ft = Flowtable::new(nft, HW_THRESHOLD.load(Ordering::Relaxed).into())
+        .and_then(|ft| ft.start(&hook::HOOKS));
 
-        (*nf.as_ptr()).rhashtable.tbl = ft.cast();
-        (*ft).start();
+    match ft {
+        Ok(ft) => {
+            // SAFETY: nf_tables gives us a new object that nobody else uses yet.
+            unsafe { c::nfo_ft_init(nf.as_ptr(), ft.as_ptr().cast()) };
+            0
+        }
+        Err(e) => e.to_errno(),
     }
-    0
 }
 
 /// `nf_flowtable_type.free`: no hook and no rule refers to the flowtable any more.
@@ -75,9 +65,9 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
 ///
 /// Called by nf_tables only, with a flowtable of a type of ours.
 unsafe extern "C" fn free(nf: *mut c::nf_flowtable) {
-    // SAFETY: `init` has put the pointer there and the flowtable into its list, and nf_tables calls
-    // this once.
-    unsafe { Flowtable::close((*nf).rhashtable.tbl.cast()) };
+    // SAFETY: `init` has put the pointer there and started the flowtable, and nf_tables calls this
+    // once.
+    unsafe { Flowtable::from_hook(nf.cast()).close() };
 }
 
 /// `nf_flowtable_type.setup`: a device is added to a flowtable or taken away. Also how firewall4
