@@ -34,6 +34,7 @@ use crate::{
             DirPath,
             XmitType, //
         },
+        hop_table::HopUse,
         next_hop::NextHop,
         route::{
             Dst,
@@ -43,7 +44,6 @@ use crate::{
 };
 use core::{
     mem::ManuallyDrop,
-    ptr::NonNull,
     sync::atomic::{
         fence,
         AtomicU32,
@@ -78,7 +78,7 @@ pub(crate) struct Entry<F: Family> {
     /// Of TCP: how far this direction has got.
     pub(crate) max_end: MaxEnd,
     pub(crate) dst: ManuallyDrop<Dst>,
-    next_hop: Option<NonNull<NextHop>>,
+    next_hop: Option<HopUse>,
     pub(crate) ct: Ct,
     /// `jiffies` of the latest packet, written at most once a second.
     seen: AtomicU32,
@@ -131,7 +131,7 @@ impl<F: Family> Entry<F> {
         ingress: EntryIngress,
         proto: L4Proto,
         (end, window): (u32, Window),
-        next_hop: Option<NonNull<NextHop>>,
+        next_hop: Option<HopUse>,
     ) -> Self {
         let key = F::key(ct.tuple(dir), proto, ingress.id);
         let xfrm = matches!(out.xmit, XmitType::Xfrm);
@@ -326,15 +326,18 @@ impl<F: Family> Entry<F> {
 
     /// Where packets are sent to; none if that is IPsec.
     #[inline(always)]
-    pub(crate) fn next_hop<'a>(&self, _: Rcu<'a>) -> Option<&'a NextHop> {
-        // SAFETY: By the type invariant. Next hops are freed a grace period after their last use,
-        // and RCU is held since the entry was found.
-        self.next_hop.map(|hop| unsafe { hop.as_ref() })
+    pub(crate) fn next_hop<'a>(&self, rcu: Rcu<'a>) -> Option<&'a NextHop> {
+        self.next_hop.as_ref().map(|hop| hop.get(rcu))
     }
 
-    /// The same, for who ends the use.
-    pub(crate) fn next_hop_use(&self) -> Option<NonNull<NextHop>> {
-        self.next_hop
+    /// Takes the use of the next hop out, to end it.
+    ///
+    /// # Safety
+    ///
+    /// No packet that comes finds the entry, and this is called once.
+    pub(crate) unsafe fn take_next_hop(&self) -> Option<HopUse> {
+        // SAFETY: The same contract.
+        self.next_hop.as_ref().map(|hop| unsafe { hop.take() })
     }
 
     /// The neighbour to send to, if there still is one.

@@ -27,7 +27,7 @@ use crate::{
             DirPath,
             XmitType, //
         },
-        next_hop::NextHop,
+        hop_table::HopUse,
         route::Dst, //
     }, //
 };
@@ -192,10 +192,14 @@ impl<F: Family> Flow<F> {
         proto: L4Proto,
         [orig, reply]: [DirPath<'_>; 2],
         ingress_paths: [Option<PathRef>; 2],
-        [there_hop, back_hop]: [Option<NonNull<NextHop>>; 2],
+        next_hops: [Option<HopUse>; 2],
         table: &TableRef,
-    ) -> Result<NonNull<Self>, SkipReason> {
-        let flow = F::cache().zalloc().ok_or(SkipReason::NoMem)?.cast::<Self>();
+    ) -> Result<NonNull<Self>, (SkipReason, [Option<HopUse>; 2])> {
+        let Some(flow) = F::cache().zalloc() else {
+            return Err((SkipReason::NoMem, next_hops));
+        };
+        let flow = flow.cast::<Self>();
+        let [there_hop, back_hop] = next_hops;
         let entry_ingress =
             |path: Option<PathRef>, ingress: &Ingress<'_>, opposite: &DirPath<'_>| EntryIngress {
                 id: path.map_or(ingress.ifindex, |path| path.id),

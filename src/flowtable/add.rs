@@ -26,7 +26,8 @@ use crate::{
         ct::Ct,
         device_path::Ingress,
         family::Family,
-        forward_path::DirPath, //
+        forward_path::DirPath,
+        hop_table::HopUse, //
     },
     stats, //
 };
@@ -66,14 +67,23 @@ impl Flowtable {
             .map(|b| [a, b])
             .inspect_err(|_| self.release([a, None]))?;
 
+        let mut first = false;
         let next_hops = self
-            .next_hops::<F>([&orig.xmit, &reply.xmit])
-            .inspect_err(|_| self.release(ingress_paths))?;
+            .locked(|inner| {
+                let hops = self.next_hops::<F>(inner, [&orig.xmit, &reply.xmit])?;
 
-        Flow::new(ct, proto, halves, ingress_paths, next_hops, self).inspect_err(|_| {
+                first = hops.iter().flatten().any(HopUse::is_first);
+                Ok(hops)
+            })
+            .inspect_err(|_| self.release(ingress_paths))?;
+        if first {
+            self.schedule_gc();
+        }
+
+        Flow::new(ct, proto, halves, ingress_paths, next_hops, self).map_err(|(why, next_hops)| {
             self.release(ingress_paths);
-            // SAFETY: No flow has them.
-            self.locked(|inner| unsafe { Self::release_next_hops(inner, next_hops) });
+            self.locked(|inner| Self::release_next_hops(inner, next_hops));
+            why
         })
     }
 

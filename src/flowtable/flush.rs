@@ -129,7 +129,7 @@ impl PinnedDrop for Flowtable {
                     inner.w6.close(&self.v6),
                     inner.ingress_paths.writer().close(&self.ingress_paths),
                     inner.cts.close(&self.cts),
-                    inner.hops.close(&self.hops),
+                    inner.hops.writer().close(&self.hops),
                 )
             }
         });

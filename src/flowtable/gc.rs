@@ -145,7 +145,7 @@ impl Flowtable {
         self.resize(&self.v6, |inner| &mut inner.w6);
         self.resize(&self.cts, |inner| &mut inner.cts);
         self.resize(&self.ingress_paths, |inner| inner.ingress_paths.writer());
-        self.resize(&self.hops, |inner| &mut inner.hops);
+        self.resize(&self.hops, |inner| inner.hops.writer());
 
         // Without switchdev bridges give no notice.
         let pause = if self.has_bridged() && !cfg!(CONFIG_NET_SWITCHDEV) {

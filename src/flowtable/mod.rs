@@ -54,6 +54,7 @@ use crate::{
             V4,
             V6, //
         },
+        hop_table::HopTable,
         next_hop::NextHop,
         nf_tables::NftRef,
         ruleset::Watch, //
@@ -166,7 +167,7 @@ pub(crate) struct FlowtableInner {
     w6: Writer<Entry<V6>>,
     ingress_paths: IngressTable,
     cts: Writer<FlowShared>,
-    hops: Writer<NextHop>,
+    hops: HopTable,
     wheel: Wheel,
     egress: Egress,
     /// How far the worker has got with asking flows.
@@ -270,7 +271,7 @@ impl Flowtable {
             w6,
             ingress_paths: IngressTable::new(ws),
             cts: wc,
-            hops: wh,
+            hops: HopTable::new(wh),
             wheel: Wheel::new(tick()),
             egress: Egress::default(),
             reval_cursor: Cursor::default(),

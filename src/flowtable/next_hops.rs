@@ -3,7 +3,6 @@
 //! The next hops of a flowtable, and how the worker finds out how packets to them leave.
 
 use super::{
-    lookup,
     Flowtable,
     FlowtableInner, //
 };
@@ -29,20 +28,15 @@ use crate::{
             V6, //
         },
         forward_path::XmitType,
+        hop_table::HopUse,
         next_hop::NextHop, //
-        route::Neigh,
     }, //
-};
-use core::{
-    ptr::NonNull,
-    sync::atomic::Ordering, //
 };
 use kernel::{
     prelude::*,
     sync::rcu, //
 };
 use nft_flow::{
-    key::Key,
     reason::SkipReason,
     table::{
         Cursor,
@@ -54,102 +48,42 @@ use nft_flow::{
 const BUCKETS_AT_ONCE: usize = 4;
 
 impl Flowtable {
-    /// Finds or makes the next hop of packets that leave by `output`, and counts a use of it;
-    /// [`None`] for IPsec.
+    /// Finds or makes the next hop of packets that leave by `output`, and begins to use it; [`None`]
+    /// for IPsec.
     fn next_hop<F: Family>(
         &self,
+        inner: &mut FlowtableInner,
         output: &XmitType,
-    ) -> Result<Option<NonNull<NextHop>>, SkipReason> {
+    ) -> Result<Option<HopUse>, SkipReason> {
         let XmitType::Neigh(neigh) = output else {
             return Ok(None);
         };
         let v6 = F::NFPROTO == V6::NFPROTO;
 
-        if let Some(hop) = self.locked(|inner| self.use_next_hop(inner, neigh, v6)) {
-            return Ok(Some(hop));
-        }
-        let new = NextHop::new(neigh.get(), v6, &self.seed)?;
-        let hop = self.locked(|inner| {
-            if let Some(hop) = self.use_next_hop(inner, neigh, v6) {
-                return Err((hop, new));
-            }
-            let hop = NonNull::from(KBox::leak(new));
-            // SAFETY: Freed a grace period after it was removed. Without room in the table it does
-            // as well.
-            unsafe {
-                let listed = inner.hops.insert(hop).is_ok();
-                hop.as_ref().listed.store(listed, Ordering::Relaxed);
-            }
-            Ok(hop)
-        });
-        // Somebody has been quicker.
-        let hop = hop.or_else(|(hop, spare)| {
-            // SAFETY: Nobody has seen it.
-            unsafe { NextHop::free(NonNull::from(KBox::leak(spare))) };
-            Ok(hop)
-        })?;
-        self.schedule_gc();
-        Ok(Some(hop))
+        inner.hops.get(&self.hops, neigh, v6, &self.seed).map(Some)
     }
 
     /// Those of both directions.
     pub(super) fn next_hops<F: Family>(
         &self,
-        [orig, reply]: [&XmitType; 2],
-    ) -> Result<[Option<NonNull<NextHop>>; 2], SkipReason> {
-        let there = self.next_hop::<F>(orig)?;
-
-        self.next_hop::<F>(reply)
-            .map(|back| [there, back])
-            .inspect_err(|_| {
-                // SAFETY: Counted just now, and nobody has it.
-                self.locked(|inner| unsafe { Self::release_next_hops(inner, [there, None]) });
-            })
-    }
-
-    /// Uses the next hop of a neighbour, if there is one.
-    fn use_next_hop(
-        &self,
         inner: &mut FlowtableInner,
-        neigh: &Neigh,
-        v6: bool,
-    ) -> Option<NonNull<NextHop>> {
-        let key = NextHop::key_of(neigh.as_ptr(), v6);
+        [orig, reply]: [&XmitType; 2],
+    ) -> Result<[Option<HopUse>; 2], SkipReason> {
+        let there = self.next_hop::<F>(inner, orig)?;
 
-        let guard = rcu::read_lock();
-        let hop = lookup((&guard).into(), &self.hops, key.hash(&self.seed), &key)?;
-        if hop.neigh() == neigh.as_ptr() {
-            hop.uses.fetch_add(1, Ordering::Relaxed);
-            return Some(hop.into());
+        match self.next_hop::<F>(inner, reply) {
+            Ok(back) => Ok([there, back]),
+            Err(why) => {
+                Self::release_next_hops(inner, [there, None]);
+                Err(why)
+            }
         }
-        // Its neighbour is another one by now.
-        inner.hops.remove(hop);
-        hop.listed.store(false, Ordering::Relaxed);
-        hop.set_direct(None);
-        None
     }
 
     /// Ends uses of next hops.
-    ///
-    /// # Safety
-    ///
-    /// They were counted by [`Flowtable::next_hop`], and are given back once; no packet that comes
-    /// finds an entry that has them.
-    pub(super) unsafe fn release_next_hops(
-        inner: &mut FlowtableInner,
-        hops: [Option<NonNull<NextHop>>; 2],
-    ) {
+    pub(super) fn release_next_hops(inner: &mut FlowtableInner, hops: [Option<HopUse>; 2]) {
         for hop in hops.into_iter().flatten() {
-            // SAFETY: Counted, hence valid.
-            let this = unsafe { hop.as_ref() };
-
-            if this.uses.fetch_sub(1, Ordering::Relaxed) == 1 {
-                if this.listed.load(Ordering::Relaxed) {
-                    inner.hops.remove(this);
-                }
-                // SAFETY: The last use, and in no table.
-                unsafe { NextHop::free(hop) };
-            }
+            inner.hops.end(hop);
         }
     }
 
@@ -157,15 +91,15 @@ impl Flowtable {
     ///
     /// # Safety
     ///
-    /// As for [`Flowtable::release_next_hops`].
+    /// As for [`Entry::take_next_hop`].
     pub(super) unsafe fn release_next_hops_of<F: Family>(
         inner: &mut FlowtableInner,
         flow: &Flow<F>,
     ) {
-        let hops = flow.entries.each_ref().map(Entry::next_hop_use);
-
         // SAFETY: The same contract.
-        unsafe { Self::release_next_hops(inner, hops) };
+        let take = |entry: &Entry<F>| unsafe { entry.take_next_hop() };
+
+        Self::release_next_hops(inner, flow.entries.each_ref().map(take));
     }
 
     /// Finds out how packets to each next hop leave now. False if it is to be done again soon, because
@@ -183,19 +117,22 @@ impl Flowtable {
     /// The same, with or without RTNL. False if something cannot be told without.
     fn check_all_next_hops(&self, rtnl: bool) -> bool {
         let mut cursor = Cursor::default();
-        let mut more = self.locked(|inner| !inner.hops.is_empty());
+        let mut more = self.locked(|inner| !inner.hops.writer().is_empty());
         let mut sure = true;
 
         while more && !self.is_closed() {
             more = self.locked(|inner| {
-                inner.hops.visit(&mut cursor, BUCKETS_AT_ONCE, |hop| {
-                    sure &= if hop.v6 {
-                        self.check_next_hop::<V6>(hop, rtnl)
-                    } else {
-                        self.check_next_hop::<V4>(hop, rtnl)
-                    };
-                    Visit::Keep
-                })
+                inner
+                    .hops
+                    .writer()
+                    .visit(&mut cursor, BUCKETS_AT_ONCE, |hop| {
+                        sure &= if hop.v6 {
+                            self.check_next_hop::<V6>(hop, rtnl)
+                        } else {
+                            self.check_next_hop::<V4>(hop, rtnl)
+                        };
+                        Visit::Keep
+                    })
             });
             ffi::cond_resched();
         }

@@ -10,6 +10,7 @@ pub(crate) mod direct;
 pub(crate) mod family;
 pub(crate) mod follow;
 pub(crate) mod forward_path;
+pub(crate) mod hop_table;
 pub(crate) mod next_hop;
 pub(crate) mod nf_tables;
 pub(crate) mod nft_expr;
