@@ -6,12 +6,14 @@
 
 use super::c;
 use core::{
+    mem,
     ptr::{
         self,
         NonNull, //
     },
     sync::atomic::{
         AtomicPtr,
+        AtomicUsize,
         Ordering, //
     }, //
 };
@@ -21,8 +23,8 @@ use kernel::prelude::*;
 ///
 /// # Invariants
 ///
-/// The pointer is null or a live cache.
-pub(crate) struct Cache(AtomicPtr<c::kmem_cache>);
+/// The pointer is null or a live cache, of objects of the size that stands beside it.
+pub(crate) struct Cache(AtomicPtr<c::kmem_cache>, AtomicUsize);
 
 /// Keeps a cache alive.
 pub(crate) struct CacheGuard(&'static Cache);
@@ -31,7 +33,7 @@ impl Cache {
     /// Makes a slab cache that does not exist yet.
     pub(crate) const fn new() -> Self {
         // INVARIANT: Null.
-        Self(AtomicPtr::new(ptr::null_mut()))
+        Self(AtomicPtr::new(ptr::null_mut()), AtomicUsize::new(0))
     }
 
     /// Creates the cache, of objects of `size` bytes that are aligned to a cache line.
@@ -42,28 +44,60 @@ impl Cache {
             return Err(ENOMEM);
         }
         // INVARIANT: Created just now; the guard withdraws it before it is destroyed.
+        self.1.store(size, Ordering::Relaxed);
         self.0.store(cache, Ordering::Release);
         Ok(CacheGuard(self))
     }
 
-    /// Allocates one zeroed object; usable in atomic context, fails silently.
-    pub(crate) fn zalloc(&self) -> Option<NonNull<kernel::ffi::c_void>> {
+    /// Allocates memory for an object, if that is what the cache is for; usable in atomic context,
+    /// fails silently.
+    pub(crate) fn slot<T>(&'static self) -> Option<Slot<T>> {
         let cache = self.0.load(Ordering::Acquire);
-        if cache.is_null() {
+        if cache.is_null() || self.1.load(Ordering::Relaxed) != size_of::<T>() {
             return None;
         }
         // SAFETY: The cache is live by the type invariant.
-        NonNull::new(unsafe { c::nfo_cache_zalloc(cache) })
+        let memory = NonNull::new(unsafe { c::nfo_cache_zalloc(cache) })?;
+
+        const { assert!(align_of::<T>() <= 64) };
+        // INVARIANT: Allocated just now, with the size and at least the alignment of a `T`.
+        Some(Slot(memory.cast(), self))
     }
 
     /// Gives an object back.
     ///
     /// # Safety
     ///
-    /// `object` came from [`Cache::zalloc`] of this cache and nobody uses it any more.
+    /// `object` came from [`Cache::slot`] of this cache and nobody uses it any more.
     pub(crate) unsafe fn free(&self, object: NonNull<kernel::ffi::c_void>) {
         // SAFETY: The caller vouches for the object; a cache with objects is live.
         unsafe { c::kmem_cache_free(self.0.load(Ordering::Acquire), object.as_ptr()) };
+    }
+}
+
+/// Memory for an object that is yet to be made.
+///
+/// # Invariants
+///
+/// It is that of a cache, large enough for a `T`, and known to nobody else.
+pub(crate) struct Slot<T>(NonNull<T>, &'static Cache);
+
+impl<T> Slot<T> {
+    /// Makes the object. It is to be given back by [`Cache::free`].
+    pub(crate) fn write(self, object: T) -> NonNull<T> {
+        let memory = self.0;
+
+        mem::forget(self);
+        // SAFETY: By the type invariant.
+        unsafe { memory.write(object) };
+        memory
+    }
+}
+
+impl<T> Drop for Slot<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { self.1.free(self.0.cast()) };
     }
 }
 

@@ -10,7 +10,7 @@
 //!              ^ found by its key   ^ found by its key   ^ found by the ageing wheel
 //! ```
 //!
-//! A flow is made by [`Flow::new`](crate::flow::object::Flow::new), published and withdrawn by the
+//! A flow is made by [`NewFlow`](crate::flow::object::NewFlow), published and withdrawn by the
 //! flowtable, and freed a grace period after the worker took it out, by which time no packet looks
 //! at it any more.
 
@@ -137,7 +137,7 @@ impl<F: Family> Entry<F> {
         let xfrm = matches!(out.xmit, XmitType::Xfrm);
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
 
-        // INVARIANT: `Flow::new` puts it at index `dir`; the references are taken over from `out`.
+        // INVARIANT: `NewFlow::make` puts it at index `dir`; the references are taken over from `out`.
         Self {
             rewrite: F::rewrite(&key, ct.tuple(dir.opposite()), proto),
             key,

@@ -115,8 +115,21 @@ pub(crate) struct IngressPath {
 ///
 /// The use is counted in `refs` of the ingress path, which is valid until a grace period after the
 /// owner has ended the use. The value is not used longer than that.
-#[derive(Clone, Copy)]
+#[must_use]
 pub(crate) struct PathRef(NonNull<IngressPath>);
+
+impl PathRef {
+    /// Takes the use out of what many look at.
+    ///
+    /// # Safety
+    ///
+    /// This is called once, and `self` is looked at in RCU sections that have begun, but in no later
+    /// ones.
+    pub(super) unsafe fn take(&self) -> Self {
+        // INVARIANT: By the contract of this function this is the use now.
+        Self(self.0)
+    }
+}
 
 // SAFETY: What changes of an ingress path is atomic.
 unsafe impl Send for PathRef {}
@@ -454,23 +467,16 @@ impl IngressTable {
             return Ok(frame);
         };
 
-        let id = frame.map_or(ingress.ifindex, |f| f.id);
+        let id = frame.as_ref().map_or(ingress.ifindex, |f| f.id);
         path.key = encap::tunnel_key(saddr, daddr, proto, id);
         path.hash = path.key.hash(ingress.seed);
         path.frame_key = FrameKey::NONE;
         path.parent = frame;
-        match self.get_or_insert(on_remove, ids, path, true) {
-            Ok(path) => Ok(Some(path)),
-            Err(e) => {
-                if let Some(frame) = frame {
-                    // SAFETY: The use that was counted above.
-                    unsafe { self.release(on_remove, ids, frame) };
-                }
-                Err(e)
-            }
-        }
+        self.get_or_insert(on_remove, ids, path, true).map(Some)
     }
 
+    /// Puts a new ingress path into the table, or finds the one that is there already. If that or
+    /// neither is the case the new one's use of its parent ends.
     fn get_or_insert(
         &mut self,
         on_remove: &dyn Fn(&IngressPath),
@@ -479,27 +485,43 @@ impl IngressTable {
         numbered: bool,
     ) -> Result<PathRef, SkipReason> {
         if let Some(old) = self.writer.find(&new) {
-            // INVARIANT: In the table, and counted below.
+            // INVARIANT: In the table, and counted below; or not used.
             let this = PathRef(old);
+            // The old one holds a use of its own.
+            if let Some(parent) = new.parent.take() {
+                self.release(on_remove, ids, parent);
+            }
 
             if !this.is_same_path(&new) {
                 // Its flows are about to be taken down.
                 return Err(SkipReason::PathChange);
             }
             this.refs.fetch_add(1, Ordering::Relaxed);
-            if let Some(parent) = new.parent {
-                // The old one holds a use of its own.
-                // SAFETY: The use was the new one's.
-                unsafe { self.release(on_remove, ids, parent) };
-            }
             return Ok(this);
         }
 
+        self.insert(ids, new, numbered).map_err(|(why, mut new)| {
+            if let Some(parent) = new.parent.take() {
+                self.release(on_remove, ids, parent);
+            }
+            why
+        })
+    }
+
+    fn insert(
+        &mut self,
+        ids: &IdPool,
+        mut new: KBox<IngressPath>,
+        numbered: bool,
+    ) -> Result<PathRef, (SkipReason, KBox<IngressPath>)> {
         if new.followed && self.followed >= MAX_FOLLOWED {
-            return Err(SkipReason::DeviceNotListed);
+            return Err((SkipReason::DeviceNotListed, new));
         }
         if numbered {
-            new.id = ids.take(&mut self.turn)?;
+            match ids.take(&mut self.turn) {
+                Ok(id) => new.id = id,
+                Err(why) => return Err((why, new)),
+            }
         }
         let (bridged, followed) = (new.is_bridged(), new.followed);
         let new = NonNull::from(KBox::leak(new));
@@ -512,7 +534,7 @@ impl IngressTable {
             if numbered {
                 ids.give_back(new.id);
             }
-            return Err(SkipReason::TableFull);
+            return Err((SkipReason::TableFull, new));
         }
         self.followed = self.followed.wrapping_add(usize::from(followed));
         if bridged {
@@ -524,11 +546,7 @@ impl IngressTable {
     }
 
     /// Ends a use of an ingress path.
-    ///
-    /// # Safety
-    ///
-    /// The use ends once, and is not used after that.
-    pub(crate) unsafe fn release(
+    pub(crate) fn release(
         &mut self,
         on_remove: &dyn Fn(&IngressPath),
         ids: &IdPool,
@@ -554,7 +572,8 @@ impl IngressTable {
             if this.refs.fetch_sub(1, Ordering::Relaxed) != 1 {
                 return;
             }
-            next = this.parent;
+            // INVARIANT: With the last use of it its own use of the parent ends.
+            next = this.parent.as_ref().map(|parent| PathRef(parent.0));
             self.writer.remove(this);
             on_remove(this);
             ids.give_back(this.id);

@@ -15,4 +15,4 @@ pub(crate) mod shared;
 pub(crate) mod table_ref;
 pub(crate) mod tag_cache;
 pub(crate) mod tcp;
-mod teardown;
+pub(crate) mod teardown;

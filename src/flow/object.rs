@@ -3,6 +3,7 @@
 //! A whole flow, and how its parts find each other.
 
 use crate::{
+    ffi::cache::Slot,
     flow::{
         entry::{
             flag,
@@ -15,7 +16,10 @@ use crate::{
         tcp, //
     },
     net::{
-        ct::Ct,
+        ct::{
+            Ct,
+            InitialWindow, //
+        },
         device_path::Ingress,
         family::{
             Family,
@@ -183,34 +187,65 @@ impl<F: Family> Entry<F> {
     }
 }
 
-impl<F: Family> Flow<F> {
-    /// Makes a flow of a connection and its way out in both directions, for this table. Takes over
-    /// the uses of `ingress_paths`, which packets come in with, and of the next hops, unless it
-    /// fails.
-    pub(crate) fn new(
-        ct: Ct,
-        proto: L4Proto,
+/// What a flow uses of its flowtable. The uses end under the flowtable's lock.
+#[derive(Default)]
+pub(crate) struct FlowUses {
+    /// What packets of both directions come in with, if they have an ingress path.
+    pub(crate) ingress_paths: [Option<PathRef>; 2],
+    /// Where packets of both directions are sent to, if that is not IPsec.
+    pub(crate) next_hops: [Option<HopUse>; 2],
+}
+
+impl FlowUses {
+    /// Whether the worker has to look at something before all packets are as fast as they can be.
+    pub(crate) fn want_worker(&self) -> bool {
+        self.ingress_paths
+            .iter()
+            .flatten()
+            .any(|path| !path.is_checked())
+            || self.next_hops.iter().flatten().any(HopUse::is_first)
+    }
+}
+
+/// A flow that is about to be made: its memory, and what conntrack knows.
+pub(crate) struct NewFlow<F: Family> {
+    slot: Slot<Flow<F>>,
+    ct: Ct,
+    proto: L4Proto,
+    windows: ([InitialWindow; 2], bool),
+}
+
+impl<F: Family> NewFlow<F> {
+    /// Prepares a flow of a connection.
+    pub(crate) fn new(ct: Ct, proto: L4Proto) -> Result<Self, SkipReason> {
+        Ok(Self {
+            slot: F::cache().slot().ok_or(SkipReason::NoMem)?,
+            ct,
+            proto,
+            windows: ct.initial_windows(),
+        })
+    }
+
+    /// Makes the flow, with its way out in both directions, for this table. It is in no table yet.
+    pub(crate) fn make(
+        self,
         [orig, reply]: [DirPath<'_>; 2],
-        ingress_paths: [Option<PathRef>; 2],
-        next_hops: [Option<HopUse>; 2],
+        uses: FlowUses,
         table: &TableRef,
-    ) -> Result<NonNull<Self>, (SkipReason, [Option<HopUse>; 2])> {
-        let Some(flow) = F::cache().zalloc() else {
-            return Err((SkipReason::NoMem, next_hops));
-        };
-        let flow = flow.cast::<Self>();
-        let [there_hop, back_hop] = next_hops;
+    ) -> NonNull<Flow<F>> {
+        let (ct, proto) = (self.ct, self.proto);
         let entry_ingress =
-            |path: Option<PathRef>, ingress: &Ingress<'_>, opposite: &DirPath<'_>| EntryIngress {
-                id: path.map_or(ingress.ifindex, |path| path.id),
+            |path: &Option<PathRef>, ingress: &Ingress<'_>, opposite: &DirPath<'_>| EntryIngress {
+                id: path.as_ref().map_or(ingress.ifindex, |path| path.id),
                 secure: matches!(opposite.xmit, XmitType::Xfrm),
                 bridged: ingress.is_bridged(),
             };
         let iif = [&reply, &orig].map(|dir| (dir.ingress.stack.devices[0], dir.ingress.sender));
-        let [orig_in, reply_in] = ingress_paths;
+        let [orig_in, reply_in] = &uses.ingress_paths;
         let orig_in = entry_ingress(orig_in, &reply.ingress, &reply);
         let reply_in = entry_ingress(reply_in, &orig.ingress, &orig);
-        let ([there, back], liberal) = ct.initial_windows();
+        let [there_hop, back_hop] = uses.next_hops;
+        let ([there, back], liberal) = self.windows;
         let tcp = tcp::TcpState::new([there.peer, back.peer], liberal);
         let [there, back] = [(there.end, there.window), (back.end, back.window)];
         let entries = [
@@ -225,36 +260,50 @@ impl<F: Family> Flow<F> {
             ),
             Entry::new(ct, Direction::Reply, reply, reply_in, proto, back, back_hop),
         ];
+        let paths = uses.ingress_paths;
 
-        // SAFETY: Fresh memory of the right size and alignment, which the cache was made for.
+        self.slot.write(Flow {
+            // INVARIANT: Of this family.
+            shared: FlowShared::new(ct, proto, &entries, tcp, paths, iif, table),
+            entries,
+        })
+    }
+}
+
+impl<F: Family> Flow<F> {
+    /// Takes what the flow uses out, to end these uses, and its routes. The latter are to be given
+    /// back at once: they, too, live for a grace period more, and what counts them may go with the
+    /// network namespace, which waits for no packet then.
+    ///
+    /// # Safety
+    ///
+    /// No packet that comes finds the flow, and this is called once.
+    pub(crate) unsafe fn take_uses(&self) -> (FlowUses, [Dst; 2]) {
+        // SAFETY: By the contract of this function. The routes are never dropped otherwise.
         unsafe {
-            flow.write(Self {
-                // INVARIANT: Of this family.
-                shared: FlowShared::new(ct, proto, &entries, tcp, ingress_paths, iif, table),
-                entries,
-            });
-        }
-        Ok(flow)
-    }
+            let uses = FlowUses {
+                ingress_paths: self
+                    .shared
+                    .ingress_paths
+                    .each_ref()
+                    .map(|path| path.as_ref().map(|path| path.take())),
+                next_hops: self.entries.each_ref().map(|entry| entry.take_next_hop()),
+            };
 
-    /// Gives the routes back: they, too, live for a grace period more. Not later, because what
-    /// counts them may go with the network namespace, which waits for no packet then.
-    ///
-    /// # Safety
-    ///
-    /// No packet finds the flow any more, and this is called once.
-    pub(crate) unsafe fn release_routes(&self) {
-        for entry in &self.entries {
-            // SAFETY: By the contract of this function; never dropped otherwise.
-            drop(unsafe { ptr::read(&raw const *entry.dst) });
+            (
+                uses,
+                self.entries
+                    .each_ref()
+                    .map(|entry| ptr::read(&raw const *entry.dst)),
+            )
         }
     }
 
-    /// Frees a flow, except for its routes and the uses of its ingress paths and next hops.
+    /// Frees a flow, except for what [`Flow::take_uses`] takes.
     ///
     /// # Safety
     ///
-    /// `flow` came from [`Flow::new`] and nobody else knows it.
+    /// `flow` came from [`NewFlow::make`] and nobody else knows it.
     pub(crate) unsafe fn destroy(flow: NonNull<Self>) {
         // SAFETY: The caller gives the flow away; its references are dropped once, here.
         unsafe {

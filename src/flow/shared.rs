@@ -6,7 +6,7 @@
 use crate::{
     ffi::{
         self,
-        c, //
+        RcuHead, //
     },
     flow::{
         entry::Entry,
@@ -40,10 +40,7 @@ use core::{
         offset_of,
         ManuallyDrop, //
     },
-    ptr::{
-        self,
-        NonNull, //
-    },
+    ptr::NonNull,
     sync::atomic::{
         AtomicBool,
         AtomicU32, //
@@ -115,7 +112,7 @@ pub(crate) struct FlowShared {
     table: NonNull<TableRef>,
     /// Where the flow stands with hardware.
     pub(crate) hw: HwState,
-    pub(super) rcu: c::callback_head,
+    pub(super) rcu: RcuHead,
 }
 
 // SAFETY: Key and hash do not change.
@@ -180,10 +177,7 @@ impl FlowShared {
             lost: [0; 2].map(|_| AtomicU32::new(now.wrapping_sub(forward_path::QUIET))),
             table: table.into(),
             hw: HwState::new(now),
-            rcu: c::callback_head {
-                next: ptr::null_mut(),
-                func: None,
-            },
+            rcu: RcuHead::new(),
         }
     }
 
@@ -191,20 +185,10 @@ impl FlowShared {
     ///
     /// # Safety
     ///
-    /// `link` must be the `link` of a [`FlowShared`].
-    pub(crate) unsafe fn from_link(link: NonNull<Link>) -> NonNull<Self> {
+    /// `link` must be the `link` of a [`FlowShared`] that is not freed for `'a`.
+    pub(crate) unsafe fn from_link<'a>(link: NonNull<Link>) -> &'a Self {
         // SAFETY: The caller vouches for it.
-        unsafe { link.byte_sub(offset_of!(Self, link)).cast() }
-    }
-
-    /// The flow that a node of a list of dead flows belongs to.
-    ///
-    /// # Safety
-    ///
-    /// `node` must be the `dead` of a [`FlowShared`].
-    pub(crate) unsafe fn from_dead(node: NonNull<llist::Node>) -> NonNull<Self> {
-        // SAFETY: The caller vouches for it.
-        unsafe { node.byte_sub(offset_of!(Self, dead)).cast() }
+        unsafe { &*link.as_ptr().byte_sub(offset_of!(Self, link)).cast() }
     }
 
     /// The flow that a node of a queue to hardware belongs to.

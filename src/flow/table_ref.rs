@@ -16,7 +16,8 @@ use crate::{
     flow::{
         backoff::Backoff,
         rewritten::Rewritten,
-        shared::FlowShared, //
+        shared::FlowShared,
+        teardown::DeadFlows, //
     },
     net::{
         ct::Ct,
@@ -33,10 +34,7 @@ use core::sync::atomic::{
 use kernel::prelude::*;
 use nft_flow::{
     key::Seed,
-    llist::{
-        Llist,
-        Nodes, //
-    },
+    llist::Llist,
     reason::SkipReason, //
 };
 
@@ -250,8 +248,8 @@ impl TableRef {
         }
     }
 
-    /// The nodes of killed flows; see [`FlowShared::from_dead`].
-    pub(crate) fn dead(&self) -> Nodes {
-        self.busy.dead.del_all()
+    /// Takes the dead flows off the list (`llist_del_all()`). For the worker, which frees them.
+    pub(crate) fn dead(&self) -> DeadFlows {
+        DeadFlows(self.busy.dead.del_all())
     }
 }

@@ -16,15 +16,17 @@ use crate::{
 };
 use core::{
     mem::offset_of,
-    ptr::{
-        NonNull, //
-    },
+    ops::Deref,
+    ptr::NonNull,
     sync::atomic::{
         fence,
         Ordering, //
     }, //
 };
-use nft_flow::reason::TeardownReason;
+use nft_flow::{
+    llist::Nodes,
+    reason::TeardownReason, //
+};
 
 impl FlowShared {
     /// Takes the flow down: no packet uses it from now on, conntrack has its entry back, and the
@@ -53,16 +55,34 @@ impl FlowShared {
         self.table().queue_gc(self);
         true
     }
+}
 
-    /// Gives the routes back, and frees the flow after a grace period.
+/// A flow that was torn down, and taken off the list of dead flows.
+///
+/// # Invariants
+///
+/// It is valid until it is [freed](DeadFlow::free), or on that list again.
+pub(crate) struct DeadFlow(NonNull<FlowShared>);
+
+impl Deref for DeadFlow {
+    type Target = FlowShared;
+
+    fn deref(&self) -> &FlowShared {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DeadFlow {
+    /// Frees the flow after a grace period.
     ///
     /// # Safety
     ///
-    /// It is dead, in no table and no list, and this is called once.
-    pub(crate) unsafe fn free(this: NonNull<Self>) {
+    /// It is in no table, wheel and list, and what it [used](Flow::take_uses) has been taken.
+    pub(crate) unsafe fn free(self) {
         /// # Safety
         ///
-        /// Called by RCU only, for the `rcu` of a flow that [`FlowShared::free`] was called for.
+        /// Called by RCU only, for the `rcu` of a flow that [`DeadFlow::free`] was called for.
         unsafe extern "C" fn callback(head: *mut c::callback_head) {
             // SAFETY: `head` is the `rcu` of a `FlowShared`.
             let shared = unsafe {
@@ -75,11 +95,24 @@ impl FlowShared {
             stats::count(stats::Counter::FlowsFreed);
         }
 
-        // SAFETY: Valid until the callback; the flow is in no table, and this is its end.
-        with_family!(unsafe { this.as_ref() }, |flow| unsafe {
-            flow.release_routes()
-        });
-        // SAFETY: The head is in memory that lives until the callback, which runs once.
-        unsafe { c::call_rcu(&raw mut (*this.as_ptr()).rcu, Some(callback)) };
+        // SAFETY: Valid until the callback, which is right for it; by value this is called once.
+        unsafe { self.rcu.call(callback) };
+    }
+}
+
+/// Dead flows that were taken off their list, see [`TableRef::dead`](super::table_ref::TableRef).
+pub(crate) struct DeadFlows(pub(super) Nodes);
+
+impl Iterator for DeadFlows {
+    type Item = DeadFlow;
+
+    fn next(&mut self) -> Option<DeadFlow> {
+        let node = self.0.next()?;
+
+        // INVARIANT: Only the worker frees a dead flow, by way of this.
+        // SAFETY: `TableRef` makes this of the nodes of its list, which are the `dead` of flows.
+        Some(DeadFlow(unsafe {
+            node.byte_sub(offset_of!(FlowShared, dead)).cast()
+        }))
     }
 }

@@ -14,20 +14,24 @@ use super::{
     Store, //
 };
 use crate::{
+    ffi::Rcu,
     flow::{
         ingress_path::{
             PathRef, //
             Prealloc,
         },
-        object::Flow,
+        object::{
+            Flow,
+            FlowUses,
+            NewFlow, //
+        },
         shared::FlowShared, //
     },
     net::{
         ct::Ct,
         device_path::Ingress,
         family::Family,
-        forward_path::DirPath,
-        hop_table::HopUse, //
+        forward_path::DirPath, //
     },
     stats, //
 };
@@ -44,191 +48,239 @@ use nft_flow::{
 };
 
 /// Why a flow was not added.
-#[derive(Clone, Copy)]
-enum Rejected {
+enum Rejected<F: Family> {
+    /// It was not made.
+    Unmade(SkipReason),
     /// It was in no table.
-    Unpublished(SkipReason),
-    /// It was in some.
+    Unpublished(NonNull<Flow<F>>, SkipReason),
+    /// It was in some: the worker frees it.
     Published(SkipReason),
 }
 
+/// Memory for the ingress paths of both directions, if they need some.
+type Reserves = [Option<Prealloc>; 2];
+
 impl Flowtable {
-    /// Makes a flow of a connection and its way out in both directions. It is in no table yet.
-    pub(crate) fn new_flow<F: Family>(
-        &self,
-        ct: Ct,
-        proto: L4Proto,
-        halves: [DirPath<'_>; 2],
-    ) -> Result<NonNull<Flow<F>>, SkipReason> {
-        let [orig, reply] = &halves;
-        let a = self.intern(&reply.ingress)?;
-        let ingress_paths = self
-            .intern(&orig.ingress)
-            .map(|b| [a, b])
-            .inspect_err(|_| self.release([a, None]))?;
-
-        let mut first = false;
-        let next_hops = self
-            .locked(|inner| {
-                let hops = self.next_hops::<F>(inner, [&orig.xmit, &reply.xmit])?;
-
-                first = hops.iter().flatten().any(HopUse::is_first);
-                Ok(hops)
-            })
-            .inspect_err(|_| self.release(ingress_paths))?;
-        if first {
-            self.schedule_gc();
-        }
-
-        Flow::new(ct, proto, halves, ingress_paths, next_hops, self).map_err(|(why, next_hops)| {
-            self.release(ingress_paths);
-            self.locked(|inner| Self::release_next_hops(inner, next_hops));
-            why
-        })
-    }
-
-    /// Publishes a flow. Whatever becomes of it, it belongs to the flowtable, and so does the claim
-    /// on its conntrack entry.
+    /// Adds a flow of a connection and its way out in both directions (`flow_offload_add()`). The
+    /// claim on the conntrack entry becomes the flow's. All memory is allocated before the lock is
+    /// taken, once; only a neighbour that no flow has used yet needs some more.
     ///
     /// # Errors
     ///
-    /// There is no place for it; conntrack has its entry back.
-    ///
-    /// # Safety
-    ///
-    /// `flow` came from [`Flowtable::new_flow`] and is in no table. Somebody else keeps its
-    /// conntrack entry.
-    pub(crate) unsafe fn add<F: Store>(&self, flow: NonNull<Flow<F>>) -> Result<(), SkipReason> {
-        // SAFETY: Valid, and not yet shared.
-        let Flow {
-            entries: [orig, reply],
-            shared,
-        } = unsafe { flow.as_ref() };
+    /// There is no place for it; the claim has been released.
+    pub(crate) fn add<'a, F: Store>(
+        &self,
+        _: Rcu<'a>,
+        ct: Ct,
+        proto: L4Proto,
+        halves: [DirPath<'_>; 2],
+    ) -> Result<&'a Flow<F>, SkipReason> {
+        let (added, wanted) = match self.prepare::<F>(ct, proto, &halves) {
+            Ok((new, reserves)) => self.locked(|inner| {
+                let mut wanted = false;
+                let added = self
+                    .make(inner, new, halves, reserves, &mut wanted)
+                    .and_then(|flow| {
+                        ct.offload_begin();
+                        self.publish(inner, flow, &mut wanted)
+                    });
 
-        let (added, wanted) = self.locked(|inner| {
-            let looked = inner.egress.mark([orig, reply]);
-            let added = if inner.closing {
-                Err(Rejected::Unpublished(SkipReason::FlowtableClosing))
-            } else {
-                // SAFETY: The worker frees a flow a grace period after it has withdrawn it.
-                unsafe { insert(&mut inner.cts, shared, FlowShared::is_live) }
-                    .map_err(Rejected::Unpublished)
-                    .and_then(|()| {
-                        // SAFETY: As above.
-                        unsafe { insert_both::<F>(inner, orig, reply) }.map_err(Rejected::Published)
-                    })
-            };
-            match added {
-                Ok(()) => {
-                    // SAFETY: The worker removes the link before it frees the flow.
-                    unsafe {
-                        inner
-                            .wheel
-                            .add((&shared.link).into(), tick().wrapping_add(1))
-                    };
-                }
-                // A packet may have found it already: the worker frees it.
-                Err(Rejected::Published(_)) => {
-                    shared.teardown(TeardownReason::NotAdded);
-                }
-                Err(Rejected::Unpublished(_)) => (),
-            }
-            (
-                added,
-                !looked
-                    || F::writer(inner).wants_resize().is_some()
-                    || inner.cts.wants_resize().is_some(),
-            )
-        });
+                (added, wanted)
+            }),
+            Err(why) => (Err(Rejected::Unmade(why)), false),
+        };
 
         if wanted {
             self.schedule_gc();
         }
-        if let Err(Rejected::Unpublished(why)) = added {
-            // SAFETY: By the contract of this function, and it is in no table.
-            unsafe { self.discard(flow) };
-            return Err(why);
+        match added {
+            Ok(flow) => {
+                stats::count(stats::Counter::FlowsAdded);
+                // SAFETY: Whatever becomes of it, it is valid until the end of the section.
+                Ok(unsafe { flow.as_ref() })
+            }
+            Err(Rejected::Published(why)) => {
+                stats::count(stats::Counter::FlowsAdded);
+                Err(why)
+            }
+            Err(Rejected::Unpublished(flow, why)) => {
+                // SAFETY: Just made, and in no table.
+                unsafe { self.discard(flow) };
+                Err(why)
+            }
+            Err(Rejected::Unmade(why)) => {
+                ct.release_claim();
+                Err(why)
+            }
         }
-        stats::count(stats::Counter::FlowsAdded);
-        added.map_err(|e| match e {
-            Rejected::Published(why) | Rejected::Unpublished(why) => why,
-        })
+    }
+
+    /// Allocates what a new flow may need.
+    fn prepare<F: Store>(
+        &self,
+        ct: Ct,
+        proto: L4Proto,
+        [orig, reply]: &[DirPath<'_>; 2],
+    ) -> Result<(NewFlow<F>, Reserves), SkipReason> {
+        let reserve = |ingress: &Ingress<'_>| {
+            if ingress.stack.tunnel.is_none() && !ingress.needs_ingress_path() {
+                return Ok(None);
+            }
+            Prealloc::new(ingress).map(Some)
+        };
+
+        Ok((
+            NewFlow::new(ct, proto)?,
+            [reserve(&reply.ingress)?, reserve(&orig.ingress)?],
+        ))
+    }
+
+    /// Makes a flow that is in no table yet.
+    fn make<F: Store>(
+        &self,
+        inner: &mut FlowtableInner,
+        new: NewFlow<F>,
+        halves: [DirPath<'_>; 2],
+        reserves: Reserves,
+        wanted: &mut bool,
+    ) -> Result<NonNull<Flow<F>>, Rejected<F>> {
+        let mut uses = FlowUses::default();
+
+        match self.begin_uses::<F>(inner, &halves, reserves, &mut uses) {
+            Ok(()) => {
+                *wanted |= uses.want_worker();
+                Ok(new.make(halves, uses, self))
+            }
+            Err(why) => {
+                self.end_uses(inner, uses);
+                Err(Rejected::Unmade(why))
+            }
+        }
+    }
+
+    /// Finds or makes the ingress paths and next hops of a flow. After an error `uses` has those
+    /// that were found before.
+    fn begin_uses<F: Store>(
+        &self,
+        inner: &mut FlowtableInner,
+        [orig, reply]: &[DirPath<'_>; 2],
+        [orig_reserve, reply_reserve]: Reserves,
+        uses: &mut FlowUses,
+    ) -> Result<(), SkipReason> {
+        let [orig_path, reply_path] = &mut uses.ingress_paths;
+        let [orig_hop, reply_hop] = &mut uses.next_hops;
+
+        if inner.closing {
+            return Err(SkipReason::FlowtableClosing);
+        }
+        // Packets of a direction come in as those of the other one leave.
+        *orig_path = self.intern(inner, &reply.ingress, orig_reserve)?;
+        *reply_path = self.intern(inner, &orig.ingress, reply_reserve)?;
+        *orig_hop = self.next_hop::<F>(inner, &orig.xmit)?;
+        *reply_hop = self.next_hop::<F>(inner, &reply.xmit)?;
+        Ok(())
+    }
+
+    /// Publishes a flow. From here on a packet may take it, and somebody may give its conntrack
+    /// entry back.
+    fn publish<F: Store>(
+        &self,
+        inner: &mut FlowtableInner,
+        flow: NonNull<Flow<F>>,
+        wanted: &mut bool,
+    ) -> Result<NonNull<Flow<F>>, Rejected<F>> {
+        // SAFETY: Just made, and in no table. The worker frees a flow a grace period after it has
+        // withdrawn it.
+        let (shared, added) = unsafe {
+            let Flow {
+                entries: [orig, reply],
+                shared,
+            } = flow.as_ref();
+
+            *wanted |= !inner.egress.mark([orig, reply]);
+            let added = insert(&mut inner.cts, shared, FlowShared::is_live)
+                .map_err(|why| Rejected::Unpublished(flow, why))
+                .and_then(|()| insert_both::<F>(inner, orig, reply).map_err(Rejected::Published));
+            (shared, added)
+        };
+
+        match added {
+            Ok(()) => inner.schedule(shared, tick().wrapping_add(1)),
+            // A packet may have found it already: the worker frees it.
+            Err(Rejected::Published(_)) => {
+                shared.teardown(TeardownReason::NotAdded);
+            }
+            Err(_) => (),
+        }
+        *wanted |= F::writer(inner).wants_resize().is_some() || inner.cts.wants_resize().is_some();
+        added.map(|()| flow)
     }
 
     /// Frees a flow that nobody has seen, and gives its conntrack entry back.
     ///
     /// # Safety
     ///
-    /// As for [`Flowtable::add`].
+    /// `flow` came from [`NewFlow::make`] and is in no table. Somebody else keeps its conntrack
+    /// entry.
     unsafe fn discard<F: Family>(&self, flow: NonNull<Flow<F>>) {
         // SAFETY: By the contract of this function; the entry outlives the flow.
         unsafe {
-            let ct = flow.as_ref().shared.ct.get();
+            let this = flow.as_ref();
+            let ct = this.shared.ct.get();
 
-            ct.fixup(&flow.as_ref().fixup(TeardownReason::NotAdded));
-            self.release(flow.as_ref().shared.ingress_paths);
-            self.locked(|inner| Self::release_next_hops_of(inner, flow.as_ref()));
-            flow.as_ref().release_routes();
+            ct.fixup(&this.fixup(TeardownReason::NotAdded));
+            let (uses, routes) = this.take_uses();
+            self.locked(|inner| self.end_uses(inner, uses));
+            drop(routes);
             Flow::destroy(flow);
             ct.release_claim();
         }
     }
 
     /// Finds or makes the ingress path of packets that come in by `ingress`; [`None`] for plain
-    /// packets.
-    pub(crate) fn intern(&self, ingress: &Ingress<'_>) -> Result<Option<PathRef>, SkipReason> {
-        if ingress.stack.tunnel.is_none() && !ingress.needs_ingress_path() {
-            return Ok(None);
-        }
-        let mut reserve = Prealloc::new(ingress)?;
-
-        let path = self.locked(|inner| {
-            let followed = inner.ingress_paths.followed();
-            let path = inner.ingress_paths.intern(
-                &|path| self.tags.remove(path),
-                &self.ids,
-                ingress,
-                &mut reserve,
-            );
-
-            if inner.ingress_paths.followed() != followed {
-                self.follows.change();
-            }
-            if !self.may_be_to(ingress.stack.mac) {
-                self.macs
-                    .fetch_or(mac_bit(ingress.stack.mac), Ordering::Relaxed);
-            }
-            self.publish_counts(inner);
-            if let Ok(Some(path)) = path {
-                self.tags.put(&path);
-            }
-            path
-        })?;
-        if path.is_some_and(|path| !path.is_checked()) {
-            self.schedule_gc();
-        }
-        Ok(path)
-    }
-
-    /// Ends the use of ingress paths.
-    pub(crate) fn release(&self, ingress_paths: [Option<PathRef>; 2]) {
-        self.locked(|inner| self.release_locked(inner, ingress_paths));
-    }
-
-    pub(super) fn release_locked(
+    /// packets, which have no `reserve`.
+    fn intern(
         &self,
         inner: &mut FlowtableInner,
-        ingress_paths: [Option<PathRef>; 2],
-    ) {
+        ingress: &Ingress<'_>,
+        reserve: Option<Prealloc>,
+    ) -> Result<Option<PathRef>, SkipReason> {
+        let Some(mut reserve) = reserve else {
+            return Ok(None);
+        };
+        let followed = inner.ingress_paths.followed();
+        let path = inner.ingress_paths.intern(
+            &|path| self.tags.remove(path),
+            &self.ids,
+            ingress,
+            &mut reserve,
+        );
+
+        if inner.ingress_paths.followed() != followed {
+            self.follows.change();
+        }
+        if !self.may_be_to(ingress.stack.mac) {
+            self.macs
+                .fetch_or(mac_bit(ingress.stack.mac), Ordering::Relaxed);
+        }
+        self.publish_counts(inner);
+        if let Ok(Some(path)) = &path {
+            self.tags.put(path);
+        }
+        path
+    }
+
+    /// Ends the uses of a flow.
+    pub(super) fn end_uses(&self, inner: &mut FlowtableInner, uses: FlowUses) {
         let followed = inner.ingress_paths.followed();
 
-        for path in ingress_paths.into_iter().flatten() {
-            // SAFETY: Counted by `intern`, and given back once.
-            unsafe {
-                inner
-                    .ingress_paths
-                    .release(&|path| self.tags.remove(path), &self.ids, path)
-            };
+        for hop in uses.next_hops.into_iter().flatten() {
+            inner.hops.end(hop);
+        }
+        for path in uses.ingress_paths.into_iter().flatten() {
+            inner
+                .ingress_paths
+                .release(&|path| self.tags.remove(path), &self.ids, path);
         }
         if inner.ingress_paths.followed() != followed {
             self.follows.change();

@@ -19,15 +19,13 @@ use crate::{
     flow::{
         object::with_family,
         shared::FlowShared,
-        table_ref::TableRef, //
+        table_ref::TableRef,
+        teardown::DeadFlow, //
     },
     net::family::Family,
     stats, //
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::Ordering, //
-};
+use core::sync::atomic::Ordering;
 use kernel::{
     prelude::*,
     sync::rcu, //
@@ -197,45 +195,48 @@ impl Flowtable {
     pub(super) fn gc_collect(&self) {
         let mut n = 0;
 
-        for node in self.dead() {
-            // SAFETY: All nodes of the list are those of flows. A dead flow is valid until it is
-            // freed below; nobody else frees it.
-            unsafe {
-                let shared = FlowShared::from_dead(node);
-                if self
-                    .hw
-                    .as_ref()
-                    .is_some_and(|tier| !tier.forget(shared.as_ref()))
-                {
-                    // Another time.
-                    self.queue_gc(shared.as_ref());
-                    continue;
-                }
-                self.locked(|inner| {
-                    with_family!(shared.as_ref(), F, |flow| {
-                        for entry in &flow.entries {
-                            F::writer(inner).remove(entry);
-                        }
-                        Self::release_next_hops_of(inner, flow);
-                    });
-                    inner.cts.remove(shared.as_ref());
-                    inner.wheel.remove(NonNull::from(&shared.as_ref().link));
-                    self.release_locked(inner, shared.as_ref().ingress_paths);
-                });
-                FlowShared::free(shared);
-
-                n += 1;
-                if n % FLOWS_AT_ONCE == 0 {
-                    ffi::cond_resched();
-                }
+        for flow in self.dead() {
+            if self.hw.as_ref().is_some_and(|tier| !tier.forget(&flow)) {
+                // Another time.
+                self.queue_gc(&flow);
+                continue;
             }
+            self.withdraw(flow);
+
+            n += 1;
+            if n % FLOWS_AT_ONCE == 0 {
+                ffi::cond_resched();
+            }
+        }
+    }
+
+    /// Takes a dead flow out of tables and wheel, and frees it.
+    fn withdraw(&self, flow: DeadFlow) {
+        // SAFETY: A dead flow is valid until it is freed, which nobody else does. Its uses are taken
+        // and it is freed once it is out of everything.
+        unsafe {
+            let routes = self.locked(|inner| {
+                with_family!(flow, F, |flow| {
+                    for entry in &flow.entries {
+                        F::writer(inner).remove(entry);
+                    }
+                });
+                inner.cts.remove(&flow);
+                inner.wheel.remove((&flow.link).into());
+                let (uses, routes) = with_family!(flow, |flow| flow.take_uses());
+                self.end_uses(inner, uses);
+                routes
+            });
+
+            drop(routes);
+            flow.free();
         }
     }
 
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
     /// flows the dead must be taken out in between.
     fn gc_step(&self) -> bool {
-        let mut due = [NonNull::<FlowShared>::dangling(); FLOWS_AT_ONCE];
+        let mut due = [None::<&FlowShared>; FLOWS_AT_ONCE];
         let begun = tick();
 
         loop {
@@ -250,8 +251,9 @@ impl Flowtable {
                 while n < FLOWS_AT_ONCE {
                     match inner.wheel.advance(now, &mut budget) {
                         Due::Link(link) => {
-                            // SAFETY: All links in the wheel are those of flows.
-                            due[n] = unsafe { FlowShared::from_link(link) };
+                            // SAFETY: All links in the wheel are those of flows. The worker
+                            // alone frees flows, and not here.
+                            due[n] = Some(unsafe { FlowShared::from_link(link) });
                             n += 1;
                         }
                         Due::Busy | Due::Idle => break,
@@ -266,19 +268,13 @@ impl Flowtable {
             let interval = (1 + flows / FLOWS_PER_SECOND).min(MAX_INTERVAL as usize) as u32;
             let mut again = [None; FLOWS_AT_ONCE];
 
-            for (shared, again) in due[..n].iter().zip(&mut again) {
-                // SAFETY: The worker alone frees flows, and these are not freed yet.
-                *again = self.check(unsafe { shared.as_ref() }, interval);
+            for (flow, again) in due[..n].iter().flatten().zip(&mut again) {
+                *again = self.check(flow, interval);
             }
             self.locked(|inner| {
-                for (shared, again) in due[..n].iter().zip(&again) {
+                for (flow, again) in due[..n].iter().flatten().zip(&again) {
                     if let Some(after) = again {
-                        // SAFETY: The link is in no wheel, and lives until the worker frees the
-                        // flow, before which it is removed.
-                        unsafe {
-                            let link = NonNull::from(&shared.as_ref().link);
-                            inner.wheel.add(link, now.wrapping_add(*after));
-                        }
+                        inner.schedule(flow, now.wrapping_add(*after));
                     }
                 }
             });

@@ -177,6 +177,14 @@ pub(crate) struct FlowtableInner {
     reported: Totals,
 }
 
+impl FlowtableInner {
+    /// Has the worker look at a flow that is in no wheel.
+    fn schedule(&mut self, flow: &FlowShared, tick: u32) {
+        // SAFETY: The worker removes the link before it frees the flow.
+        unsafe { self.wheel.add((&flow.link).into(), tick) };
+    }
+}
+
 // `TableRef::from_hook` counts on it.
 const _: () = assert!(offset_of!(Flowtable, core) == 0);
 // What a packet reads is in two cache lines.

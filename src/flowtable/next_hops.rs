@@ -12,10 +12,6 @@ use crate::{
         Rcu,
         Rtnl, //
     },
-    flow::{
-        entry::Entry,
-        object::Flow, //
-    },
     net::{
         direct::{
             Direct,
@@ -50,7 +46,7 @@ const BUCKETS_AT_ONCE: usize = 4;
 impl Flowtable {
     /// Finds or makes the next hop of packets that leave by `output`, and begins to use it; [`None`]
     /// for IPsec.
-    fn next_hop<F: Family>(
+    pub(super) fn next_hop<F: Family>(
         &self,
         inner: &mut FlowtableInner,
         output: &XmitType,
@@ -61,45 +57,6 @@ impl Flowtable {
         let v6 = F::NFPROTO == V6::NFPROTO;
 
         inner.hops.get(&self.hops, neigh, v6, &self.seed).map(Some)
-    }
-
-    /// Those of both directions.
-    pub(super) fn next_hops<F: Family>(
-        &self,
-        inner: &mut FlowtableInner,
-        [orig, reply]: [&XmitType; 2],
-    ) -> Result<[Option<HopUse>; 2], SkipReason> {
-        let there = self.next_hop::<F>(inner, orig)?;
-
-        match self.next_hop::<F>(inner, reply) {
-            Ok(back) => Ok([there, back]),
-            Err(why) => {
-                Self::release_next_hops(inner, [there, None]);
-                Err(why)
-            }
-        }
-    }
-
-    /// Ends uses of next hops.
-    pub(super) fn release_next_hops(inner: &mut FlowtableInner, hops: [Option<HopUse>; 2]) {
-        for hop in hops.into_iter().flatten() {
-            inner.hops.end(hop);
-        }
-    }
-
-    /// Ends the uses of a flow.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Entry::take_next_hop`].
-    pub(super) unsafe fn release_next_hops_of<F: Family>(
-        inner: &mut FlowtableInner,
-        flow: &Flow<F>,
-    ) {
-        // SAFETY: The same contract.
-        let take = |entry: &Entry<F>| unsafe { entry.take_next_hop() };
-
-        Self::release_next_hops(inner, flow.entries.each_ref().map(take));
     }
 
     /// Finds out how packets to each next hop leave now. False if it is to be done again soon, because

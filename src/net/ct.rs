@@ -36,6 +36,7 @@ use nft_flow::{
 
 use tcp::TCP_FLAG_BE_LIBERAL;
 pub(crate) use tcp::{
+    InitialWindow,
     SeqState,
     WindowFixup, //
     Windows,

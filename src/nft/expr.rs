@@ -127,20 +127,9 @@ fn offload<F: Store>(pkt: ForwardPkt<'_>, ft: &Flowtable) -> Result<(), SkipReas
     }
 
     let flow = forward_path::discover::<F>(pkt, ct, dir, known, ft.nft(), &ft.seed)
-        .and_then(|halves| ft.new_flow::<F>(ct, proto, halves))
-        .inspect_err(|why| {
-            ct.release_claim();
-            ft.refuse(ct, *why);
-        })?;
-
-    // From here on a packet may take the flow, and somebody may give the entry back.
-    ct.offload_begin();
-    // SAFETY: Just made, with the claim; whatever becomes of it, it lives until the end of the RCU
-    // section that the forward hook is.
-    let flow = unsafe {
-        ft.add(flow).inspect_err(|why| ft.refuse(ct, *why))?;
-        flow.as_ref()
-    };
+        .inspect_err(|_| ct.release_claim())
+        .and_then(|halves| ft.add::<F>(pkt.rcu(), ct, proto, halves))
+        .inspect_err(|why| ft.refuse(ct, *why))?;
 
     flow.shared.added_by(dir, pkt);
     if proto == L4Proto::Tcp {
