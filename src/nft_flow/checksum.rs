@@ -8,6 +8,17 @@
 //! The results are those of the kernel's `csum_replace4()` and `inet_proto_csum_replace*()`, bit by
 //! bit: where zero has two representations, those functions never store 0xffff.
 
+/// What the transport checksum field of a packet holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Csum {
+    /// The checksum over everything (`CHECKSUM_NONE`, `CHECKSUM_UNNECESSARY`). For
+    /// `CHECKSUM_COMPLETE` too, if the caller forgets the device's sum as `skb_forward_csum()`
+    /// does.
+    Full,
+    /// The sum over the pseudo header, to be completed by the device (`CHECKSUM_PARTIAL`).
+    Partial,
+}
+
 /// Adds up the carries until 16 bits are left. Zero only for zero.
 #[inline(always)]
 const fn fold(sum: u64) -> u16 {

@@ -16,7 +16,7 @@ use crate::key::{
     IngressProto, //
     Key6,
 };
-use crate::parse::{
+use crate::packet::{
     Miss,
     IPV4_LEN,
     IPV6_LEN, //

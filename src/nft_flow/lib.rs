@@ -42,4 +42,6 @@ mod bytes;
 mod crc32c;
 mod hash;
 mod other_l4;
+mod packet;
+mod rewrite_other;
 mod sync;

@@ -1,34 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Other L4 protocols than TCP and UDP, and IPv6 destination options.
+//! Other L4 protocols than TCP and UDP, and IPv6 destination options: from the bytes of a packet to
+//! a key.
 //!
 //! Out of line and behind the plain parsers, so that these cost plain packets nothing.
 
 use crate::bytes::{
     load,
     load_be16,
-    load_u16,
     load_u32,
-    load_u64,
-    load_u8,
-    store, //
+    load_u8, //
 };
-use crate::checksum::Delta;
-use crate::crc32c;
-use crate::key::{
-    IngressId,
-    IngressProto, //
-    Key4,
-    Key6,
-};
-use crate::parse::{
+use crate::key::IngressId;
+use crate::packet::{
     self,
     ipv6_unusual,
+    packet4,
+    packet6,
     short,
     Miss,
     Packet,
     Packet4,
     Packet6,
+    Transport,
     IPV4_LEN,
     IPV6_LEN,
     TCP_LEN, //
@@ -39,7 +33,6 @@ use crate::proto::{
     L4Proto, //
 };
 use crate::reason::MissReason;
-use crate::rewrite::Csum;
 
 /// The extension header for the destination: only the host that the packet is addressed to looks
 /// into it (RFC 8200, section 4.6).
@@ -48,10 +41,10 @@ const DESTINATION_OPTIONS: u8 = 60;
 const MAX_THOFF: usize = 128;
 
 /// The size of the headers' fixed parts.
-const SCTP_LEN: usize = 12;
-const ICMP_LEN: usize = 8;
+pub(crate) const SCTP_LEN: usize = 12;
+pub(crate) const ICMP_LEN: usize = 8;
 const GRE_LEN: usize = 4;
-const PPTP_LEN: usize = 8;
+pub(crate) const PPTP_LEN: usize = 8;
 const ESP_LEN: usize = 8;
 const AH_LEN: usize = 12;
 
@@ -60,14 +53,10 @@ const GRE_VERSION: u8 = 7;
 /// What GRE version 1 carries: PPP.
 const GRE_PPP: u16 = 0x880b;
 
-/// Where the checksum lies in ICMP.
-const ICMP_CHECK: usize = 2;
 /// Where the identifier lies in an echo.
-const ICMP_ID: usize = 4;
-/// Where the checksum lies in SCTP.
-const SCTP_CHECK: usize = 8;
+pub(crate) const ICMP_ID: usize = 4;
 /// Where the call lies in GRE version 1.
-const GRE_CALL: usize = 6;
+pub(crate) const GRE_CALL: usize = 6;
 
 /// Chunk types of SCTP that say nothing about the state of an association.
 mod chunk {
@@ -92,30 +81,14 @@ mod chunk {
 /// Chunks before the first data chunk that are looked at; there are no more than two or three.
 const MAX_CHUNKS: usize = 8;
 
-/// What a transport header gives to a key and a packet.
-struct Rare {
-    ports: u32,
-    tcp_flags: u8,
-    seq: u32,
-    headers: u8,
-    sctp_control: bool,
-}
-
-impl Rare {
-    fn new(ports: u32, headers: usize) -> Self {
-        Rare {
-            ports,
-            tcp_flags: 0,
-            seq: 0,
-            headers: headers as u8,
-            sctp_control: false,
-        }
-    }
-}
-
-/// An IPv4 packet that [`parse::ipv4`] found in order but for its protocol.
+/// Parses an IPv4 packet that [`ipv4`](crate::parse::ipv4) has found in order but for its protocol:
+/// it has said [`MissReason::L4Proto`].
+///
+/// # Errors
+///
+/// As [`any_ipv4`](crate::parse::any_ipv4).
 #[inline(never)]
-pub(crate) fn ipv4(
+pub fn ipv4(
     hdr: &[u8],
     skb_len: usize,
     ingress: IngressId,
@@ -132,29 +105,23 @@ pub(crate) fn ipv4(
         return Err(MissReason::TtlExpiring.into());
     }
 
-    let l4 = transport(hdr, skb_len, IPV4_LEN, len, proto, peek)?;
+    let l4 = transport(hdr, skb_len, IPV4_LEN, len, proto)?;
+    let packet = packet4(ip, ingress, proto, &l4, len);
     Ok(Packet {
-        key: Key4 {
-            saddr: load_u32(ip, 12),
-            daddr: load_u32(ip, 16),
-            ports: l4.ports,
-            ingress: IngressProto::new(proto, ingress),
-        },
-        proto,
-        thoff: IPV4_LEN as u8,
-        ds_field: load_u8(ip, 1),
-        tcp_flags: l4.tcp_flags,
-        seq: l4.seq,
-        sctp_control: l4.sctp_control,
-        headers: l4.headers,
-        len: len as u32,
+        sctp_control: needs_tracking(hdr, &packet, peek)?,
+        ..packet
     })
 }
 
-/// An IPv6 packet that [`parse::ipv6`] found in order but for its next header; or the super-packet
-/// of [`parse::big_ipv6`], which has no length.
+/// Parses an IPv6 packet that [`ipv6`](crate::parse::ipv6) has found in order but for its next
+/// header: it has said [`MissReason::L4Proto`] or [`MissReason::ExtHeader`]. Or the super-packet of
+/// [`big_ipv6`](crate::parse::big_ipv6), which has no length.
+///
+/// # Errors
+///
+/// As [`any_ipv6`](crate::parse::any_ipv6).
 #[inline(never)]
-pub(crate) fn ipv6(
+pub fn ipv6(
     hdr: &[u8],
     skb_len: usize,
     ingress: IngressId,
@@ -196,22 +163,11 @@ pub(crate) fn ipv6(
         return Err(MissReason::TtlExpiring.into());
     }
 
-    let l4 = transport(hdr, skb_len, thoff, len, proto, peek)?;
+    let l4 = transport(hdr, skb_len, thoff, len, proto)?;
+    let packet = packet6(ip, ingress, proto, thoff, &l4, len);
     Ok(Packet {
-        key: Key6 {
-            saddr: [load_u64(ip, 8), load_u64(ip, 16)],
-            daddr: [load_u64(ip, 24), load_u64(ip, 32)],
-            ports: l4.ports,
-            ingress: IngressProto::new(proto, ingress),
-        },
-        proto,
-        thoff: thoff as u8,
-        ds_field: parse::ds_field6(ip),
-        tcp_flags: l4.tcp_flags,
-        seq: l4.seq,
-        sctp_control: l4.sctp_control,
-        headers: l4.headers,
-        len: len as u32,
+        sctp_control: needs_tracking(hdr, &packet, peek)?,
+        ..packet
     })
 }
 
@@ -224,23 +180,13 @@ fn transport(
     thoff: usize,
     len: usize,
     proto: L4Proto,
-    peek: impl Fn(usize) -> Option<[u8; 4]>,
-) -> Result<Rare, Miss> {
+) -> Result<Transport, Miss> {
     let room = len.wrapping_sub(thoff);
     let l4 = hdr.get(thoff..).unwrap_or_default();
     let end = |size: usize| thoff.wrapping_add(size);
 
     match proto {
-        L4Proto::Tcp | L4Proto::Udp => {
-            let l4 = parse::transport(hdr, skb_len, thoff, len, proto)?;
-            Ok(Rare {
-                ports: l4.ports,
-                tcp_flags: l4.tcp_flags,
-                seq: l4.seq,
-                headers: l4.headers,
-                sctp_control: false,
-            })
-        }
+        L4Proto::Tcp | L4Proto::Udp => packet::transport(hdr, skb_len, thoff, len, proto),
         L4Proto::Sctp => {
             if room < SCTP_LEN {
                 return Err(MissReason::Truncated.into());
@@ -248,10 +194,7 @@ fn transport(
             let Some(sctp) = l4.first_chunk::<SCTP_LEN>() else {
                 return Err(short(hdr, skb_len, end(SCTP_LEN), end(SCTP_LEN)));
             };
-            Ok(Rare {
-                sctp_control: has_control_chunk(hdr, end(SCTP_LEN), len, peek)?,
-                ..Rare::new(load_u32(sctp, 0), end(SCTP_LEN))
-            })
+            Ok(Transport::new(load_u32(sctp, 0), end(SCTP_LEN)))
         }
         L4Proto::Icmp | L4Proto::Icmpv6 => {
             if room < ICMP_LEN {
@@ -262,9 +205,9 @@ fn transport(
             };
             let kind: [u8; 2] = load(icmp, 0);
             match (proto, kind) {
-                (L4Proto::Icmp, [0 | 8, 0]) | (L4Proto::Icmpv6, [128 | 129, 0]) => {
-                    Ok(Rare::new(halves(load(icmp, ICMP_ID), kind), end(ICMP_LEN)))
-                }
+                (L4Proto::Icmp, [0 | 8, 0]) | (L4Proto::Icmpv6, [128 | 129, 0]) => Ok(
+                    Transport::new(halves(load(icmp, ICMP_ID), kind), end(ICMP_LEN)),
+                ),
                 _ => Err(MissReason::IcmpType.into()),
             }
         }
@@ -276,7 +219,7 @@ fn transport(
                 return Err(short(hdr, skb_len, end(GRE_LEN), end(room.min(PPTP_LEN))));
             };
             match load_u8(gre, 1) & GRE_VERSION {
-                0 => return Ok(Rare::new(0, end(GRE_LEN))),
+                0 => return Ok(Transport::new(0, end(GRE_LEN))),
                 1 if load_be16(gre, 2) == GRE_PPP => (),
                 _ => return Err(MissReason::L4Proto.into()),
             }
@@ -289,13 +232,26 @@ fn transport(
             match load(pptp, GRE_CALL) {
                 // Nobody's, and no tuple tells it from version 0.
                 [0, 0] => Err(MissReason::L4Proto.into()),
-                call => Ok(Rare::new(gre_call(call), end(PPTP_LEN))),
+                call => Ok(Transport::new(gre_call(call), end(PPTP_LEN))),
             }
         }
         L4Proto::Esp if room < ESP_LEN => Err(MissReason::Truncated.into()),
         L4Proto::Ah if room < AH_LEN => Err(MissReason::Truncated.into()),
-        L4Proto::Esp => Ok(Rare::new(0, end(ESP_LEN))),
-        L4Proto::Ah => Ok(Rare::new(0, end(AH_LEN))),
+        L4Proto::Esp => Ok(Transport::new(0, end(ESP_LEN))),
+        L4Proto::Ah => Ok(Transport::new(0, end(AH_LEN))),
+    }
+}
+
+/// Whether a packet is one of SCTP with chunks that connection tracking must see.
+#[inline(always)]
+fn needs_tracking<K>(
+    hdr: &[u8],
+    packet: &Packet<K>,
+    peek: impl Fn(usize) -> Option<[u8; 4]>,
+) -> Result<bool, Miss> {
+    match packet.proto {
+        L4Proto::Sctp => has_control_chunk(hdr, packet.headers.into(), packet.len as usize, peek),
+        _ => Ok(false),
     }
 }
 
@@ -340,63 +296,4 @@ fn has_control_chunk(
         at = at.wrapping_add(size.wrapping_add(3) & !3);
     }
     Ok(at < len)
-}
-
-/// Writes the ports of SCTP, whose checksum does not cover the addresses; `len` is the length of
-/// the SCTP packet. A checksum of zero stands for none (RFC 9653).
-#[inline(always)]
-pub(crate) fn sctp(l4: &mut [u8], len: u16, ports: u32, csum: Csum) -> Result<(), Miss> {
-    let Some(sctp) = l4.first_chunk_mut::<SCTP_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-    let old = load_u32(sctp, 0);
-    let check: [u8; 4] = load(sctp, SCTP_CHECK);
-
-    if old != ports {
-        if csum == Csum::Full && check != [0; 4] {
-            store(sctp, SCTP_CHECK, crc32c::replace(check, len, old, ports));
-        }
-        store(sctp, 0, ports.to_ne_bytes());
-    }
-    Ok(())
-}
-
-/// Writes identifier and checksum of an echo.
-#[inline(always)]
-pub(crate) fn icmp(
-    l4: &mut [u8],
-    ports: u32,
-    addr: Delta,
-    full: Delta,
-    csum: Csum,
-) -> Result<(), Miss> {
-    let Some(icmp) = l4.first_chunk_mut::<ICMP_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-    let [a, b, ..] = ports.to_ne_bytes();
-    let check = load_u16(icmp, ICMP_CHECK);
-    let check = match csum {
-        Csum::Full => full.apply(check),
-        Csum::Partial => addr.apply_partial(check),
-    };
-
-    store(icmp, ICMP_CHECK, check.to_ne_bytes());
-    store(icmp, ICMP_ID, [a, b]);
-    Ok(())
-}
-
-/// Writes the call of GRE version 1; its header has no checksum.
-#[inline(always)]
-pub(crate) fn gre(l4: &mut [u8], ports: u32) -> Result<(), Miss> {
-    // Version 0.
-    if ports == 0 {
-        return Ok(());
-    }
-    let Some(gre) = l4.first_chunk_mut::<PPTP_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-    let [_, _, a, b] = ports.to_ne_bytes();
-
-    store(gre, GRE_CALL, [a, b]);
-    Ok(())
 }

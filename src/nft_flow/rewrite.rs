@@ -16,8 +16,7 @@ use crate::key::{
     Key6,
     L4Proto, //
 };
-use crate::other_l4;
-use crate::parse::{
+use crate::packet::{
     Miss,
     Packet4,
     Packet6,
@@ -25,6 +24,9 @@ use crate::parse::{
     IPV6_LEN, //
 };
 use crate::reason::MissReason;
+use crate::rewrite_other;
+
+pub use crate::checksum::Csum;
 
 /// What TTL - 1 does to the sum over an IPv4 header; the TTL is the first byte of its word.
 const TTL_MINUS_ONE: Delta = Delta::replace32(u16::to_be(0x0100) as u32, 0);
@@ -33,17 +35,6 @@ const TTL_MINUS_ONE: Delta = Delta::replace32(u16::to_be(0x0100) as u32, 0);
 const TCP_CHECK: usize = 16;
 /// Where the checksum lies in a UDP header.
 const UDP_CHECK: usize = 6;
-
-/// What the transport checksum field of a packet holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Csum {
-    /// The checksum over everything (`CHECKSUM_NONE`, `CHECKSUM_UNNECESSARY`). For
-    /// `CHECKSUM_COMPLETE` too, if the caller forgets the device's sum as `skb_forward_csum()`
-    /// does.
-    Full,
-    /// The sum over the pseudo header, to be completed by the device (`CHECKSUM_PARTIAL`).
-    Partial,
-}
 
 /// What one direction of an IPv4 flow changes in a packet.
 ///
@@ -357,10 +348,10 @@ fn rare_transport(
 ) -> Result<(), Miss> {
     match proto {
         L4Proto::Tcp | L4Proto::Udp => transport(l4, proto, ports, addr, full, csum),
-        L4Proto::Sctp => other_l4::sctp(l4, l4_len as u16, ports, csum),
-        L4Proto::Icmp => other_l4::icmp(l4, ports, Delta::NONE, full, csum),
-        L4Proto::Icmpv6 => other_l4::icmp(l4, ports, addr, full, csum),
-        L4Proto::Gre => other_l4::gre(l4, ports),
+        L4Proto::Sctp => rewrite_other::sctp(l4, l4_len as u16, ports, csum),
+        L4Proto::Icmp => rewrite_other::icmp(l4, ports, Delta::NONE, full, csum),
+        L4Proto::Icmpv6 => rewrite_other::icmp(l4, ports, addr, full, csum),
+        L4Proto::Gre => rewrite_other::gre(l4, ports),
         // Nothing in ESP depends on the addresses. AH does not survive translation, here or in
         // the stack.
         L4Proto::Esp | L4Proto::Ah => Ok(()),
