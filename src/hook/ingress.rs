@@ -148,6 +148,8 @@ struct L3Location<'a> {
     offset: usize,
     tunnel: bool,
     path: Option<&'a IngressPath>,
+    /// The plain parser has found the packet in order, but neither TCP nor UDP in it.
+    is_other_l4: bool,
 }
 
 impl L3Location<'_> {
@@ -159,6 +161,7 @@ impl L3Location<'_> {
             offset: 0,
             tunnel: false,
             path: None,
+            is_other_l4: false,
         }
     }
 }
@@ -175,8 +178,8 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     match forward::<F, true>(ft, skb, loc) {
         Ok(()) => NF_STOLEN,
         // What the plain parser does not know, and flows that ask for more.
-        Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
-            not_so_plain::<F>(ft, skb, ingress_id)
+        Err(why @ (MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram)) => {
+            not_so_plain::<F>(ft, skb, ingress_id, why)
         }
         Err(reason) => miss(reason),
     }
@@ -196,30 +199,48 @@ fn tagged<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
         offset: 0,
         tunnel: false,
         path: Some(path),
+        is_other_l4: false,
     };
 
     match forward::<F, true>(ft, skb, loc) {
         Ok(()) => NF_STOLEN,
-        Err(MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram) => {
+        Err(MissReason::L4Proto) => tagged_other::<F>(ft, skb, path),
+        Err(MissReason::ExtHeader | MissReason::Jumbogram) => {
             wrapped(ft, skb, Serves { v4: true, v6: true })
         }
         Err(reason) => miss(reason),
     }
 }
 
-/// A packet that [`Skb::is_plain`], for the general path. A place that is handed on has to be in
-/// memory: it is made here, and not for every packet.
+/// A packet that [`Skb::is_plain`], for the general path; `why` it is not for the plain one. A place
+/// that is handed on has to be in memory: it is made here, and not for every packet.
 #[inline(never)]
-fn not_so_plain<F: Store>(ft: &Flowtable, skb: Skb, ingress_id: IngressId) -> c_uint {
+fn not_so_plain<F: Store>(
+    ft: &Flowtable,
+    skb: Skb,
+    ingress_id: IngressId,
+    why: MissReason,
+) -> c_uint {
     let serves = Serves { v4: true, v6: true };
+    let loc = L3Location {
+        is_other_l4: why == MissReason::L4Proto,
+        ..L3Location::plain(ingress_id)
+    };
 
-    verdict(dispatch(
-        ft,
-        skb,
-        L3Location::plain(ingress_id),
-        F::ETHERTYPE,
-        serves,
-    ))
+    verdict(dispatch(ft, skb, loc, F::ETHERTYPE, serves))
+}
+
+/// A packet that is plain but for a VLAN tag, and neither TCP nor UDP.
+#[inline(never)]
+fn tagged_other<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
+    let serves = Serves { v4: true, v6: true };
+    let loc = L3Location {
+        path: Some(path),
+        is_other_l4: true,
+        ..L3Location::plain(path.id)
+    };
+
+    verdict(dispatch(ft, skb, loc, F::ETHERTYPE, serves))
 }
 
 fn verdict(result: Result<(), MissReason>) -> c_uint {
@@ -271,7 +292,12 @@ fn forward<F: Store, const PLAIN: bool>(
             F::parse(head, len, loc.ingress_id)
         } else {
             let peek = |at: usize| skb.peek(offset.wrapping_add(at));
-            match F::parse_any(head, len, loc.ingress_id, peek) {
+            let parsed = if loc.is_other_l4 {
+                F::parse_other(head, len, loc.ingress_id, peek)
+            } else {
+                F::parse_any(head, len, loc.ingress_id, peek)
+            };
+            match parsed {
                 Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
                     F::parse_big(head, len, loc.ingress_id)
                 }

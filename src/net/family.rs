@@ -74,6 +74,15 @@ pub(crate) trait Family: Sized + 'static {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Self::Key>, Miss>;
 
+    /// The same for a packet that [`Family::parse`] has found in order but for its protocol
+    /// ([`MissReason::L4Proto`](nft_flow::reason::MissReason::L4Proto)).
+    fn parse_other(
+        hdr: &[u8],
+        len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Self::Key>, Miss>;
+
     /// The same for a TCP super-packet without a length.
     fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Self::Key>, Miss>;
 
@@ -233,6 +242,16 @@ impl Family for V4 {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key4>, Miss> {
         parse::any_ipv4(hdr, len, ingress, peek)
+    }
+
+    #[inline(always)]
+    fn parse_other(
+        hdr: &[u8],
+        len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Key4>, Miss> {
+        parse::other_ipv4(hdr, len, ingress, peek)
     }
 
     fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key4>, Miss> {
@@ -423,6 +442,16 @@ impl Family for V6 {
         peek: impl Fn(usize) -> Option<[u8; 4]>,
     ) -> Result<Packet<Key6>, Miss> {
         parse::any_ipv6(hdr, len, ingress, peek)
+    }
+
+    #[inline(always)]
+    fn parse_other(
+        hdr: &[u8],
+        len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Key6>, Miss> {
+        parse::other_ipv6(hdr, len, ingress, peek)
     }
 
     fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key6>, Miss> {

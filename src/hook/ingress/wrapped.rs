@@ -72,13 +72,9 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
     // Plain, but for a mark or a priority.
     if pkt_type == PACKET_HOST && !skb.has_vlan_tag() && !skb.has_secpath() {
         if let ethertype @ (V4::ETHERTYPE | V6::ETHERTYPE) = skb.protocol() {
-            let loc = L3Location {
-                ingress_id: IngressId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?,
-                offset: 0,
-                tunnel: false,
-                path: None,
-            };
-            return dispatch(ft, skb, loc, ethertype, serves);
+            let ingress_id = IngressId::from_ifindex(skb.ifindex()).ok_or(MissReason::NoEntry)?;
+
+            return dispatch(ft, skb, L3Location::plain(ingress_id), ethertype, serves);
         }
     }
     // VLAN 0 is none, and needs no ingress path; nor does what came through IPsec.
@@ -134,6 +130,7 @@ fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReaso
         offset: peeled.offset,
         tunnel: false,
         path,
+        is_other_l4: false,
     };
 
     dispatch(ft, skb, loc, peeled.ethertype.to_be(), serves)
@@ -151,8 +148,8 @@ fn is_whole(skb: Skb, peeled: &encap::Peeled) -> bool {
     }
 }
 
-/// A frame of a PPPoE session, maybe in a VLAN without priority. What is not the most usual of its kind goes the general
-/// way.
+/// A frame of a PPPoE session, maybe in a VLAN without priority. What is not the most usual of its
+/// kind goes the general way.
 #[inline(never)]
 pub(super) fn in_session(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
     let frame = encap::session_data(skb.head(), skb.len() as usize);
@@ -185,10 +182,8 @@ fn session_packet<F: Store>(
     // SAFETY: The header of the session is there, and is put back.
     unsafe { skb.pull_header(encap::SESSION_LEN, F::ETHERTYPE) };
     let loc = L3Location {
-        ingress_id: path.id,
-        offset: 0,
-        tunnel: false,
         path: Some(path),
+        ..L3Location::plain(path.id)
     };
 
     let Err(reason) = forward::<F, true>(ft, skb, loc) else {
@@ -228,6 +223,7 @@ pub(super) fn tunnelled(
         offset: loc.offset.wrapping_add(outer.size),
         tunnel: true,
         path: Some(path),
+        is_other_l4: false,
     };
 
     dispatch(ft, skb, loc, outer.ethertype.to_be(), serves)
