@@ -58,13 +58,18 @@ use nft_flow::{
     parse::{
         tcp,
         Miss,
-        Packet, //
+        Packet,
+        Parse, //
     },
     reason::{
         MissReason,
         TeardownReason, //
     },
-    rewrite::Csum,
+    rewrite::{
+        self,
+        Csum,
+        Rewrite, //
+    },
     window::Segment, //
 };
 
@@ -179,7 +184,7 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
         Ok(()) => NF_STOLEN,
         // What the plain parser does not know, and flows that ask for more.
         Err(why @ (MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram)) => {
-            not_so_plain::<F>(ft, skb, ingress_id, why)
+            not_so_plain::<F>(ft, skb, ingress_id, None, why)
         }
         Err(reason) => miss(reason),
     }
@@ -195,16 +200,13 @@ fn tag(skb: Skb) -> u64 {
 #[inline(never)]
 fn tagged<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
     let loc = L3Location {
-        ingress_id: path.id,
-        offset: 0,
-        tunnel: false,
         path: Some(path),
-        is_other_l4: false,
+        ..L3Location::plain(path.id)
     };
 
     match forward::<F, true>(ft, skb, loc) {
         Ok(()) => NF_STOLEN,
-        Err(MissReason::L4Proto) => tagged_other::<F>(ft, skb, path),
+        Err(why @ MissReason::L4Proto) => not_so_plain::<F>(ft, skb, path.id, Some(path), why),
         Err(MissReason::ExtHeader | MissReason::Jumbogram) => {
             wrapped(ft, skb, Serves { v4: true, v6: true })
         }
@@ -212,34 +214,23 @@ fn tagged<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
     }
 }
 
-/// A packet that [`Skb::is_plain`], for the general path; `why` it is not for the plain one. A place
+/// A packet that the plain path was tried for in vain, because of `why`, for the general path. A place
 /// that is handed on has to be in memory: it is made here, and not for every packet.
 #[inline(never)]
 fn not_so_plain<F: Store>(
     ft: &Flowtable,
     skb: Skb,
     ingress_id: IngressId,
+    path: Option<&IngressPath>,
     why: MissReason,
 ) -> c_uint {
-    let serves = Serves { v4: true, v6: true };
     let loc = L3Location {
+        path,
         is_other_l4: why == MissReason::L4Proto,
         ..L3Location::plain(ingress_id)
     };
 
-    verdict(dispatch(ft, skb, loc, F::ETHERTYPE, serves))
-}
-
-/// A packet that is plain but for a VLAN tag, and neither TCP nor UDP.
-#[inline(never)]
-fn tagged_other<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
     let serves = Serves { v4: true, v6: true };
-    let loc = L3Location {
-        path: Some(path),
-        is_other_l4: true,
-        ..L3Location::plain(path.id)
-    };
-
     verdict(dispatch(ft, skb, loc, F::ETHERTYPE, serves))
 }
 
@@ -289,17 +280,17 @@ fn forward<F: Store, const PLAIN: bool>(
         let len = (skb.len() as usize).wrapping_sub(offset);
 
         let parsed = if PLAIN {
-            F::parse(head, len, loc.ingress_id)
+            F::Key::parse(head, len, loc.ingress_id)
         } else {
             let peek = |at: usize| skb.peek(offset.wrapping_add(at));
             let parsed = if loc.is_other_l4 {
-                F::parse_other(head, len, loc.ingress_id, peek)
+                F::Key::parse_other(head, len, loc.ingress_id, peek)
             } else {
-                F::parse_any(head, len, loc.ingress_id, peek)
+                F::Key::parse_any(head, len, loc.ingress_id, peek)
             };
             match parsed {
                 Err(Miss::Reason(MissReason::Jumbogram)) if skb.is_gso_tcp() => {
-                    F::parse_big(head, len, loc.ingress_id)
+                    F::Key::parse_big(head, len, loc.ingress_id)
                 }
                 result => result,
             }
@@ -411,7 +402,12 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         return Err(MissReason::NoMem);
     }
     let end = pkt.len.wrapping_add(offset as u32);
-    let writes = || F::writes(&entry.rewrite, pkt.proto, pkt.thoff).wrapping_add(offset as u32);
+    let writes = || {
+        entry
+            .rewrite
+            .writes(pkt.proto, pkt.thoff)
+            .wrapping_add(offset as u32)
+    };
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
@@ -434,9 +430,9 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         head.get_mut(offset..).unwrap_or_default()
     };
     let applied = if PLAIN {
-        F::apply(head, pkt.proto, &entry.rewrite, csum)
+        rewrite::apply(head, pkt.proto, &entry.rewrite, csum)
     } else {
-        F::apply_any(head, pkt, &entry.rewrite, csum)
+        rewrite::apply_any(head, pkt, &entry.rewrite, csum)
     };
     if applied.is_err() {
         return Err(MissReason::Truncated);

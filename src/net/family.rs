@@ -23,19 +23,14 @@ use nft_flow::{
     key::{
         IngressId,
         IngressProto, //
-        Key,
         Key4,
         Key6,
         L4Proto,
     },
-    parse::{
-        self,
-        Miss,
-        Packet, //
-    },
+    parse::Parse,
     rewrite::{
         self,
-        Csum,
+        Rewrite,
         Rewrite4,
         Rewrite6, //
     },
@@ -43,10 +38,10 @@ use nft_flow::{
 
 /// What differs between IPv4 and IPv6.
 pub(crate) trait Family: Sized + 'static {
-    /// Lookup key.
-    type Key: Key + 'static;
+    /// Lookup key, with the parsers that make it of packets.
+    type Key: Parse + 'static;
     /// What a direction changes in a packet.
-    type Rewrite;
+    type Rewrite: Rewrite;
 
     /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
     const NFPROTO: u8;
@@ -63,54 +58,12 @@ pub(crate) trait Family: Sized + 'static {
     /// Whether flows of this family may have this protocol.
     fn has(proto: L4Proto) -> bool;
 
-    /// From bytes to a key, for plain packets.
-    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Self::Key>, Miss>;
-
-    /// The same for all protocols; `peek` reads four bytes of the packet.
-    fn parse_any(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Self::Key>, Miss>;
-
-    /// The same for a packet that [`Family::parse`] has found in order but for its protocol
-    /// ([`MissReason::L4Proto`](nft_flow::reason::MissReason::L4Proto)).
-    fn parse_other(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Self::Key>, Miss>;
-
-    /// The same for a TCP super-packet without a length.
-    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Self::Key>, Miss>;
-
     /// The key that packets of a conntrack tuple have when they enter by `ingress`.
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Self::Key;
 
     /// The NAT rewrite that turns packets with key `old` into packets of the reverse of tuple
     /// `answer`.
     fn rewrite(old: &Self::Key, answer: &c::nf_conntrack_tuple, proto: L4Proto) -> Self::Rewrite;
-
-    /// Bytes that [`Family::apply`] and [`Family::apply_any`] write at most.
-    fn writes(rewrite: &Self::Rewrite, proto: L4Proto, thoff: u8) -> u32;
-
-    /// Rewrites a plain packet in place.
-    fn apply(
-        hdr: &mut [u8],
-        proto: L4Proto,
-        rewrite: &Self::Rewrite,
-        csum: Csum,
-    ) -> Result<(), Miss>;
-
-    /// Rewrites any packet in place.
-    fn apply_any(
-        hdr: &mut [u8],
-        packet: &Packet<Self::Key>,
-        rewrite: &Self::Rewrite,
-        csum: Csum,
-    ) -> Result<(), Miss>;
 
     /// Addresses and ports of packets with a key.
     fn tuple(key: &Self::Key) -> Tuple;
@@ -121,7 +74,7 @@ pub(crate) trait Family: Sized + 'static {
     /// The type of service or traffic class of a packet, 0 if there is no header.
     fn ds_field(hdr: &[u8]) -> u8;
 
-    /// Whether a packet has the addresses that [`Family::apply`] writes, and these ports, if it has
+    /// Whether a packet has the addresses that [`rewrite::apply`] writes, and these ports, if it has
     /// some.
     fn is_rewritten(rewrite: &Self::Rewrite, hdr: &[u8], ports: Option<u32>) -> bool;
 
@@ -229,35 +182,6 @@ impl Family for V4 {
         &CACHE4
     }
 
-    #[inline(always)]
-    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key4>, Miss> {
-        parse::ipv4(hdr, len, ingress)
-    }
-
-    #[inline(always)]
-    fn parse_any(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Key4>, Miss> {
-        parse::any_ipv4(hdr, len, ingress, peek)
-    }
-
-    #[inline(always)]
-    fn parse_other(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Key4>, Miss> {
-        parse::other_ipv4(hdr, len, ingress, peek)
-    }
-
-    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key4>, Miss> {
-        parse::big_ipv4(hdr, len, ingress)
-    }
-
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Key4 {
         // SAFETY: The tuple is one of IPv4.
         let (saddr, daddr) = unsafe { (tuple.src.u3.ip, tuple.dst.u3.ip) };
@@ -275,26 +199,6 @@ impl Family for V4 {
         let (saddr, daddr) = unsafe { (answer.dst.u3.ip, answer.src.u3.ip) };
 
         Rewrite4::new(old, saddr, daddr, new_ports(old.ports, answer, proto))
-    }
-
-    #[inline(always)]
-    fn writes(rewrite: &Rewrite4, proto: L4Proto, thoff: u8) -> u32 {
-        rewrite.writes(proto, thoff)
-    }
-
-    #[inline(always)]
-    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
-        rewrite::apply4(hdr, proto, rewrite, csum)
-    }
-
-    #[inline(always)]
-    fn apply_any(
-        hdr: &mut [u8],
-        packet: &Packet<Key4>,
-        rewrite: &Rewrite4,
-        csum: Csum,
-    ) -> Result<(), Miss> {
-        rewrite::any4(hdr, packet, rewrite, csum)
     }
 
     fn tuple(key: &Key4) -> Tuple {
@@ -429,35 +333,6 @@ impl Family for V6 {
         &CACHE6
     }
 
-    #[inline(always)]
-    fn parse(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key6>, Miss> {
-        parse::ipv6(hdr, len, ingress)
-    }
-
-    #[inline(always)]
-    fn parse_any(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Key6>, Miss> {
-        parse::any_ipv6(hdr, len, ingress, peek)
-    }
-
-    #[inline(always)]
-    fn parse_other(
-        hdr: &[u8],
-        len: usize,
-        ingress: IngressId,
-        peek: impl Fn(usize) -> Option<[u8; 4]>,
-    ) -> Result<Packet<Key6>, Miss> {
-        parse::other_ipv6(hdr, len, ingress, peek)
-    }
-
-    fn parse_big(hdr: &[u8], len: usize, ingress: IngressId) -> Result<Packet<Key6>, Miss> {
-        parse::big_ipv6(hdr, len, ingress)
-    }
-
     fn key(tuple: &c::nf_conntrack_tuple, proto: L4Proto, ingress: IngressId) -> Key6 {
         Key6 {
             saddr: addr6(&tuple.src.u3),
@@ -474,26 +349,6 @@ impl Family for V6 {
             addr6(&answer.src.u3),
             new_ports(old.ports, answer, proto),
         )
-    }
-
-    #[inline(always)]
-    fn writes(rewrite: &Rewrite6, proto: L4Proto, thoff: u8) -> u32 {
-        rewrite.writes(proto, thoff)
-    }
-
-    #[inline(always)]
-    fn apply(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
-        rewrite::apply6(hdr, proto, rewrite, csum)
-    }
-
-    #[inline(always)]
-    fn apply_any(
-        hdr: &mut [u8],
-        packet: &Packet<Key6>,
-        rewrite: &Rewrite6,
-        csum: Csum,
-    ) -> Result<(), Miss> {
-        rewrite::any6(hdr, packet, rewrite, csum)
     }
 
     fn tuple(key: &Key6) -> Tuple {

@@ -86,9 +86,9 @@ const MAX_CHUNKS: usize = 8;
 ///
 /// # Errors
 ///
-/// As [`any_ipv4`](crate::parse::any_ipv4).
+/// As [`Parse::parse_any`](crate::parse::Parse::parse_any).
 #[inline(never)]
-pub fn ipv4(
+pub(crate) fn ipv4(
     hdr: &[u8],
     skb_len: usize,
     ingress: IngressId,
@@ -119,9 +119,9 @@ pub fn ipv4(
 ///
 /// # Errors
 ///
-/// As [`any_ipv6`](crate::parse::any_ipv6).
+/// As [`Parse::parse_any`](crate::parse::Parse::parse_any).
 #[inline(never)]
-pub fn ipv6(
+pub(crate) fn ipv6(
     hdr: &[u8],
     skb_len: usize,
     ingress: IngressId,

@@ -6,7 +6,7 @@
 //! agree. Everything else is for the stack, which either forwards it or drops and counts it.
 //!
 //! [`ipv4`] and [`ipv6`] know TCP and UDP right behind the IP header, which nearly all packets are;
-//! [`any_ipv4`] and [`any_ipv6`] know every [`L4Proto`], behind destination options as well.
+//! [`Parse::parse_any`] knows every [`L4Proto`], behind destination options as well.
 //! [`big_ipv4`] and [`big_ipv6`] are for what the length field has no room for.
 
 use crate::bytes::{
@@ -20,6 +20,7 @@ use crate::checksum::ipv4_header_ok;
 use crate::key::{
     IngressId,
     IngressProto, //
+    Key,
     Key4,
     Key6,
     L4Proto,
@@ -36,10 +37,6 @@ use crate::packet::{
 };
 use crate::reason::MissReason;
 
-pub use crate::other_l4::{
-    ipv4 as other_ipv4,
-    ipv6 as other_ipv6, //
-};
 pub use crate::packet::{
     tcp,
     Miss,
@@ -191,52 +188,107 @@ fn behind_ipv6(
     })
 }
 
-/// Parses as [`ipv4`] does, for every protocol that flows have. `peek` reads four bytes at an
-/// offset from the network header, wherever in the packet they lie.
-///
-/// # Errors
-///
-/// As [`ipv4`], and for the protocols that it does not know [`MissReason::L4Proto`],
-/// [`MissReason::TtlExpiring`], and the transport header's: `Truncated` (room), `NeedPull`,
-/// `L4Proto` for a call of GRE that connection tracking does not know, [`MissReason::IcmpType`],
-/// `Truncated` (chunks of SCTP).
-#[inline(always)]
-pub fn any_ipv4(
-    hdr: &[u8],
-    skb_len: usize,
-    ingress: IngressId,
-    peek: impl Fn(usize) -> Option<[u8; 4]>,
-) -> Result<Packet4, Miss> {
-    match ipv4(hdr, skb_len, ingress) {
-        Err(Miss::Reason(MissReason::L4Proto)) => other_l4::ipv4(hdr, skb_len, ingress, peek),
-        result => result,
+/// What differs between the parsers of IPv4 and IPv6. The arguments are those of [`ipv4`].
+pub trait Parse: Key {
+    /// Parses a plain packet: [`ipv4`], [`ipv6`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn parse(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet<Self>, Miss>;
+
+    /// Parses a packet that [`Parse::parse`] has found in order, but for its protocol or extension
+    /// headers: it has said [`MissReason::L4Proto`] or [`MissReason::ExtHeader`]. `peek` reads four
+    /// bytes at an offset from the network header, wherever in the packet they lie.
+    ///
+    /// # Errors
+    ///
+    /// See [`Parse::parse_any`].
+    fn parse_other(
+        hdr: &[u8],
+        skb_len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Self>, Miss>;
+
+    /// Parses a TCP super-packet without a length: [`big_ipv4`], [`big_ipv6`].
+    ///
+    /// # Errors
+    ///
+    /// See there.
+    fn parse_big(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet<Self>, Miss>;
+
+    /// Parses as [`Parse::parse`] does, for every protocol that flows have, and behind destination
+    /// options of IPv6, which are none of a router's business. `peek` is as for
+    /// [`Parse::parse_other`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Parse::parse`], and for the protocols that it does not know [`MissReason::L4Proto`],
+    /// [`MissReason::TtlExpiring`], and the transport header's: `Truncated` (room), `NeedPull`,
+    /// `L4Proto` for a call of GRE that connection tracking does not know, [`MissReason::IcmpType`],
+    /// `Truncated` (chunks of SCTP); [`MissReason::ExtHeader`] for all other extension headers, and
+    /// for too many options.
+    #[inline(always)]
+    fn parse_any(
+        hdr: &[u8],
+        skb_len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet<Self>, Miss> {
+        match Self::parse(hdr, skb_len, ingress) {
+            Err(Miss::Reason(MissReason::L4Proto | MissReason::ExtHeader)) => {
+                Self::parse_other(hdr, skb_len, ingress, peek)
+            }
+            result => result,
+        }
     }
 }
 
-/// Parses as [`ipv6`] does, for every protocol that flows have, and behind destination options,
-/// which are none of a router's business. `peek` is as for [`any_ipv4`].
-///
-/// # Errors
-///
-/// As [`ipv6`] and [`any_ipv4`]; [`MissReason::ExtHeader`] for all other extension headers, and for
-/// too many of these.
-#[inline(always)]
-pub fn any_ipv6(
-    hdr: &[u8],
-    skb_len: usize,
-    ingress: IngressId,
-    peek: impl Fn(usize) -> Option<[u8; 4]>,
-) -> Result<Packet6, Miss> {
-    match ipv6(hdr, skb_len, ingress) {
-        Err(Miss::Reason(MissReason::L4Proto | MissReason::ExtHeader)) => {
-            other_l4::ipv6(hdr, skb_len, ingress, peek)
-        }
-        result => result,
+impl Parse for Key4 {
+    #[inline(always)]
+    fn parse(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet4, Miss> {
+        ipv4(hdr, skb_len, ingress)
+    }
+
+    #[inline(always)]
+    fn parse_other(
+        hdr: &[u8],
+        skb_len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet4, Miss> {
+        other_l4::ipv4(hdr, skb_len, ingress, peek)
+    }
+
+    fn parse_big(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet4, Miss> {
+        big_ipv4(hdr, skb_len, ingress)
+    }
+}
+
+impl Parse for Key6 {
+    #[inline(always)]
+    fn parse(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet6, Miss> {
+        ipv6(hdr, skb_len, ingress)
+    }
+
+    #[inline(always)]
+    fn parse_other(
+        hdr: &[u8],
+        skb_len: usize,
+        ingress: IngressId,
+        peek: impl Fn(usize) -> Option<[u8; 4]>,
+    ) -> Result<Packet6, Miss> {
+        other_l4::ipv6(hdr, skb_len, ingress, peek)
+    }
+
+    fn parse_big(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet6, Miss> {
+        big_ipv6(hdr, skb_len, ingress)
     }
 }
 
 /// Parses a TCP super-packet that the stack has made (BIG TCP): if the length field is 0, the
-/// packet ends where the buffer ends. To be called when [`any_ipv4`] has said
+/// packet ends where the buffer ends. To be called when [`Parse::parse_any`] has said
 /// [`MissReason::Jumbogram`], and only if it is known to be cut into segments of TCP: any other
 /// packet of length 0 is a wrong one.
 ///
@@ -253,12 +305,12 @@ pub fn big_ipv4(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet
     }
 }
 
-/// Parses as [`big_ipv4`] does, when [`any_ipv6`] has said [`MissReason::Jumbogram`]. A jumbogram
+/// Parses as [`big_ipv4`] does, when [`Parse::parse_any`] has said [`MissReason::Jumbogram`]. A jumbogram
 /// proper (RFC 2675) has its length in a hop-by-hop option, and is for the stack.
 ///
 /// # Errors
 ///
-/// As [`any_ipv6`]; [`MissReason::Jumbogram`] for other protocols.
+/// As [`Parse::parse_any`]; [`MissReason::Jumbogram`] for other protocols.
 #[inline(never)]
 pub fn big_ipv6(hdr: &[u8], skb_len: usize, ingress: IngressId) -> Result<Packet6, Miss> {
     let Some(ip) = hdr

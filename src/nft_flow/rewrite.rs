@@ -18,8 +18,7 @@ use crate::key::{
 };
 use crate::packet::{
     Miss,
-    Packet4,
-    Packet6,
+    Packet,
     IPV4_LEN,
     IPV6_LEN, //
 };
@@ -36,25 +35,90 @@ const TCP_CHECK: usize = 16;
 /// Where the checksum lies in a UDP header.
 const UDP_CHECK: usize = 6;
 
-/// What one direction of an IPv4 flow changes in a packet.
+/// What one direction of a flow changes behind the network header.
 ///
 /// # Invariants
 ///
 /// The deltas are those from the key that this was made with to the new values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub struct Rewrite4 {
-    saddr: u32,
-    daddr: u32,
+pub struct L4Rewrite {
     ports: u32,
-    /// To the IP header: addresses and TTL.
-    ip: Delta,
     /// To the pseudo header, if the protocol has one: addresses.
     addr: Delta,
     /// To everything the transport checksum covers: that, and ports.
     full: Delta,
     /// Whether addresses or ports change at all.
     nat: bool,
+}
+
+impl L4Rewrite {
+    /// Changes `old` to `ports`, when `addr` is what becomes of the pseudo header. `nat`: addresses
+    /// change.
+    fn new(old: u32, ports: u32, addr: Delta, nat: bool) -> Self {
+        // INVARIANT: Computed from `old` and the new values right here.
+        L4Rewrite {
+            ports,
+            addr,
+            full: addr.combine(Delta::replace32(old, ports)),
+            nat: nat || ports != old,
+        }
+    }
+}
+
+/// What one direction of a flow changes in packets of IPv4 or of IPv6.
+pub trait Rewrite {
+    /// The size of the network header.
+    const HEADER_LEN: usize;
+
+    /// Behind the network header.
+    fn l4(&self) -> &L4Rewrite;
+
+    /// Writes the addresses of a network header, which is all of `ip`.
+    fn addresses(&self, ip: &mut [u8]);
+
+    /// Writes what every router writes there: TTL or hop limit. The checksum over the header, if it
+    /// has one, is then that of the new addresses.
+    fn hop(&self, ip: &mut [u8]);
+
+    /// The new ports, as they lie in the packet.
+    #[inline]
+    fn ports(&self) -> u32 {
+        self.l4().ports
+    }
+
+    /// Whether addresses or ports change; if not, only the TTL or hop limit is written, and the
+    /// checksum over it.
+    #[inline]
+    fn is_nat(&self) -> bool {
+        self.l4().nat
+    }
+
+    /// How many bytes from the network header on [`apply`] and [`apply_any`] write at most in a packet
+    /// whose transport header, of protocol `proto`, is `thoff` bytes from there: what the caller
+    /// has to make writable.
+    #[inline(always)]
+    fn writes(&self, proto: L4Proto, thoff: u8) -> u32 {
+        match self.l4().nat {
+            true => u32::from(thoff).wrapping_add(proto.touches(self.l4().ports)),
+            false => Self::HEADER_LEN as u32,
+        }
+    }
+}
+
+/// What one direction of an IPv4 flow changes in a packet.
+///
+/// # Invariants
+///
+/// The delta is that from the key that this was made with to the new values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Rewrite4 {
+    saddr: u32,
+    daddr: u32,
+    l4: L4Rewrite,
+    /// To the IP header: addresses and TTL.
+    ip: Delta,
 }
 
 impl Rewrite4 {
@@ -67,16 +131,14 @@ impl Rewrite4 {
             true => Delta::NONE,
             false => addr,
         };
+        let nat = (saddr, daddr) != (old.saddr, old.daddr);
 
         // INVARIANT: Computed from `old` and the new values right here.
         Rewrite4 {
             saddr,
             daddr,
-            ports,
+            l4: L4Rewrite::new(old.ports, ports, pseudo, nat),
             ip: addr.combine(TTL_MINUS_ONE),
-            addr: pseudo,
-            full: pseudo.combine(Delta::replace32(old.ports, ports)),
-            nat: (saddr, daddr, ports) != (old.saddr, old.daddr, old.ports),
         }
     }
 
@@ -96,28 +158,33 @@ impl Rewrite4 {
     pub const fn daddr(&self) -> u32 {
         self.daddr
     }
+}
 
-    /// The new ports, as they lie in the packet.
-    #[inline]
-    pub const fn ports(&self) -> u32 {
-        self.ports
-    }
+impl Rewrite for Rewrite4 {
+    const HEADER_LEN: usize = IPV4_LEN;
 
-    /// Whether addresses or ports change; if not, only the TTL and its checksum are written.
-    #[inline]
-    pub const fn is_nat(&self) -> bool {
-        self.nat
-    }
-
-    /// How many bytes from the network header on [`apply4`] and [`any4`] write at most in a packet
-    /// whose transport header, of protocol `proto`, is `thoff` bytes from there: what the caller
-    /// has to make writable.
     #[inline(always)]
-    pub const fn writes(&self, proto: L4Proto, thoff: u8) -> u32 {
-        match self.nat {
-            true => (thoff as u32).wrapping_add(proto.touches(self.ports)),
-            false => IPV4_LEN as u32,
+    fn l4(&self) -> &L4Rewrite {
+        &self.l4
+    }
+
+    #[inline(always)]
+    fn addresses(&self, ip: &mut [u8]) {
+        if let Some(ip) = ip.first_chunk_mut::<IPV4_LEN>() {
+            store(ip, 12, self.saddr.to_ne_bytes());
+            store(ip, 16, self.daddr.to_ne_bytes());
         }
+    }
+
+    #[inline(always)]
+    fn hop(&self, ip: &mut [u8]) {
+        let Some(ip) = ip.first_chunk_mut::<IPV4_LEN>() else {
+            return;
+        };
+        let ttl = load_u8(ip, 8).wrapping_sub(1);
+        store(ip, 8, [ttl]);
+        let check = self.ip.apply(load_u16(ip, 10));
+        store(ip, 10, check.to_ne_bytes());
     }
 }
 
@@ -131,22 +198,12 @@ fn addr6([a, b]: [u64; 2]) -> [u8; 16] {
 }
 
 /// What one direction of an IPv6 flow changes in a packet.
-///
-/// # Invariants
-///
-/// The deltas are those from the key that this was made with to the new values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Rewrite6 {
     saddr: [u8; 16],
     daddr: [u8; 16],
-    ports: u32,
-    /// To the pseudo header, if the protocol has one: addresses.
-    addr: Delta,
-    /// To everything the transport checksum covers: that, and ports.
-    full: Delta,
-    /// Whether addresses or ports change at all.
-    nat: bool,
+    l4: L4Rewrite,
 }
 
 impl Rewrite6 {
@@ -154,15 +211,12 @@ impl Rewrite6 {
     /// packet.
     pub fn new(old: &Key6, saddr: [u64; 2], daddr: [u64; 2], ports: u32) -> Self {
         let addr = Delta::replace128(old.saddr, saddr).combine(Delta::replace128(old.daddr, daddr));
+        let nat = (saddr, daddr) != (old.saddr, old.daddr);
 
-        // INVARIANT: Computed from `old` and the new values right here.
         Rewrite6 {
             saddr: addr6(saddr),
             daddr: addr6(daddr),
-            ports,
-            addr,
-            full: addr.combine(Delta::replace32(old.ports, ports)),
-            nat: (saddr, daddr, ports) != (old.saddr, old.daddr, old.ports),
+            l4: L4Rewrite::new(old.ports, ports, addr, nat),
         }
     }
 
@@ -182,180 +236,116 @@ impl Rewrite6 {
     pub const fn daddr(&self) -> [u8; 16] {
         self.daddr
     }
+}
 
-    /// The new ports, as they lie in the packet.
-    #[inline]
-    pub const fn ports(&self) -> u32 {
-        self.ports
-    }
+impl Rewrite for Rewrite6 {
+    const HEADER_LEN: usize = IPV6_LEN;
 
-    /// Whether addresses or ports change; if not, only the hop limit is written.
-    #[inline]
-    pub const fn is_nat(&self) -> bool {
-        self.nat
-    }
-
-    /// How many bytes from the network header on [`apply6`] and [`any6`] write at most in a packet
-    /// whose transport header, of protocol `proto`, is `thoff` bytes from there: what the caller
-    /// has to make writable.
     #[inline(always)]
-    pub const fn writes(&self, proto: L4Proto, thoff: u8) -> u32 {
-        match self.nat {
-            true => (thoff as u32).wrapping_add(proto.touches(self.ports)),
-            false => IPV6_LEN as u32,
+    fn l4(&self) -> &L4Rewrite {
+        &self.l4
+    }
+
+    #[inline(always)]
+    fn addresses(&self, ip: &mut [u8]) {
+        if let Some(ip) = ip.first_chunk_mut::<IPV6_LEN>() {
+            store(ip, 8, self.saddr);
+            store(ip, 24, self.daddr);
+        }
+    }
+
+    #[inline(always)]
+    fn hop(&self, ip: &mut [u8]) {
+        if let Some(ip) = ip.first_chunk_mut::<IPV6_LEN>() {
+            let hop_limit = load_u8(ip, 7).wrapping_sub(1);
+            store(ip, 7, [hop_limit]);
         }
     }
 }
 
-/// Rewrites a packet that [`crate::parse::ipv4`] accepted and whose key is the one `rewrite` was
-/// made with. `hdr` starts at the network header and is writable for [`Rewrite4::writes`] bytes.
+/// Rewrites a packet that [`Parse::parse`](crate::parse::Parse::parse) accepted and whose key is the
+/// one `rewrite` was made with. `hdr` starts at the network header and is writable for
+/// [`Rewrite::writes`] bytes.
 ///
 /// # Errors
 ///
 /// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
 #[inline(always)]
-pub fn apply4(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
-    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV4_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-
-    if rewrite.nat {
-        // First, because it may fail.
-        transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
-    }
-    header4(ip, rewrite);
-    Ok(())
-}
-
-/// The network header.
-#[inline(always)]
-fn header4(ip: &mut [u8; IPV4_LEN], rewrite: &Rewrite4) {
-    if rewrite.nat {
-        store(ip, 12, rewrite.saddr.to_ne_bytes());
-        store(ip, 16, rewrite.daddr.to_ne_bytes());
-    }
-    let ttl = load_u8(ip, 8).wrapping_sub(1);
-    store(ip, 8, [ttl]);
-    let check = rewrite.ip.apply(load_u16(ip, 10));
-    store(ip, 10, check.to_ne_bytes());
-}
-
-/// Rewrites a packet that [`crate::parse::ipv6`] accepted and whose key is the one `rewrite` was
-/// made with. `hdr` starts at the network header and is writable for [`Rewrite6::writes`] bytes.
-///
-/// # Errors
-///
-/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
-#[inline(always)]
-pub fn apply6(hdr: &mut [u8], proto: L4Proto, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
-    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV6_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-
-    if rewrite.nat {
-        // First, because it may fail.
-        transport(l4, proto, rewrite.ports, rewrite.addr, rewrite.full, csum)?;
-    }
-    header6(ip, rewrite);
-    Ok(())
-}
-
-/// The network header.
-#[inline(always)]
-fn header6(ip: &mut [u8; IPV6_LEN], rewrite: &Rewrite6) {
-    if rewrite.nat {
-        store(ip, 8, rewrite.saddr);
-        store(ip, 24, rewrite.daddr);
-    }
-    let hop_limit = load_u8(ip, 7).wrapping_sub(1);
-    store(ip, 7, [hop_limit]);
-}
-
-/// Rewrites a packet that [`crate::parse::any_ipv4`] accepted as `packet`; otherwise as [`apply4`].
-///
-/// # Errors
-///
-/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
-#[inline(always)]
-pub fn any4(hdr: &mut [u8], packet: &Packet4, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
-    match packet.proto {
-        L4Proto::Tcp | L4Proto::Udp => apply4(hdr, packet.proto, rewrite, csum),
-        _ => rare4(hdr, packet, rewrite, csum),
-    }
-}
-
-/// Rewrites a packet that [`crate::parse::any_ipv6`] accepted as `packet`; otherwise as [`apply6`].
-///
-/// # Errors
-///
-/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
-#[inline(always)]
-pub fn any6(hdr: &mut [u8], packet: &Packet6, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
-    match packet.proto {
-        L4Proto::Tcp | L4Proto::Udp if usize::from(packet.thoff) == IPV6_LEN => {
-            apply6(hdr, packet.proto, rewrite, csum)
-        }
-        _ => rare6(hdr, packet, rewrite, csum),
-    }
-}
-
-#[inline(never)]
-fn rare4(hdr: &mut [u8], packet: &Packet4, rewrite: &Rewrite4, csum: Csum) -> Result<(), Miss> {
-    let Some((ip, l4)) = hdr.split_first_chunk_mut::<IPV4_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-
-    if rewrite.nat {
-        // First, because it may fail.
-        let l4_len = packet.len.wrapping_sub(packet.thoff.into());
-        let (addr, full) = (rewrite.addr, rewrite.full);
-        rare_transport(l4, packet.proto, l4_len, rewrite.ports, addr, full, csum)?;
-    }
-    header4(ip, rewrite);
-    Ok(())
-}
-
-#[inline(never)]
-fn rare6(hdr: &mut [u8], packet: &Packet6, rewrite: &Rewrite6, csum: Csum) -> Result<(), Miss> {
-    let Some((ip, rest)) = hdr.split_first_chunk_mut::<IPV6_LEN>() else {
-        return Err(MissReason::Truncated.into());
-    };
-
-    if rewrite.nat {
-        let Some(l4) = rest.get_mut(usize::from(packet.thoff).wrapping_sub(IPV6_LEN)..) else {
-            return Err(MissReason::Truncated.into());
-        };
-        // First, because it may fail.
-        let l4_len = packet.len.wrapping_sub(packet.thoff.into());
-        let (addr, full) = (rewrite.addr, rewrite.full);
-        rare_transport(l4, packet.proto, l4_len, rewrite.ports, addr, full, csum)?;
-    }
-    header6(ip, rewrite);
-    Ok(())
-}
-
-/// Writes what stands for the ports in a transport header of any protocol, and the checksum;
-/// `l4_len` is the length of all that the IP packet carries.
-#[inline(always)]
-fn rare_transport(
-    l4: &mut [u8],
+pub fn apply<R: Rewrite>(
+    hdr: &mut [u8],
     proto: L4Proto,
-    l4_len: u32,
-    ports: u32,
-    addr: Delta,
-    full: Delta,
+    rewrite: &R,
     csum: Csum,
 ) -> Result<(), Miss> {
-    match proto {
-        L4Proto::Tcp | L4Proto::Udp => transport(l4, proto, ports, addr, full, csum),
-        L4Proto::Sctp => rewrite_other::sctp(l4, l4_len as u16, ports, csum),
-        L4Proto::Icmp => rewrite_other::icmp(l4, ports, Delta::NONE, full, csum),
-        L4Proto::Icmpv6 => rewrite_other::icmp(l4, ports, addr, full, csum),
-        L4Proto::Gre => rewrite_other::gre(l4, ports),
-        // Nothing in ESP depends on the addresses. AH does not survive translation, here or in
-        // the stack.
-        L4Proto::Esp | L4Proto::Ah => Ok(()),
+    let Some((ip, l4)) = hdr.split_at_mut_checked(R::HEADER_LEN) else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.is_nat() {
+        // First, because it may fail.
+        transport(l4, proto, rewrite.l4(), csum)?;
+        rewrite.addresses(ip);
     }
+    rewrite.hop(ip);
+    Ok(())
+}
+
+/// Rewrites a packet that [`Parse::parse_any`](crate::parse::Parse::parse_any) accepted as `packet`;
+/// otherwise as [`apply`].
+///
+/// # Errors
+///
+/// [`MissReason::Truncated`] if `hdr` is too short; nothing has been written then.
+#[inline(always)]
+pub fn apply_any<K, R: Rewrite>(
+    hdr: &mut [u8],
+    packet: &Packet<K>,
+    rewrite: &R,
+    csum: Csum,
+) -> Result<(), Miss> {
+    match packet.proto {
+        L4Proto::Tcp | L4Proto::Udp if usize::from(packet.thoff) == R::HEADER_LEN => {
+            apply(hdr, packet.proto, rewrite, csum)
+        }
+        _ => other(hdr, packet, rewrite, csum),
+    }
+}
+
+#[inline(never)]
+fn other<K, R: Rewrite>(
+    hdr: &mut [u8],
+    packet: &Packet<K>,
+    rewrite: &R,
+    csum: Csum,
+) -> Result<(), Miss> {
+    let Some((ip, rest)) = hdr.split_at_mut_checked(R::HEADER_LEN) else {
+        return Err(MissReason::Truncated.into());
+    };
+
+    if rewrite.is_nat() {
+        let Some(l4) = rest.get_mut(usize::from(packet.thoff).wrapping_sub(R::HEADER_LEN)..) else {
+            return Err(MissReason::Truncated.into());
+        };
+        let change = rewrite.l4();
+
+        // First, because it may fail.
+        match packet.proto {
+            L4Proto::Tcp | L4Proto::Udp => transport(l4, packet.proto, change, csum)?,
+            L4Proto::Sctp => {
+                rewrite_other::sctp(l4, packet.segment_len() as u16, change.ports, csum)?;
+            }
+            L4Proto::Icmp | L4Proto::Icmpv6 => {
+                rewrite_other::icmp(l4, change.ports, change.addr, change.full, csum)?;
+            }
+            L4Proto::Gre => rewrite_other::gre(l4, change.ports)?,
+            // Nothing in ESP depends on the addresses. AH does not survive translation, here or in
+            // the stack.
+            L4Proto::Esp | L4Proto::Ah => (),
+        }
+        rewrite.addresses(ip);
+    }
+    rewrite.hop(ip);
+    Ok(())
 }
 
 /// Changes the differentiated services codepoint of an IPv4 header to the upper six bits of `dscp`,
@@ -384,14 +374,11 @@ pub fn set_dscp6(hdr: &mut [u8], dscp: u8) {
 
 /// Writes ports and checksum of a header of TCP or UDP.
 #[inline(always)]
-fn transport(
-    l4: &mut [u8],
-    proto: L4Proto,
-    ports: u32,
-    addr: Delta,
-    full: Delta,
-    csum: Csum,
-) -> Result<(), Miss> {
+fn transport(l4: &mut [u8], proto: L4Proto, change: &L4Rewrite, csum: Csum) -> Result<(), Miss> {
+    let L4Rewrite {
+        ports, addr, full, ..
+    } = *change;
+
     match proto {
         L4Proto::Tcp => {
             let Some(tcp) = l4.first_chunk_mut::<20>() else {

@@ -43,7 +43,7 @@ mod bench {
         },
         parse,
         rewrite::{
-            apply4,
+            apply,
             Csum,
             Rewrite4, //
         },
@@ -95,7 +95,7 @@ mod bench {
                 b.iter(|| {
                     let mut packet = *black_box(&PACKET);
                     let p = parse::ipv4(&packet, packet.len(), ingress()).expect("a right packet");
-                    apply4(&mut packet, p.proto, &rewrite, Csum::Full).expect("long enough");
+                    apply(&mut packet, p.proto, &rewrite, Csum::Full).expect("long enough");
                     (packet, p.key)
                 })
             });

@@ -19,9 +19,9 @@ const HOT: &str = r#"
 #![no_std]
 use nft_flow::{
     key::{Key, Key4, Key6, IngressId, Seed},
-    parse::{self, Miss},
+    parse::{self, Miss, Parse},
     reason::{MissReason, TeardownReason},
-    rewrite::{any4, any6, apply4, apply6, Csum, Rewrite4, Rewrite6},
+    rewrite::{apply, apply_any, Csum, Rewrite4, Rewrite6},
     state::FlowState,
     table::{Item, Table},
     window::{Window, MaxEnd},
@@ -72,7 +72,7 @@ pub extern "C" fn hot4(
     {
         return Err(MissReason::TcpWindow.into());
     }
-    apply4(hdr, packet.proto, &flow.rewrite, csum)
+    apply(hdr, packet.proto, &flow.rewrite, csum)
 }
 
 #[no_mangle]
@@ -100,7 +100,7 @@ pub extern "C" fn hot6(
     {
         return Err(MissReason::TcpWindow.into());
     }
-    apply6(hdr, packet.proto, &flow.rewrite, csum)
+    apply(hdr, packet.proto, &flow.rewrite, csum)
 }
 
 #[no_mangle]
@@ -111,11 +111,11 @@ pub extern "C" fn any_hot4(
     rewrite: &Rewrite4,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::any_ipv4(hdr, len, ingress, |_| None)?;
+    let packet = Key4::parse_any(hdr, len, ingress, |_| None)?;
     if packet.sctp_control {
         return Err(MissReason::SctpChunk.into());
     }
-    any4(hdr, &packet, rewrite, csum)
+    apply_any(hdr, &packet, rewrite, csum)
 }
 
 #[no_mangle]
@@ -126,11 +126,11 @@ pub extern "C" fn any_hot6(
     rewrite: &Rewrite6,
     csum: Csum,
 ) -> Result<(), Miss> {
-    let packet = parse::any_ipv6(hdr, len, ingress, |_| None)?;
+    let packet = Key6::parse_any(hdr, len, ingress, |_| None)?;
     if packet.sctp_control {
         return Err(MissReason::SctpChunk.into());
     }
-    any6(hdr, &packet, rewrite, csum)
+    apply_any(hdr, &packet, rewrite, csum)
 }
 
 #[no_mangle]

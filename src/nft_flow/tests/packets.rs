@@ -14,22 +14,26 @@ use common::{
     },
 };
 use nft_flow::{
-    key::L4Proto,
+    key::{
+        Key4,
+        Key6,
+        L4Proto, //
+    },
     parse::{
         self,
         Miss,
         Packet4,
-        Packet6, //
+        Packet6,
+        Parse, //
     },
     reason::MissReason,
     rewrite::{
-        any4,
-        any6,
-        apply4,
-        apply6,
+        apply,
+        apply_any,
         set_dscp4,
         set_dscp6,
         Csum,
+        Rewrite,
         Rewrite4,
         Rewrite6, //
     },
@@ -201,18 +205,18 @@ fn parse(version: u8, all: bool, packet: &[u8], linear: usize) -> Result<Facts, 
     let peek = |at: usize| packet.get(at..at + 4)?.try_into().ok();
     match (version, all) {
         (4, false) => parse::ipv4(hdr, len, ingress()).map(facts4),
-        (4, true) => parse::any_ipv4(hdr, len, ingress(), peek).map(facts4),
+        (4, true) => Key4::parse_any(hdr, len, ingress(), peek).map(facts4),
         (_, false) => parse::ipv6(hdr, len, ingress()).map(facts6),
-        (_, true) => parse::any_ipv6(hdr, len, ingress(), peek).map(facts6),
+        (_, true) => Key6::parse_any(hdr, len, ingress(), peek).map(facts6),
     }
 }
 
 fn any_ipv4(packet: &[u8]) -> Result<Packet4, Miss> {
-    parse::any_ipv4(packet, packet.len(), ingress(), |_| None)
+    Key4::parse_any(packet, packet.len(), ingress(), |_| None)
 }
 
 fn any_ipv6(packet: &[u8]) -> Result<Packet6, Miss> {
-    parse::any_ipv6(packet, packet.len(), ingress(), |_| None)
+    Key6::parse_any(packet, packet.len(), ingress(), |_| None)
 }
 
 fn words(bytes: &[u8]) -> [u64; 2] {
@@ -233,18 +237,18 @@ fn rewrite(
         let p = any_ipv4(packet)?;
         let r = Rewrite4::new(&p.key, word(saddr), word(daddr), ports);
         let mut plain = packet.to_vec();
-        any4(packet, &p, &r, csum)?;
+        apply_any(packet, &p, &r, csum)?;
         if matches!(p.proto, L4Proto::Tcp | L4Proto::Udp) {
-            apply4(&mut plain, p.proto, &r, csum)?;
+            apply(&mut plain, p.proto, &r, csum)?;
             assert_eq!(plain, packet);
         }
     } else {
         let p = any_ipv6(packet)?;
         let r = Rewrite6::new(&p.key, words(saddr), words(daddr), ports);
         let mut plain = packet.to_vec();
-        any6(packet, &p, &r, csum)?;
+        apply_any(packet, &p, &r, csum)?;
         if matches!(p.proto, L4Proto::Tcp | L4Proto::Udp) && p.thoff == 40 {
-            apply6(&mut plain, p.proto, &r, csum)?;
+            apply(&mut plain, p.proto, &r, csum)?;
             assert_eq!(plain, packet);
         }
     }
@@ -323,8 +327,8 @@ proptest! {
         prop_assert!(parse(version, all, &packet, packet.len()).is_ok());
         // Nonsense from the caller is no reason to panic.
         for len in [10, usize::MAX] {
-            let _ = parse::any_ipv4(&packet, len, ingress(), |_| None);
-            let _ = parse::any_ipv6(&packet, len, ingress(), |_| None);
+            let _ = Key4::parse_any(&packet, len, ingress(), |_| None);
+            let _ = Key6::parse_any(&packet, len, ingress(), |_| None);
         }
     }
 
@@ -430,7 +434,7 @@ proptest! {
             let r = Rewrite4::identity(&p.key);
             prop_assert!(!r.is_nat());
             prop_assert_eq!(r.writes(p.proto, p.thoff), 20);
-            any4(header, &p, &r, Csum::Full).unwrap();
+            apply_any(header, &p, &r, Csum::Full).unwrap();
             packet[8] -= 1;
             packet[10..12].fill(0);
             let check = naive::checksum(&[&packet[..20]]);
@@ -440,7 +444,7 @@ proptest! {
             let r = Rewrite6::identity(&p.key);
             prop_assert!(!r.is_nat());
             prop_assert_eq!(r.writes(p.proto, p.thoff), 40);
-            any6(header, &p, &r, Csum::Full).unwrap();
+            apply_any(header, &p, &r, Csum::Full).unwrap();
             packet[7] -= 1;
         }
         prop_assert_eq!(got, packet);
@@ -489,13 +493,13 @@ proptest! {
             let r = Rewrite4::new(&p.key, !p.key.saddr, p.key.daddr, p.key.ports);
             short = packet[..len.min(r.writes(p.proto, p.thoff) as usize - 1)].to_vec();
             before = short.clone();
-            any4(&mut short, &p, &r, Csum::Full)
+            apply_any(&mut short, &p, &r, Csum::Full)
         } else {
             let p = any_ipv6(&packet).unwrap();
             let r = Rewrite6::new(&p.key, [0; 2], [1; 2], p.key.ports);
             short = packet[..len.min(r.writes(p.proto, p.thoff) as usize - 1)].to_vec();
             before = short.clone();
-            any6(&mut short, &p, &r, Csum::Full)
+            apply_any(&mut short, &p, &r, Csum::Full)
         };
         prop_assert!(result.is_err());
         prop_assert_eq!(short, before);

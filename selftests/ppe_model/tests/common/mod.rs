@@ -14,7 +14,7 @@ use mtk_foe::{Memory, Ppe, ENTRIES};
 use nft_flow::desc::*;
 use nft_flow::key::{IngressId, L4Proto};
 use nft_flow::parse;
-use nft_flow::rewrite::{apply4, apply6, Csum, Rewrite4, Rewrite6};
+use nft_flow::rewrite::{apply, Csum, Rewrite4, Rewrite6};
 use ppe_model::{checksum, Config, Engine, Generation, Verdict};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -210,11 +210,11 @@ pub(crate) fn software(desc: &FlowDesc, packet: &[u8]) -> Vec<u8> {
                 u32::from_ne_bytes(dst),
                 ports,
             );
-            apply4(&mut packet, proto, &to, Csum::Full).unwrap();
+            apply(&mut packet, proto, &to, Csum::Full).unwrap();
         }
         Addrs::V6 { .. } => {
             let key = parse::ipv6(&packet, packet.len(), ingress).unwrap().key;
-            apply6(&mut packet, proto, &Rewrite6::identity(&key), Csum::Full).unwrap();
+            apply(&mut packet, proto, &Rewrite6::identity(&key), Csum::Full).unwrap();
         }
     }
     let special = match desc.egress.port.via {

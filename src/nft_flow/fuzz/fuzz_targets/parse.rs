@@ -10,8 +10,15 @@ mod naive;
 
 use libfuzzer_sys::fuzz_target;
 use nft_flow::{
-    key::IngressId,
-    parse, //
+    key::{
+        IngressId, //
+        Key4,
+        Key6,
+    },
+    parse::{
+        self,
+        Parse, //
+    },
 };
 
 fuzz_target!(|data: &[u8]| {
@@ -36,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
     let expected = naive::classify(version, &packet, linear, any);
     if version == 4 {
         let got = match any {
-            true => parse::any_ipv4(hdr, packet.len(), ingress, peek),
+            true => Key4::parse_any(hdr, packet.len(), ingress, peek),
             false => parse::ipv4(hdr, packet.len(), ingress),
         };
         match got {
@@ -56,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
         }
     } else {
         let got = match any {
-            true => parse::any_ipv6(hdr, packet.len(), ingress, peek),
+            true => Key6::parse_any(hdr, packet.len(), ingress, peek),
             false => parse::ipv6(hdr, packet.len(), ingress),
         };
         match got {

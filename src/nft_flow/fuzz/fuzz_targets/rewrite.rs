@@ -10,11 +10,14 @@ mod naive;
 
 use libfuzzer_sys::fuzz_target;
 use nft_flow::{
-    key::IngressId,
-    parse,
+    key::{
+        IngressId, //
+        Key4,
+        Key6,
+    },
+    parse::Parse,
     rewrite::{
-        any4,
-        any6,
+        apply_any,
         Csum,
         Rewrite4,
         Rewrite6, //
@@ -73,16 +76,16 @@ fuzz_target!(|data: &[u8]| {
     let ports = u32::from_ne_bytes(ports);
     let peek = |_: usize| None;
     if version == 4 {
-        let p = parse::any_ipv4(&packet, len, ingress, peek).unwrap();
+        let p = Key4::parse_any(&packet, len, ingress, peek).unwrap();
         let word = |b: &[u8]| u32::from_ne_bytes(*b.first_chunk().unwrap());
         let r = Rewrite4::new(&p.key, word(saddr), word(daddr), ports);
-        any4(&mut packet, &p, &r, csum).unwrap();
+        apply_any(&mut packet, &p, &r, csum).unwrap();
     } else {
-        let p = parse::any_ipv6(&packet, len, ingress, peek).unwrap();
+        let p = Key6::parse_any(&packet, len, ingress, peek).unwrap();
         let word = |b: &[u8]| u64::from_ne_bytes(*b.first_chunk().unwrap());
         let words = |b: &[u8]| [word(b), word(&b[8..])];
         let r = Rewrite6::new(&p.key, words(saddr), words(daddr), ports);
-        any6(&mut packet, &p, &r, csum).unwrap();
+        apply_any(&mut packet, &p, &r, csum).unwrap();
     }
     // An echo of nothing but zeroes: a difference of sums does not tell the two zeroes apart, here
     // as in the kernel's own NAT (inet_proto_csum_replace2()).
