@@ -63,6 +63,14 @@ impl Policy {
         0,
         0,
     );
+    /// Anything.
+    pub(crate) const ANY: Self = Self::new(
+        c::NLA_UNSPEC,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
     /// Any `u32`.
     pub(crate) const U32: Self = Self::new(
         c::NLA_U32,
@@ -98,6 +106,17 @@ impl Policy {
             c::nla_policy_validation_NLA_VALIDATE_MIN,
             0,
             min as i16,
+            0,
+        )
+    }
+
+    /// A string of up to `max` bytes, with a NUL behind them or without.
+    pub(crate) const fn unterminated(max: u16) -> Self {
+        Self::new(
+            c::NLA_STRING,
+            c::nla_policy_validation_NLA_VALIDATE_NONE,
+            max,
+            0,
             0,
         )
     }

@@ -10,6 +10,7 @@
 use crate::{
     ffi::{
         c,
+        genl::Policy,
         Shared, //
     },
     net::packet::ForwardPkt, //
@@ -22,7 +23,10 @@ use core::{
     }, //
 };
 use kernel::{
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     ffi::{
         c_int,
         c_uint,
@@ -144,9 +148,13 @@ unsafe extern "C" fn init<T: FlowtableExpr>(
         if name.is_null() {
             return EINVAL.to_errno();
         }
-        let ft = c::nft_flowtable_lookup(ctx.net, ctx.table, name, c::nfo_genmask_next(ctx.net));
-        let Some(found) = NonNull::new(ft).filter(|_| !(-4095..0).contains(&(ft as isize))) else {
-            return ft as isize as c_int;
+        let genmask = c::nfo_genmask_next(ctx.net);
+        let ft = match from_err_ptr(c::nft_flowtable_lookup(ctx.net, ctx.table, name, genmask)) {
+            Ok(ft) => ft,
+            Err(e) => return e.to_errno(),
+        };
+        let Some(found) = NonNull::new(ft) else {
+            return ENOENT.to_errno();
         };
         // INVARIANT: Found just now, and counted below.
         let found = NamedFlowtable(found, PhantomData);
@@ -213,19 +221,7 @@ unsafe extern "C" fn dump(skb: *mut c::sk_buff, expr: *const c::nft_expr, _reset
     }
 }
 
-const fn policy(ty: u32, len: u16) -> c::nla_policy {
-    c::nla_policy {
-        type_: ty as u8,
-        validation_type: 0,
-        len,
-        __bindgen_anon_1: c::nla_policy__bindgen_ty_1 {
-            strict_start_type: 0,
-        },
-    }
-}
-
-static POLICY: Shared<[c::nla_policy; 2]> =
-    Shared::new([policy(0, 0), policy(c::NLA_STRING, NAME_MAXLEN - 1)]);
+static POLICY: [Policy; 2] = [Policy::ANY, Policy::unterminated(NAME_MAXLEN - 1)];
 
 /// The operations of an expression, of which a static has to be made.
 pub(crate) type ExprOps = Shared<c::nft_expr_ops>;
@@ -270,7 +266,7 @@ impl ExprType {
             },
             name: name.to_bytes_with_nul().as_ptr().cast(),
             owner: ptr::null_mut(),
-            policy: POLICY.get().cast(),
+            policy: POLICY.as_ptr().cast(),
             maxattr: NFTA_FLOW_TABLE_NAME as c_uint,
             family: family as u8,
             flags: 0,

@@ -17,6 +17,7 @@ use core::{
         NonNull, //
     }, //
 };
+use kernel::error::from_err_ptr;
 use nft_flow::direction::Direction;
 
 /// `INET_DSCP_MASK`, include/net/inet_dscp.h.
@@ -82,13 +83,9 @@ impl Dst {
         // SAFETY: Valid by the type invariant; `daddr` points at an address of the route's family.
         unsafe {
             let lookup = (*(*self.0.as_ptr()).ops).neigh_lookup?;
-            let n = lookup(self.0.as_ptr(), ptr::null_mut(), daddr);
+            let n = from_err_ptr(lookup(self.0.as_ptr(), ptr::null_mut(), daddr)).ok()?;
 
-            // An error pointer lies in the last page.
-            if n.is_null() || n as isize >= -4095 && (n as isize) < 0 {
-                return None;
-            }
-            Some(Neigh(NonNull::new(n)?))
+            NonNull::new(n).map(Neigh)
         }
     }
 }
