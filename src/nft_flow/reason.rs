@@ -2,8 +2,8 @@
 
 //! Why something did not happen: every early return of the module is one of these values.
 //!
-//! The names are an interface: counters, tracepoints and the command-line tool print them. Append
-//! only; the numbers index counter arrays and may change between releases, the names may not.
+//! The names are an interface: debugfs prints them, and scripts read them there. Append only; the
+//! numbers index counter arrays and may change between releases, the names may not.
 
 /// Makes a fieldless `#[repr(u8)]` enum whose values are numbered from zero without a gap.
 macro_rules! reasons {
