@@ -109,6 +109,40 @@ flush_entries() {
 refilled() { wave $RANDOM; [ "$(offloaded)" -ge "$FLOWS" ]; }
 tcase "conntrack -F stops all at once, then all are offloaded again" flush_entries
 
+# limit N: the parameter max_flows
+limit() { echo "$1" >/sys/module/nft_offload/parameters/max_flows; }
+limited() { # the surplus is slow, and nothing is lost
+	local g most=$((FLOWS / 4))
+	timeout_is 60
+	want_ok "max_flows" limit $most
+	rules || return
+	g=$(got)
+	wave 1; wave 2; wave 3
+	want_eq "datagrams that arrived" "$(($(got) - g))" $((FLOWS * 3))
+	want_eq "flows offloaded" "$(offloaded)" $most
+	want_ge "packets that asked in vain" "$(stat_get skip.max_flows)" $((FLOWS - most))
+	counters_zero
+	g=$(got)
+	wave 4
+	counters
+	want_eq "datagrams that arrived" "$(($(got) - g))" "$FLOWS"
+	want_ge "packets seen by the forward chain" "$FORWARDED" $((FLOWS - most))
+	want_le "packets seen by the forward chain" "$FORWARDED" $((FLOWS - most + FLOWS / 100))
+	# fewer than there are: those that are there stay
+	want_ok "max_flows" limit 1
+	wave 5
+	want_eq "flows offloaded" "$(offloaded)" $most
+	for g in -1 x 4294967296 ''; do
+		want_err "max_flows '$g'" "nvalid argument\|out of range" limit "$g"
+	done
+	want_ok "max_flows" limit 0
+	wave 6; wave 7
+	want_eq "flows offloaded" "$(offloaded)" "$FLOWS"
+	nft_rt flush ruleset
+	busywait $((10000 * SLOW)) none_offloaded || fail "$(offloaded) flows are still there"
+}
+tcase -o "max_flows: the surplus stays slow" limited
+
 delete_table() {
 	local t
 	fill || return

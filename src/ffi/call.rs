@@ -43,6 +43,7 @@ calls! {
     tos2priority(tos: u8) -> u8 = nfo_tos2priority;
     /// Whether something at ingress restores DSCPs.
     dscp_restored() -> bool = nfo_dscp_restored;
+    max_flows() -> u32 = nfo_max_flows;
     /// Makes what is remembered of devices' counters invalid: a device goes.
     device_gone() = nfo_device_gone;
 }

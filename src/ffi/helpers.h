@@ -157,6 +157,7 @@ void nfo_skb_left(const struct sk_buff *skb, u32 thoff, struct nfo_left *left);
 u32 nfo_skb_fingerprint(const struct sk_buff *skb, u32 network, u32 transport, u8 proto);
 bool nfo_skb_tcp(const struct sk_buff *skb, u32 thoff, struct nfo_tcp *tcp);
 
+u32 nfo_max_flows(void);
 bool nfo_dscp_restored(void);
 bool nfo_priority_by_tos(const struct net *net);
 u8 nfo_tos2priority(u8 tos);

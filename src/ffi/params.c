@@ -31,6 +31,15 @@ static const struct kernel_param_ops dscp_ops = {
 module_param_cb(dscp, &dscp_ops, NULL, 0644);
 MODULE_PARM_DESC(dscp, "DSCP of fast packets: keep it (default), or restore what the ruleset made of it");
 
+static unsigned int max_flows;
+module_param(max_flows, uint, 0644);
+MODULE_PARM_DESC(max_flows, "Flows that a flowtable has at most, 0 (default): as many as conntrack has connections");
+
+u32 nfo_max_flows(void)
+{
+	return READ_ONCE(max_flows);
+}
+
 bool nfo_dscp_restored(void)
 {
 	return READ_ONCE(dscp_mode) == 1;

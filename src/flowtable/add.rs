@@ -14,7 +14,10 @@ use super::{
     Store, //
 };
 use crate::{
-    ffi::Rcu,
+    ffi::{
+        self,
+        Rcu, //
+    },
     flow::{
         ingress_path::{
             PathRef, //
@@ -115,6 +118,15 @@ impl Flowtable {
         }
     }
 
+    /// Whether there are as many flows as the parameter `max_flows` allows. Under the lock the
+    /// answer is exact.
+    pub(crate) fn is_full(&self) -> bool {
+        match ffi::max_flows() {
+            0 => false,
+            most => self.flow_count.load(Ordering::Relaxed) >= most as usize,
+        }
+    }
+
     /// Allocates what a new flow may need.
     fn prepare<F: Store>(
         &self,
@@ -173,6 +185,9 @@ impl Flowtable {
         if inner.closing {
             return Err(SkipReason::FlowtableClosing);
         }
+        if self.is_full() {
+            return Err(SkipReason::MaxFlows);
+        }
         // Packets of a direction come in as those of the other one leave.
         *orig_path = self.intern(inner, &reply.ingress, orig_reserve)?;
         *reply_path = self.intern(inner, &orig.ingress, reply_reserve)?;
@@ -205,7 +220,10 @@ impl Flowtable {
         };
 
         match added {
-            Ok(()) => inner.schedule(shared, tick().wrapping_add(1)),
+            Ok(()) => {
+                self.flow_count.store(inner.cts.len(), Ordering::Relaxed);
+                inner.schedule(shared, tick().wrapping_add(1));
+            }
             // A packet may have found it already: the worker frees it.
             Err(Rejected::Published(_)) => {
                 shared.teardown(TeardownReason::NotAdded);

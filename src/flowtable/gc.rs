@@ -222,6 +222,7 @@ impl Flowtable {
                     }
                 });
                 inner.cts.remove(&flow);
+                self.flow_count.store(inner.cts.len(), Ordering::Relaxed);
                 inner.wheel.remove((&flow.link).into());
                 let (uses, routes) = with_family!(flow, |flow| flow.take_uses());
                 self.end_uses(inner, uses);

@@ -134,6 +134,8 @@ pub(crate) struct Flowtable {
     bridged: AtomicUsize,
     /// Flows by the address of their conntrack entry.
     cts: Table<FlowShared>,
+    /// How many there are.
+    flow_count: AtomicUsize,
     /// Next hops by the address of their neighbour.
     hops: Table<NextHop>,
     pub(crate) netns: Arc<Netns>,
@@ -301,6 +303,7 @@ impl Flowtable {
             macs: AtomicUsize::new(0),
             bridged: AtomicUsize::new(0),
             cts,
+            flow_count: AtomicUsize::new(0),
             hops,
             netns,
             list_node: ListNode::new(),

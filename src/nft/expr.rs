@@ -122,6 +122,10 @@ fn offload<F: Store>(pkt: ForwardPkt<'_>, ft: &Flowtable) -> Result<(), SkipReas
     if !ft.watch.lets(ct, ft.counts()) {
         return Err(SkipReason::Count);
     }
+    // Before anything is looked for.
+    if ft.is_full() {
+        return Err(SkipReason::MaxFlows);
+    }
     if !ct.claim() {
         return Err(SkipReason::AlreadyOffloaded);
     }

@@ -203,6 +203,8 @@ reasons! {
         Rewritten = "rewritten",
         /// A rule is about to say something else: about connections with so many bytes or packets.
         Count = "count",
+        /// The flowtable has as many flows as the parameter `max_flows` allows.
+        MaxFlows = "max_flows",
     }
 }
 
