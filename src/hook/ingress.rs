@@ -402,12 +402,7 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
         return Err(MissReason::NoMem);
     }
     let end = pkt.len.wrapping_add(offset as u32);
-    let writes = || {
-        entry
-            .rewrite
-            .writes(pkt.proto, pkt.thoff)
-            .wrapping_add(offset as u32)
-    };
+    let writes = || (offset as u32).wrapping_add(entry.rewrite.writes(pkt.proto, pkt.thoff));
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
