@@ -328,6 +328,11 @@ impl<'g, T> View<'g, T> {
         })
     }
 
+    /// The number of buckets.
+    pub(super) fn len(&self) -> usize {
+        self.mask.wrapping_add(1)
+    }
+
     /// The bucket at `index`, modulo the number of buckets.
     #[inline(always)]
     pub(super) fn bucket(&self, index: usize) -> &'g Bucket<T> {

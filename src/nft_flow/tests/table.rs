@@ -20,6 +20,7 @@ use nft_flow::{
         Cursor,
         InsertError,
         Migration,
+        Place,
         Table,
         Visit,
         Writer, //
@@ -34,6 +35,7 @@ use std::{
         HashMap,
         HashSet, //
     },
+    ops::ControlFlow,
     ptr::NonNull,
     sync::atomic::{
         AtomicBool,
@@ -220,6 +222,38 @@ impl Model {
         for number in 0..KEYS {
             assert_eq!(self.lookup(number), self.model.get(&number).copied());
         }
+        self.check_scan();
+    }
+
+    /// A reader's walk, in pieces that end where they like, finds each item once.
+    fn check_scan(&self) {
+        let mut seen = HashSet::new();
+        let mut place = Place::default();
+        let mut room = 3;
+
+        loop {
+            // SAFETY: Nothing is freed before the end of the test.
+            let end = unsafe {
+                self.table.scan(&mut place, 2, |flow| {
+                    if room == 0 {
+                        return ControlFlow::Break(());
+                    }
+                    room -= 1;
+                    assert!(seen.insert(NonNull::from(flow)));
+                    ControlFlow::Continue(())
+                })
+            };
+            assert!(!place.has_moved());
+            match end {
+                ControlFlow::Break(()) => {
+                    room = 3;
+                    place = Place::from_words(place.to_words());
+                }
+                ControlFlow::Continue(true) => {}
+                ControlFlow::Continue(false) => break,
+            }
+        }
+        assert_eq!(seen, self.model.values().copied().collect());
     }
 
     fn close(mut self) {
@@ -254,6 +288,33 @@ proptest! {
         model.check_all();
         model.close();
     }
+}
+
+#[test]
+fn a_scan_notices_a_resize() {
+    let mut model = Model::new(0, 4);
+    (0..20).for_each(|number| model.insert(number));
+    let mut place = Place::default();
+    let mut scan = |model: &Model| {
+        let mut n = 0;
+        // SAFETY: Nothing is freed before the end of the test.
+        let more = unsafe {
+            model.table.scan(&mut place, 2, |_| {
+                n += 1;
+                ControlFlow::<()>::Continue(())
+            })
+        };
+        (more == ControlFlow::Continue(true), n, place.has_moved())
+    };
+
+    let (more, first, moved) = scan(&model);
+    assert!(more && !moved && first > 0);
+    model.adapt();
+    assert_eq!(model.writer.buckets(), 8);
+    let (more, _, moved) = scan(&model);
+    assert!(more && moved);
+    assert!(!Place::from_words(place.to_words()).has_moved());
+    model.close();
 }
 
 #[test]
