@@ -11,10 +11,7 @@ use crate::{
         traffic,
         Flowtable, //
     },
-    stats::{
-        self,
-        Counter, //
-    }, //
+    stats, //
 };
 use kernel::{
     debugfs::{
@@ -52,21 +49,7 @@ pub(crate) struct Stats;
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let added = stats::counted(Counter::FlowsAdded);
-        let freed = stats::counted(Counter::FlowsFreed);
-        let (packets, bytes) = traffic::forwarded();
-
-        for (name, value) in [
-            ("packets_fast", packets),
-            ("bytes_fast", bytes),
-            ("flows_added", added),
-            ("flows_freed", freed),
-            ("flows", added.wrapping_sub(freed)),
-            ("packets_direct", stats::counted(Counter::PacketsDirect)),
-            ("neigh_renewed", stats::counted(Counter::NeighRenewed)),
-            ("packets_with_ct", stats::counted(Counter::PacketsWithCt)),
-            ("flows_asked", stats::counted(Counter::FlowsAsked)),
-        ] {
+        for (name, value) in traffic::counters() {
             f.write_fmt(fmt!("{name} {value}\n"))?;
         }
         for r in SkipReason::ALL {

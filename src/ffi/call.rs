@@ -11,6 +11,10 @@ use core::{
     cell::UnsafeCell,
     marker::PhantomData, //
 };
+use kernel::str::{
+    CStr,
+    CStrExt, //
+};
 
 /// Makes a safe function of one of C that has no preconditions.
 macro_rules! calls {
@@ -46,6 +50,12 @@ calls! {
     max_flows() -> u32 = nfo_max_flows;
     /// Makes what is remembered of devices' counters invalid: a device goes.
     device_gone() = nfo_device_gone;
+}
+
+/// The version of the module (`MODULE_VERSION()`).
+pub(crate) fn version() -> &'static CStr {
+    // SAFETY: A string of the module, which is there as long as its code.
+    unsafe { CStr::from_char_ptr(c::nfo_version().cast()) }
 }
 
 /// Seconds since boot, modulo 2^32.

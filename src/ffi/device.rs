@@ -35,7 +35,7 @@ unsafe impl Send for NetRef<'_> {}
 // SAFETY: As above.
 unsafe impl Sync for NetRef<'_> {}
 
-impl NetRef<'_> {
+impl<'a> NetRef<'a> {
     /// A namespace that C has given us.
     ///
     /// # Safety
@@ -128,21 +128,22 @@ impl NetRef<'_> {
         (unsafe { c::nfo_askers(self.as_ptr(), rtnl, next, found.as_mut_ptr(), room) }) as usize
     }
 
-    /// Begins a flush of flows: there is one at a time in a namespace. To be [ended](Flush).
-    pub(crate) fn begin_flush(&self) -> Result<Flush<'_>> {
+    /// Begins a walk over flows for somebody who has asked: there is one at a time in a namespace. To be
+    /// [ended](Walk).
+    pub(crate) fn begin_walk(self) -> Result<Walk<'a>> {
         // SAFETY: By the type invariant.
-        to_result(unsafe { c::nfo_flush_begin(self.as_ptr()) })?;
-        Ok(Flush(*self))
+        to_result(unsafe { c::nfo_walk_begin(self.as_ptr()) })?;
+        Ok(Walk(self))
     }
 }
 
-/// A flush is under way while it lives.
-pub(crate) struct Flush<'a>(NetRef<'a>);
+/// A walk over flows is under way while it lives.
+pub(crate) struct Walk<'a>(NetRef<'a>);
 
-impl Drop for Flush<'_> {
+impl Drop for Walk<'_> {
     fn drop(&mut self) {
-        // SAFETY: Begun by `begin_flush`.
-        unsafe { c::nfo_flush_end(self.0.as_ptr()) };
+        // SAFETY: Begun by `begin_walk`.
+        unsafe { c::nfo_walk_end(self.0.as_ptr()) };
     }
 }
 

@@ -26,6 +26,58 @@ int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info)
 	return genlmsg_reply(msg, info);
 }
 
+/* Four bytes if they are enough, else eight. */
+int nfo_genl_put_uint(struct sk_buff *msg, int type, u64 value)
+{
+	return nla_put_uint(msg, type, value);
+}
+
+struct nlattr *nfo_genl_nest(struct sk_buff *msg, int type)
+{
+	return nla_nest_start(msg, type);
+}
+
+void nfo_genl_nest_end(struct sk_buff *msg, struct nlattr *nest)
+{
+	nla_nest_end(msg, nest);
+}
+
+const struct genl_info *nfo_genl_dump_info(struct netlink_callback *cb)
+{
+	return genl_info_dump(cb);
+}
+
+/* What a dump keeps from one part to the next: six words, zeroes at first. */
+unsigned long *nfo_genl_dump_state(struct netlink_callback *cb)
+{
+	return (unsigned long *)cb->ctx;
+}
+
+/* All messages from here on say so, the last one included, which is the core's. */
+void nfo_genl_dump_changed(struct netlink_callback *cb)
+{
+	cb->answer_flags |= NLM_F_DUMP_INTR;
+}
+
+/* A message of a dump; NULL if the part is full. */
+void *nfo_genl_dump_put(struct sk_buff *msg, struct netlink_callback *cb, u8 cmd)
+{
+	const struct genl_info *info = genl_info_dump(cb);
+
+	return genlmsg_put(msg, info->snd_portid, info->snd_seq, info->family,
+			   NLM_F_MULTI | cb->answer_flags, cmd);
+}
+
+void nfo_genl_dump_end(struct sk_buff *msg, void *hdr)
+{
+	genlmsg_end(msg, hdr);
+}
+
+void nfo_genl_dump_cancel(struct sk_buff *msg, void *hdr)
+{
+	genlmsg_cancel(msg, hdr);
+}
+
 /* The index of the device of this name, or alternative name; 0 if there is none. */
 u32 nfo_dev_ifindex(struct net *net, const char *name)
 {

@@ -7,6 +7,8 @@
 //!
 //! C header: [`include/net/genetlink.h`](srctree/include/net/genetlink.h)
 
+mod message;
+
 use super::{
     c,
     NetRef, //
@@ -15,7 +17,6 @@ use core::{
     marker::PhantomData,
     mem::{
         size_of,
-        ManuallyDrop,
         MaybeUninit, //
     },
     ptr::{
@@ -25,17 +26,21 @@ use core::{
 };
 use kernel::{
     error::to_result,
-    ffi::{
-        c_int,
-        c_void, //
-    },
+    ffi::c_int,
     prelude::*,
     str::CStrExt,
     types::Opaque, //
 };
+use message::Reply;
+
+pub(crate) use message::{
+    Attrs,
+    Part, //
+};
 
 /// What the payload of an attribute has to be. The core refuses anything else before the operation
 /// runs, attributes without a policy included.
+#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Policy(c::nla_policy);
 
@@ -82,6 +87,23 @@ impl Policy {
     /// Any 32 bits in network byte order.
     pub(crate) const BE32: Self = Self::new(
         c::NLA_BE32,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
+
+    /// Any `u16`.
+    pub(crate) const U16: Self = Self::new(
+        c::NLA_U16,
+        c::nla_policy_validation_NLA_VALIDATE_NONE,
+        0,
+        0,
+        0,
+    );
+    /// Any `u8`.
+    pub(crate) const U8: Self = Self::new(
+        c::NLA_U8,
         c::nla_policy_validation_NLA_VALIDATE_NONE,
         0,
         0,
@@ -144,19 +166,49 @@ impl Policy {
     }
 }
 
-/// Something that a family can be asked to do.
-pub(crate) trait Operation {
+/// Who may ask for something.
+pub(crate) enum Permission {
+    /// Who has `CAP_NET_ADMIN` in the user namespace of the network namespace.
+    Netns,
+    /// Who has it in the first user namespace: for what is not about one network namespace.
+    Machine,
+}
+
+/// What requests for an operation look like, and who may make them.
+pub(crate) trait Command {
     /// The number of the command.
     const COMMAND: u8;
     /// By attribute type, which begin with 1.
     const POLICY: &'static [Policy];
-
-    /// Does it, and adds to the answer, which is sent unless this fails.
-    fn run(request: &Request<'_>, reply: &mut Message) -> Result;
+    /// Who may ask.
+    const PERMISSION: Permission = Permission::Netns;
 }
 
-/// An [`Operation`] in the table of a family. The caller must have `CAP_NET_ADMIN` in the user
-/// namespace of the network namespace.
+/// Something that a family can be asked to do, or for.
+pub(crate) trait Operation: Command {
+    /// Most bytes of the answer, after the headers.
+    const REPLY_SIZE: usize = 256;
+
+    /// Does it, and adds to the answer, which is sent unless this fails.
+    fn run(request: &Request<'_>, reply: &mut Attrs<'_>) -> Result;
+}
+
+/// What a dump keeps from one part of its answer to the next: zeroes at first.
+pub(crate) type DumpState = [usize; 6];
+
+/// Something that a family can be asked for, with many messages for an answer.
+pub(crate) trait Dump: Command {
+    /// Checks a request, before there is any part of an answer.
+    fn check(_: &Request<'_>) -> Result {
+        Ok(())
+    }
+
+    /// Adds messages to a part of the answer, from where `state` says on. `EMSGSIZE` if there are
+    /// more than fit: that is not the end.
+    fn dump(request: &Request<'_>, state: &mut DumpState, part: &mut Part<'_>) -> Result;
+}
+
+/// An entry in the table of operations of a family.
 #[repr(transparent)]
 pub(crate) struct Op(c::genl_ops);
 
@@ -164,22 +216,50 @@ pub(crate) struct Op(c::genl_ops);
 unsafe impl Sync for Op {}
 
 impl Op {
-    /// Makes an entry for the table.
-    pub(crate) const fn new<T: Operation>() -> Self {
+    /// A command that can be asked neither to do something nor to dump anything.
+    const fn empty<T: Command>() -> c::genl_ops {
         // SAFETY: All zeroes is a valid value: no callback.
         let mut ops = unsafe { MaybeUninit::<c::genl_ops>::zeroed().assume_init() };
 
-        ops.doit = Some(doit::<T>);
         ops.policy = T::POLICY.as_ptr().cast();
         ops.maxattr = T::POLICY.len() as u32 - 1;
         ops.cmd = T::COMMAND;
-        ops.flags = c::GENL_UNS_ADMIN_PERM as u8;
+        ops.flags = match T::PERMISSION {
+            Permission::Netns => c::GENL_UNS_ADMIN_PERM as u8,
+            Permission::Machine => c::GENL_ADMIN_PERM as u8,
+        };
+        ops
+    }
+
+    /// An operation that does something, or answers with one message.
+    pub(crate) const fn new<T: Operation>() -> Self {
+        let mut ops = Self::empty::<T>();
+
+        ops.doit = Some(doit::<T>);
+        Self(ops)
+    }
+
+    /// One that answers with many messages.
+    pub(crate) const fn dump<T: Dump>() -> Self {
+        let mut ops = Self::empty::<T>();
+
+        ops.start = Some(start::<T>);
+        ops.dumpit = Some(dumpit::<T>);
+        Self(ops)
+    }
+
+    /// One that does either.
+    pub(crate) const fn both<T: Operation + Dump>() -> Self {
+        let mut ops = Self::dump::<T>().0;
+
+        ops.doit = Some(doit::<T>);
         Self(ops)
     }
 }
 
-/// Longest answer, in bytes after the headers.
-const REPLY_SIZE: usize = 256;
+fn errno(result: Result) -> c_int {
+    result.map_or_else(|e| e.to_errno(), |()| 0)
+}
 
 /// # Safety
 ///
@@ -188,17 +268,41 @@ unsafe extern "C" fn doit<T: Operation>(_skb: *mut c::sk_buff, info: *mut c::gen
     let run = || {
         // SAFETY: Generic netlink passes a valid request, with the attributes that were parsed.
         let request = Request(unsafe { &*info }, PhantomData);
-        let mut reply = Message::reply(&request, T::COMMAND)?;
+        let mut reply = Reply::new(&request, T::COMMAND, T::REPLY_SIZE)?;
 
-        T::run(&request, &mut reply)?;
+        T::run(&request, &mut reply.attrs())?;
         // SAFETY: As above; nobody uses `request` any more.
         unsafe { reply.send(info) }
     };
 
-    match run() {
-        Ok(()) => 0,
-        Err(e) => e.to_errno(),
-    }
+    errno(run())
+}
+
+/// # Safety
+///
+/// Called by generic netlink only.
+unsafe extern "C" fn start<T: Dump>(cb: *mut c::netlink_callback) -> c_int {
+    // SAFETY: Generic netlink passes a valid dump, with the request that was parsed.
+    let request = Request(unsafe { &*c::nfo_genl_dump_info(cb) }, PhantomData);
+
+    errno(T::check(&request))
+}
+
+/// # Safety
+///
+/// Called by generic netlink only.
+unsafe extern "C" fn dumpit<T: Dump>(skb: *mut c::sk_buff, cb: *mut c::netlink_callback) -> c_int {
+    // SAFETY: Generic netlink passes a valid dump, with the request that was parsed, and the
+    // message that is a part of its answer. The state is six words of `cb`, which nobody else uses.
+    let (request, state, mut part) = unsafe {
+        (
+            Request(&*c::nfo_genl_dump_info(cb), PhantomData),
+            &mut *c::nfo_genl_dump_state(cb).cast::<DumpState>(),
+            Part::new(skb, cb, T::COMMAND),
+        )
+    };
+
+    errno(T::dump(&request, state, &mut part))
 }
 
 /// A request, valid for `'a`.
@@ -265,6 +369,11 @@ impl<'a> Attr<'a> {
         u8::from_ne_bytes(self.array())
     }
 
+    /// The payload of an attribute whose policy is one of `u16`.
+    pub(crate) fn u16(&self) -> u16 {
+        u16::from_ne_bytes(self.array())
+    }
+
     /// The payload of an attribute whose policy is one of `u32`.
     pub(crate) fn u32(&self) -> u32 {
         u32::from_ne_bytes(self.array())
@@ -273,74 +382,6 @@ impl<'a> Attr<'a> {
     /// The payload of an attribute whose policy is [`Policy::string`].
     pub(crate) fn string(&self) -> &'a CStr {
         CStr::from_bytes_until_nul(self.bytes()).unwrap_or(c"")
-    }
-}
-
-/// A message under construction.
-///
-/// # Invariants
-///
-/// The message is ours, and `hdr` is the header in it.
-pub(crate) struct Message {
-    skb: NonNull<c::sk_buff>,
-    hdr: NonNull<c_void>,
-}
-
-impl Message {
-    fn reply(request: &Request<'_>, command: u8) -> Result<Self> {
-        let info = request.0;
-
-        // SAFETY: The request is valid, and with it the family.
-        unsafe {
-            let skb = NonNull::new(c::nfo_genl_new(REPLY_SIZE)).ok_or(ENOMEM)?;
-            let hdr = c::genlmsg_put(
-                skb.as_ptr(),
-                info.snd_portid,
-                info.snd_seq,
-                info.family,
-                0,
-                command,
-            );
-            let Some(hdr) = NonNull::new(hdr) else {
-                c::nfo_genl_free(skb.as_ptr());
-                return Err(EMSGSIZE);
-            };
-
-            // INVARIANT: Just made.
-            Ok(Self { skb, hdr })
-        }
-    }
-
-    /// Adds an attribute.
-    pub(crate) fn put_u32(&mut self, kind: u16, value: u32) -> Result {
-        // SAFETY: The message is ours, and the value as long as is said.
-        to_result(unsafe {
-            c::nla_put(
-                self.skb.as_ptr(),
-                kind.into(),
-                size_of_val(&value) as c_int,
-                (&raw const value).cast(),
-            )
-        })
-    }
-
-    /// Sends the message to who has asked.
-    ///
-    /// # Safety
-    ///
-    /// `info` is a valid request.
-    unsafe fn send(self, info: *mut c::genl_info) -> Result {
-        let this = ManuallyDrop::new(self);
-
-        // SAFETY: The message is given away, and the caller vouches for the request.
-        to_result(unsafe { c::nfo_genl_reply(this.skb.as_ptr(), this.hdr.as_ptr(), info) })
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: The message is ours.
-        unsafe { c::nfo_genl_free(self.skb.as_ptr()) };
     }
 }
 

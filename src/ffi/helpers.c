@@ -230,6 +230,31 @@ struct nf_conn *nfo_ct_ahead(const struct sk_buff *skb, const struct nf_hook_sta
 	return nf_ct_tuplehash_to_ctrack(h);
 }
 
+/* The entry of packets with these addresses (4 or 16 bytes, by family) and ports, in network byte order. */
+struct nf_conn *nfo_ct_find(struct net *net, u8 family, u8 l4proto, u16 zone, const u8 *addrs[2],
+			    const u16 *ports)
+{
+	const struct nf_conntrack_tuple_hash *h;
+	struct nf_conntrack_tuple tuple = {};
+	struct nf_conntrack_zone z;
+	size_t len = family == NFPROTO_IPV4 ? sizeof(struct in_addr) : sizeof(struct in6_addr);
+
+	tuple.src.l3num = family;
+	tuple.dst.protonum = l4proto;
+	memcpy(&tuple.src.u3, addrs[0], len);
+	memcpy(&tuple.dst.u3, addrs[1], len);
+	tuple.src.u.all = (__force __be16)ports[0];
+	tuple.dst.u.all = (__force __be16)ports[1];
+	nf_ct_zone_init(&z, zone, NF_CT_DEFAULT_ZONE_DIR, 0);
+	h = nf_conntrack_find_get(net, &z, &tuple);
+	return h ? nf_ct_tuplehash_to_ctrack(h) : NULL;
+}
+
+u16 nfo_ct_zone(const struct nf_conn *ct)
+{
+	return nf_ct_zone(ct)->id;
+}
+
 void nfo_ct_put(struct nf_conn *ct)
 {
 	nf_ct_put(ct);

@@ -177,11 +177,15 @@ void nfo_neigh_hold(struct neighbour *n);
 void nfo_neigh_put(struct neighbour *n);
 void nfo_neigh_resolve(struct neighbour *n);
 bool nfo_neigh_ha(struct neighbour *n, u8 *ha);
+u32 nfo_neigh_key(const struct neighbour *n, u8 (*key)[16]);
 void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 thoff);
 
 void nfo_ct_get(struct nf_conn *ct);
 struct nf_conn *nfo_ct_ahead(const struct sk_buff *skb, const struct nf_hook_state *state,
 			     u8 *dir);
+struct nf_conn *nfo_ct_find(struct net *net, u8 family, u8 l4proto, u16 zone, const u8 *addrs[2],
+			    const u16 *ports);
+u16 nfo_ct_zone(const struct nf_conn *ct);
 void nfo_ct_put(struct nf_conn *ct);
 bool nfo_ct_get_unless_zero(struct nf_conn *ct);
 bool nfo_ct_helper(const struct nf_conn *ct);
@@ -284,8 +288,8 @@ void nfo_worker_cancel(struct nfo_worker *worker);
 void nfo_worker_finish(struct nfo_worker *worker);
 
 void *nfo_netns(const struct net *net);
-int nfo_flush_begin(const struct net *net);
-void nfo_flush_end(const struct net *net);
+int nfo_walk_begin(const struct net *net);
+void nfo_walk_end(const struct net *net);
 bool nfo_killed(void);
 
 /* What is kept for each network namespace, in Rust. */
@@ -364,11 +368,24 @@ void nfo_work_pending(const struct net *net, struct nfo_work *work);
 int nfo_proc_register(void);
 void nfo_proc_unregister(void);
 
+const char *nfo_version(void);
+
 struct genl_info;
 struct net *nfo_genl_net(const struct genl_info *info);
 struct sk_buff *nfo_genl_new(size_t payload);
 void nfo_genl_free(struct sk_buff *msg);
 int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info);
+struct nlattr;
+struct netlink_callback;
+int nfo_genl_put_uint(struct sk_buff *msg, int type, u64 value);
+struct nlattr *nfo_genl_nest(struct sk_buff *msg, int type);
+void nfo_genl_nest_end(struct sk_buff *msg, struct nlattr *nest);
+const struct genl_info *nfo_genl_dump_info(struct netlink_callback *cb);
+unsigned long *nfo_genl_dump_state(struct netlink_callback *cb);
+void nfo_genl_dump_changed(struct netlink_callback *cb);
+void *nfo_genl_dump_put(struct sk_buff *msg, struct netlink_callback *cb, u8 cmd);
+void nfo_genl_dump_end(struct sk_buff *msg, void *hdr);
+void nfo_genl_dump_cancel(struct sk_buff *msg, void *hdr);
 u32 nfo_dev_ifindex(struct net *net, const char *name);
 bool nfo_dev_exists(struct net *net, u32 ifindex);
 

@@ -11,8 +11,8 @@
  */
 struct nfo_net {
 	void			*netns;		/* in Rust, NULL at the end */
-	wait_queue_head_t	flushed;
-	unsigned long		flushing;
+	wait_queue_head_t	walked;
+	unsigned long		walking;
 };
 
 static unsigned int nfo_net_id;
@@ -31,27 +31,28 @@ void *nfo_netns(const struct net *net)
 	return nn ? READ_ONCE(nn->netns) : NULL;
 }
 
-/* One flush at a time: to be had within a second, or not at all. Who has it walks over flows, with
- * softirqs off for some time and again, and with generic netlink's cb_lock.
+/* One walk over flows at a time, for who asks by netlink: to be had within a second, or not at all.
+ * A flush has softirqs off for some time and again; it and the first part of a dump have generic
+ * netlink's cb_lock.
  */
-int nfo_flush_begin(const struct net *net)
+int nfo_walk_begin(const struct net *net)
 {
 	struct nfo_net *nn = nfo_net(net);
 	long left;
 
-	left = wait_event_killable_timeout(nn->flushed, !test_and_set_bit_lock(0, &nn->flushing), HZ);
+	left = wait_event_killable_timeout(nn->walked, !test_and_set_bit_lock(0, &nn->walking), HZ);
 	if (left < 0)
 		return -EINTR;
 	return left ? 0 : -EBUSY;
 }
 
-void nfo_flush_end(const struct net *net)
+void nfo_walk_end(const struct net *net)
 {
 	struct nfo_net *nn = nfo_net(net);
 
-	clear_bit_unlock(0, &nn->flushing);
+	clear_bit_unlock(0, &nn->walking);
 	smp_mb__after_atomic();
-	wake_up(&nn->flushed);
+	wake_up(&nn->walked);
 }
 
 bool nfo_killed(void)
@@ -63,7 +64,7 @@ static int __net_init nfo_net_init(struct net *net)
 {
 	struct nfo_net *nn = nfo_net(net);
 
-	init_waitqueue_head(&nn->flushed);
+	init_waitqueue_head(&nn->walked);
 	nn->netns = nfo_netns_ops->make(net);
 	return nn->netns ? 0 : -ENOMEM;
 }

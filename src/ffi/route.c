@@ -242,6 +242,17 @@ bool nfo_neigh_ha(struct neighbour *n, u8 *ha)
 	return valid;
 }
 
+/* The address that the neighbour answers for: how many bytes it has, 0 if it is none of IP. */
+u32 nfo_neigh_key(const struct neighbour *n, u8 (*key)[16])
+{
+	u32 len = n->tbl->key_len;
+
+	if (len != sizeof(struct in_addr) && len != sizeof(struct in6_addr))
+		return 0;
+	memcpy(key, n->primary_key, len);
+	return len;
+}
+
 /* What the forward path does before dst_output(), which takes the packet through IPsec. It has
  * passed POST_ROUTING, says *_REROUTED: rules there would take a packet without a conntrack entry
  * for an invalid one. What comes out of IPsec passes them.

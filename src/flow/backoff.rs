@@ -18,6 +18,7 @@ use crate::{
 };
 use core::sync::atomic::{
     AtomicU32,
+    AtomicU8,
     Ordering, //
 };
 use kernel::prelude::*;
@@ -76,6 +77,8 @@ struct Set([Slot; WAYS]);
 /// The memory of a flowtable.
 pub(crate) struct Backoff {
     sets: KVec<Set>,
+    /// For each slot the index of the reason that it was refused for last. Only for who asks.
+    whys: KVec<[AtomicU8; WAYS]>,
     /// `jiffies` of the latest entry: mostly there is none.
     latest: AtomicU32,
     /// The ruleset of the latest entry: another one, with other devices maybe, begins anew.
@@ -87,11 +90,15 @@ impl Backoff {
     pub(super) fn new() -> Result<Self> {
         let mut sets = KVec::with_capacity(SETS, GFP_KERNEL_ACCOUNT)?;
 
+        let mut whys = KVec::with_capacity(SETS, GFP_KERNEL_ACCOUNT)?;
+
         for _ in 0..SETS {
             sets.push(Set([const { Slot::new() }; WAYS]), GFP_KERNEL_ACCOUNT)?;
+            whys.push([const { AtomicU8::new(0) }; WAYS], GFP_KERNEL_ACCOUNT)?;
         }
         Ok(Self {
             sets,
+            whys,
             latest: AtomicU32::new(ffi::jiffies32().wrapping_sub(2 * ffi::HZ)),
             ruleset: AtomicU32::new(0),
         })
@@ -176,6 +183,40 @@ impl Backoff {
         };
 
         self.note(ct, seed, weight | REFUSED, most, ruleset);
+        if let Some(place) = self.why(ct, seed) {
+            place.store(why as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Where the reason of a connection is, which must have a slot.
+    #[cold]
+    fn why(&self, ct: Ct, seed: &Seed) -> Option<&AtomicU8> {
+        let hash = AddrKey::new(ct.as_ptr() as usize).hash(seed);
+        let (set, mark) = self.set(ct, seed);
+        let way = set
+            .iter()
+            .position(|slot| slot.mark.load(Ordering::Relaxed) == mark)?;
+
+        self.whys.get(hash as usize % SETS)?.get(way)
+    }
+
+    /// Why a flow of the connection was not added last, and when, in `jiffies`: as long as there is
+    /// room to remember it. A race may show the reason of another connection.
+    pub(crate) fn last(&self, ct: Ct, seed: &Seed) -> Option<(SkipReason, u32)> {
+        let (set, mark) = self.set(ct, seed);
+        let slot = set
+            .iter()
+            .find(|slot| slot.mark.load(Ordering::Acquire) == mark)?;
+        let when = slot.when.load(Ordering::Relaxed);
+        let why = match when & REFUSED {
+            0 => SkipReason::RouteUnsettled,
+            _ => {
+                let index = self.why(ct, seed)?.load(Ordering::Relaxed);
+                SkipReason::from_index(index.into())?
+            }
+        };
+
+        Some((why, when & !BITS))
     }
 
     /// Returns the reason if the connection is not to be offloaded for the time being.

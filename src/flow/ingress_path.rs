@@ -225,6 +225,11 @@ impl IngressPath {
         }
     }
 
+    /// The protocol of the tunnel that packets come in by, as the outer header has it.
+    pub(crate) fn tunnel(&self) -> Option<u8> {
+        (self.key.ports != 0).then_some(self.key.ports as u8)
+    }
+
     /// Whether all bridges on the path forward from this port. False of a new path until the worker
     /// has checked.
     #[inline(always)]

@@ -46,6 +46,7 @@ use core::{
     }, //
 };
 use nft_flow::{
+    desc::Tuple,
     direction::Direction,
     key::L4Proto,
     reason::SkipReason,
@@ -115,6 +116,17 @@ impl FlowShared {
         } else {
             // SAFETY: There are two families.
             AnyFlow::V6(unsafe { self.flow::<V6>() })
+        }
+    }
+
+    /// Addresses, and ports where the protocol has some, of packets of direction `dir` as they come
+    /// in.
+    pub(crate) fn tuple(&self, dir: Direction) -> Tuple {
+        let tuple = with_family!(self, F, |flow| F::tuple(&flow.entries[dir as usize].key));
+
+        Tuple {
+            ports: tuple.ports.filter(|_| self.proto.has_ports()),
+            ..tuple
         }
     }
 

@@ -216,6 +216,11 @@ impl FlowShared {
         self.state.is_live()
     }
 
+    /// Jiffies since the flow was made.
+    pub(crate) fn age(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.since)
+    }
+
     /// The flowtable that the flow is in.
     pub(crate) fn table(&self) -> &TableRef {
         // SAFETY: A flowtable frees its flows before itself.

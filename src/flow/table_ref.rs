@@ -219,6 +219,12 @@ impl TableRef {
         self.busy.backoff.reason(ct, &self.seed, self.generation())
     }
 
+    /// Why a flow of this connection was not added last, and when, in `jiffies`; while that is
+    /// remembered.
+    pub(crate) fn last_refusal(&self, ct: Ct) -> Option<(SkipReason, u32)> {
+        self.busy.backoff.last(ct, &self.seed)
+    }
+
     /// See [`note_route_mismatch`](Self::note_route_mismatch).
     pub(crate) const MISMATCH_LIMIT: u32 = Backoff::MISMATCH_LIMIT;
 

@@ -22,8 +22,10 @@ mod follow;
 mod gc;
 mod next_hops;
 pub(crate) mod registry;
+pub(crate) mod scan;
 mod tables;
 pub(crate) mod traffic;
+mod why;
 
 use crate::{
     ffi::{

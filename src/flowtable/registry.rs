@@ -34,6 +34,7 @@ use core::{
     },
     sync::atomic::{
         AtomicPtr,
+        AtomicU32,
         AtomicUsize,
         Ordering, //
     }, //
@@ -113,6 +114,8 @@ pub(crate) struct ListNode {
     prev: ListPtr,
     /// How many use it, see [`Use`]; likewise.
     users: AtomicUsize,
+    /// Those that were made later have higher ones; from 1 on.
+    serial: AtomicU32,
 }
 
 impl ListNode {
@@ -122,7 +125,13 @@ impl ListNode {
             next: ListPtr::null(),
             prev: ListPtr::null(),
             users: AtomicUsize::new(0),
+            serial: AtomicU32::new(0),
         }
+    }
+
+    /// A number by which the flowtable can be told from all others that the namespace has had.
+    pub(crate) fn serial(&self) -> u32 {
+        self.serial.load(Ordering::Relaxed)
     }
 }
 
@@ -175,6 +184,8 @@ pub(crate) enum Event {
 struct List {
     /// The newest flowtable.
     last: ListPtr,
+    /// How many there have been.
+    made: u32,
     /// The namespace ends.
     over: bool,
 }
@@ -221,6 +232,7 @@ unsafe impl PerNet for Netns {
         let unused = KBox::pin_init(new_condvar!("nft_offload::netns::unused"), GFP_KERNEL)?;
         let list = List {
             last: ListPtr::null(),
+            made: 0,
             over: false,
         };
         let events = Events {
@@ -263,7 +275,7 @@ impl Netns {
     ///
     /// It is in no list, and is taken out before it is freed.
     pub(crate) unsafe fn add(self: &Arc<Self>, ft: &Flowtable, see: &StackHookFns<Self>) -> Result {
-        let list = self.list.lock();
+        let mut list = self.list.lock();
 
         if list.last.is_null() {
             NAMESPACES.lock().push(self.clone(), GFP_KERNEL)?;
@@ -272,6 +284,8 @@ impl Netns {
                 return Err(e);
             }
         }
+        list.made = list.made.wrapping_add(1);
+        ft.list_node.serial.store(list.made, Ordering::Relaxed);
         let last = list.last.get_locked(&list);
         ft.list_node.prev.set(last);
         // INVARIANT: The newest is the last one.

@@ -9,7 +9,10 @@ use crate::{
         Totals, //
     },
     flowtable::registry,
-    stats, //
+    stats::{
+        self,
+        Counter, //
+    }, //
 };
 use core::sync::atomic::{
     AtomicU32,
@@ -74,4 +77,23 @@ pub(crate) fn forwarded() -> (u64, u64) {
         }
     }
     sums
+}
+
+/// The counters that are not reasons, by their stable names.
+pub(crate) fn counters() -> [(&'static str, u64); 9] {
+    let added = stats::counted(Counter::FlowsAdded);
+    let freed = stats::counted(Counter::FlowsFreed);
+    let (packets, bytes) = forwarded();
+
+    [
+        ("packets_fast", packets),
+        ("bytes_fast", bytes),
+        ("flows_added", added),
+        ("flows_freed", freed),
+        ("flows", added.wrapping_sub(freed)),
+        ("packets_direct", stats::counted(Counter::PacketsDirect)),
+        ("neigh_renewed", stats::counted(Counter::NeighRenewed)),
+        ("packets_with_ct", stats::counted(Counter::PacketsWithCt)),
+        ("flows_asked", stats::counted(Counter::FlowsAsked)),
+    ]
 }

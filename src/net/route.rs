@@ -136,6 +136,21 @@ impl<'rcu> NeighRef<'rcu> {
         unsafe { c::nfo_neigh_ha(self.as_ptr(), ha.as_mut_ptr()) }.then_some(ha)
     }
 
+    /// The IP address that the neighbour answers for: how many of the bytes it has.
+    pub(crate) fn ip(self) -> ([u8; 16], usize) {
+        let mut key = [0; 16];
+
+        // SAFETY: By the type invariant.
+        let len = unsafe { c::nfo_neigh_key(self.as_ptr(), &mut key) };
+        (key, len as usize)
+    }
+
+    /// Its state (`NUD_*`).
+    pub(crate) fn state(self) -> u8 {
+        // SAFETY: By the type invariant; a single byte.
+        unsafe { (&raw const (*self.as_ptr()).nud_state).read_volatile() }
+    }
+
     /// The address to send to, as the neighbour's output would find it: a neighbour that was silent
     /// for a while is asked, and used meanwhile.
     pub(crate) fn resolve(self) -> Option<[u8; 6]> {

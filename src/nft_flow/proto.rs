@@ -100,6 +100,11 @@ impl L4Proto {
         self as u8
     }
 
+    /// Whether packets have ports, so that nothing else stands for them.
+    pub const fn has_ports(self) -> bool {
+        matches!(self, L4Proto::Tcp | L4Proto::Udp | L4Proto::Sctp)
+    }
+
     /// Whether this is a protocol of IPv4 flows.
     pub const fn is_ipv4(self) -> bool {
         !matches!(self, L4Proto::Icmpv6)

@@ -1,141 +1,140 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The generic netlink family `nft_offload`: what can be asked of the module at run time.
-//!
-//! The interface is `netlink/nft_offload.yaml`; the numbers here are those that follow from it.
-//!
-//! Generic netlink holds a lock of its own, for reading, while a request is served.
+//! Which flows a request is about.
 
 use crate::{
     ffi::{
         c,
         genl::{
             Attr,
-            GenlFamily,
-            Message,
-            Op,
-            Operation,
             Policy,
-            Registration,
             Request, //
         },
-        killed, //
+        Walk, //
     },
-    flow::shared::FlowShared,
-    flowtable::{
-        registry::Netns,
-        Flowtable, //
-    }, //
+    flow::{
+        hw_state::Stage,
+        shared::FlowShared, //
+    },
+    flowtable::Flowtable, //
 };
 use kernel::prelude::*;
 use nft_flow::{
     direction::Direction, //
     prefix::Prefix,
-    reason::TeardownReason,
 };
 
-static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS);
-static OPS: [Op; 1] = [Op::new::<Flush>()];
-
-/// Registers the family.
-pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
-    FAMILY.register(module)
-}
-
-/// Attributes of `flush`.
-mod attr {
-    pub(super) const NFPROTO: u16 = 1;
-    pub(super) const TABLE: u16 = 2;
-    pub(super) const FLOWTABLE: u16 = 3;
+/// Attributes that say which flows; the same numbers in all sets that have them.
+pub(super) mod attr {
+    pub(in crate::netlink) const NFPROTO: u16 = 1;
+    pub(in crate::netlink) const TABLE: u16 = 2;
+    pub(in crate::netlink) const FLOWTABLE: u16 = 3;
     pub(super) const IFINDEX: u16 = 4;
     pub(super) const IFNAME: u16 = 5;
     pub(super) const IPV4: u16 = 6;
     pub(super) const IPV6: u16 = 7;
     pub(super) const PREFIX_LEN: u16 = 8;
-    pub(super) const MARK: u16 = 9;
-    pub(super) const MARK_MASK: u16 = 10;
-    pub(super) const FLOWS: u16 = 11;
+    pub(in crate::netlink) const MARK: u16 = 9;
+    pub(in crate::netlink) const MARK_MASK: u16 = 10;
 }
-
-/// Takes flows down.
-struct Flush;
-
-static FLUSH: [Policy; 12] = [
-    Policy::REJECT,
-    Policy::u8_max(c::NFPROTO_IPV6 as u8),
-    Policy::string(NAME_MAX),
-    Policy::string(NAME_MAX),
-    Policy::u32_min(1),
-    Policy::string(ALTNAME_MAX),
-    Policy::BE32,
-    Policy::exact(16),
-    Policy::u8_max(128),
-    Policy::U32,
-    Policy::U32,
-    Policy::REJECT,
-];
 
 /// `NFT_NAME_MAXLEN`, less the NUL.
 const NAME_MAX: u16 = 255;
 /// `ALTIFNAMSIZ`, less the NUL.
 const ALTNAME_MAX: u16 = 127;
 
-impl Operation for Flush {
-    const COMMAND: u8 = 1;
-    const POLICY: &'static [Policy] = &FLUSH;
+/// Policies of attribute 0, of those in [`attr`], and of what a set has behind them.
+pub(super) const fn policy<const N: usize>(more: &[Policy]) -> [Policy; N] {
+    const FILTER: [Policy; 11] = [
+        Policy::REJECT,
+        Policy::u8_max(c::NFPROTO_IPV6 as u8),
+        Policy::string(NAME_MAX),
+        Policy::string(NAME_MAX),
+        Policy::u32_min(1),
+        Policy::string(ALTNAME_MAX),
+        Policy::BE32,
+        Policy::exact(16),
+        Policy::u8_max(128),
+        Policy::U32,
+        Policy::U32,
+    ];
 
-    fn run(request: &Request<'_>, reply: &mut Message) -> Result {
-        let filter = Filter::new(request)?;
-        let mut flows = 0usize;
-        let mut found = false;
+    let mut all = [Policy::REJECT; N];
+    let mut i = 0;
 
-        let net = request.net();
-        if let Some(netns) = Netns::of(net) {
-            // Who flushes all the time, from many threads, is made to wait, and nobody else.
-            let _flush = net.begin_flush().map_err(|e| {
-                let message = c"other flushes of this network namespace are under way";
-                request.refuse(e, message, None)
-            })?;
-
-            netns.for_each(|ft| {
-                if filter.names(ft) {
-                    let reason = TeardownReason::Flush;
-                    let which = |flow: &FlowShared| filter.matches(flow);
-
-                    found = true;
-                    flows += ft.teardown_all(reason, which, || !ft.is_closed() && !killed());
-                }
-                !killed()
-            });
-        }
-        if killed() {
-            return Err(EINTR);
-        }
-        if !found {
-            if filter.named.is_some() {
-                let message = c"there is no such flowtable";
-                return Err(request.refuse(ENOENT, message, filter.named));
-            }
-        }
-        reply.put_u32(attr::FLOWS, flows.try_into().unwrap_or(u32::MAX))
+    assert!(N == FILTER.len() + more.len());
+    while i < N {
+        all[i] = match i < FILTER.len() {
+            true => FILTER[i],
+            false => more[i - FILTER.len()],
+        };
+        i += 1;
     }
+    all
+}
+
+/// Begins a walk over the flows of the namespace that is asked. Who asks all the time, from many
+/// threads, is made to wait, and nobody else.
+pub(super) fn begin_walk<'a>(request: &Request<'a>) -> Result<Walk<'a>> {
+    request.net().begin_walk().map_err(|e| {
+        let message = c"others are walking over the flows of this network namespace";
+
+        request.refuse(e, message, None)
+    })
 }
 
 /// Which flows: those for which everything holds that is not [`None`].
-struct Filter<'a> {
+pub(super) struct Filter<'a> {
     nfproto: Option<u32>,
     table: Option<&'a CStr>,
     flowtable: Option<&'a CStr>,
     /// One of those that say which flowtable.
-    named: Option<Attr<'a>>,
+    pub(super) named: Option<Attr<'a>>,
     devices: [Option<u32>; 2],
     prefix: Option<Prefix>,
     /// Value and mask.
     mark: Option<(u32, u32)>,
+    l4proto: Option<u8>,
+    /// Of either end, in packets of either direction.
+    port: Option<u16>,
+    tier: Option<Tier>,
+}
+
+/// Who forwards the packets of a flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Tier {
+    /// Software.
+    Software = 1,
+    /// Hardware, those of one direction.
+    Partial,
+    /// Hardware.
+    Hardware,
+}
+
+impl Tier {
+    /// The highest number of a tier.
+    pub(super) const MAX: u8 = Self::Hardware as u8;
+
+    /// The tier of a flow.
+    pub(super) fn of(flow: &FlowShared) -> Self {
+        match flow.hw.stage() {
+            Stage::Partial => Self::Partial,
+            Stage::Hardware => Self::Hardware,
+            _ => Self::Software,
+        }
+    }
+
+    fn from_number(n: u8) -> Option<Self> {
+        [Self::Software, Self::Partial, Self::Hardware]
+            .into_iter()
+            .find(|tier| *tier as u8 == n)
+    }
 }
 
 impl<'a> Filter<'a> {
-    fn new(request: &Request<'a>) -> Result<Self> {
+    /// Reads a request whose attributes have the numbers in [`attr`].
+    pub(super) fn new(request: &Request<'a>) -> Result<Self> {
         let get = |kind| request.attr(kind);
         let [table, flowtable] = [attr::TABLE, attr::FLOWTABLE].map(get);
         let nfproto = get(attr::NFPROTO);
@@ -157,6 +156,30 @@ impl<'a> Filter<'a> {
             devices: Self::devices(request)?,
             prefix: Self::prefix(request)?,
             mark: Self::mark(request)?,
+            l4proto: None,
+            port: None,
+            tier: None,
+        })
+    }
+
+    /// Those flows among them that have this protocol, port and tier as well.
+    pub(super) fn and(
+        self,
+        request: &Request<'a>,
+        [l4proto, port, tier]: [u16; 3],
+    ) -> Result<Self> {
+        let tier = request.attr(tier);
+
+        Ok(Self {
+            l4proto: request.attr(l4proto).map(|a| a.u8()),
+            port: request.attr(port).map(|a| a.u16()),
+            tier: tier
+                .map(|a| {
+                    Tier::from_number(a.u8())
+                        .ok_or_else(|| request.refuse(EINVAL, c"there is no such tier", Some(a)))
+                })
+                .transpose()?,
+            ..self
         })
     }
 
@@ -218,7 +241,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether the filter matches the flowtable.
-    fn names(&self, ft: &Flowtable) -> bool {
+    pub(super) fn names(&self, ft: &Flowtable) -> bool {
         let nft = ft.nft();
         let [table, name] = nft.names();
 
@@ -228,7 +251,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Whether the filter matches the flow.
-    fn matches(&self, flow: &FlowShared) -> bool {
+    pub(super) fn matches(&self, flow: &FlowShared) -> bool {
         let ct = flow.ct.get();
 
         self.prefix.is_none_or(|prefix| {
@@ -240,10 +263,22 @@ impl<'a> Filter<'a> {
         }) && self
             .mark
             .is_none_or(|(value, mask)| ct.mark().is_some_and(|mark| mark & mask == value))
+            && self.l4proto.is_none_or(|p| p == ct.l4proto())
+            && self.port.is_none_or(|port| has_port(flow, port))
+            && self.tier.is_none_or(|tier| tier == Tier::of(flow))
             && self
                 .devices
                 .iter()
                 .flatten()
                 .all(|&d| flow.uses_device(&|by| by == d))
     }
+}
+
+/// Whether packets of a direction come from or go to this port.
+fn has_port(flow: &FlowShared, port: u16) -> bool {
+    [Direction::Original, Direction::Reply].iter().any(|&dir| {
+        flow.tuple(dir)
+            .ports
+            .is_some_and(|ports| port == ports.src || port == ports.dst)
+    })
 }

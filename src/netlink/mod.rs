@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The generic netlink family `nft_offload`: what can be asked of the module at run time.
+//!
+//! The interface is `netlink/nft_offload.yaml`; the numbers here are those that follow from it.
+//!
+//! Generic netlink holds a lock of its own, for reading, while a request is served, and not for the
+//! later parts of a dump. Nobody else's lock is held by a dump: flows are read under RCU, a few
+//! buckets of a table at a time, and a flowtable is used meanwhile, whose end the walk gives way to.
+
+mod filter;
+mod flow;
+mod flush;
+mod info;
+mod show;
+mod stats;
+mod table;
+
+use crate::ffi::genl::{
+    GenlFamily,
+    Op,
+    Registration, //
+};
+use kernel::prelude::*;
+
+static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS);
+static OPS: [Op; 5] = [
+    Op::new::<flush::Flush>(),
+    Op::new::<info::InfoGet>(),
+    Op::dump::<table::TableGet>(),
+    Op::both::<flow::FlowGet>(),
+    Op::dump::<stats::StatsGet>(),
+];
+
+/// Registers the family.
+pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
+    FAMILY.register(module)
+}
