@@ -10,14 +10,14 @@ macro_rules! reasons {
     (
         $(#[$meta:meta])*
         pub enum $type:ident {
-            $( $(#[$doc:meta])* $variant:ident = $name:literal, )+
+            $( $(#[doc = $doc:literal])+ $variant:ident = $name:literal, )+
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         pub enum $type {
-            $( $(#[$doc])* $variant, )+
+            $( $(#[doc = $doc])+ $variant, )+
         }
 
         impl $type {
@@ -31,6 +31,14 @@ macro_rules! reasons {
             pub const fn name(self) -> &'static str {
                 match self {
                     $( $type::$variant => $name, )+
+                }
+            }
+
+            /// What it means, in a sentence or two: for tools, the kernel has no use for it.
+            #[cfg(feature = "meaning")]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $( $type::$variant => concat!($($doc),+).trim_ascii(), )+
                 }
             }
 
