@@ -9,7 +9,7 @@ DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
 .PHONY: all modules modules_install install uninstall demo test test-all check-quick check-host check-uml check-stock check-arm64 check-vfio check-debug \
-	bench vm uml fuzz fmt clippy doc rust-analyzer doctor clean distclean help
+	bench vm uml fuzz fmt clippy doc rust-analyzer tool doctor clean distclean help
 
 all: modules
 
@@ -88,6 +88,11 @@ doc:
 
 rust-analyzer:
 	@$(LANES)/rust-analyzer
+
+## tool               build nft-offload, the program for operators, with man page and completions: out/nft-offload,
+##                      out/nft-offload.d. With any cargo: cargo build --release --locked -p nft-offload
+tool:
+	@tool=$$($(LANES)/build-tool) && $(LANES)/tool-files "$$tool"
 
 ## modules_install    install the module for KDIR and run depmod; builds it if need be
 modules_install:

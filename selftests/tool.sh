@@ -1,0 +1,285 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The program nft-offload (tools/nft-offload) against the module, conntrack and real traffic: each of its
+# commands, what it answers for people and for programs, and its exit status.
+#
+#      cl                       rt                        sv
+#   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
+#      fd00:1::2          fd00:1::1     fd00:2::1         fd00:2::2
+#
+# Conversations a (IPv4) and b (IPv6) run from cl to sv.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+V4=10.0.2.2 V6=fd00:2::2
+DEVS="lan, wan"
+TOOL=${NFT_OFFLOAD_TOOL:-$(command -v nft-offload)}
+[ -x "$TOOL" ] || skip_all "needs nft-offload (NFT_OFFLOAD_TOOL)"
+
+setup() {
+	lan_wan && serve "$sv" || return
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+}
+# tool STATUS ARG...: runs it in the router's namespace. Its output is in $TMP/out, what it says beside that in
+# $TMP/err, and the status is to be this.
+tool() {
+	local status=$1 rc=0; shift
+	"$TOOL" -N "$rt" "$@" >"$TMP/out" 2>"$TMP/err" || rc=$?
+	want_eq "status of $*" "$rc" "$status" || { note "$(head -n 3 "$TMP/out" "$TMP/err" | tr '\n' ' ')"; return 1; }
+}
+# says PATTERN [FILE]: that is in the output
+says() { grep -qE -- "$1" "$TMP/${2:-out}" || fail "no '$1' in: $(head -n 4 "$TMP/${2:-out}" | tr '\n' '|')"; }
+silent() { [ ! -s "$TMP/err" ] || fail "it says: $(cat "$TMP/err")"; }
+json() { jq -c "$1" "$TMP/out" 2>&1; }
+talks() {
+	local i
+	for i in "$@"; do
+		case $i in
+		a) conv_open a "$cl" "${PROTO:-udp}" $V4 ;;
+		b) conv_open b "$cl" "${PROTO:-udp}" $V6 ;;
+		esac || return
+		if [ "${PROTO:-udp}" = udp ]; then conv_ok "$i" echo 50 200; else conv_ok "$i" echo 100000; fi
+	done
+}
+hushed() { local i; for i in "$@"; do conv_close "$i"; done; }
+
+status() {
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	talks a b || return
+	tool 0 status -i 0.2
+	silent
+	says "^nft_offload $(cat /sys/module/nft_offload/version) has 2 of [0-9]+ connections that conntrack knows; software forwards"
+	says "^inet t f  +lan,wan +counter +2 +- "
+	tool 0 -j status -i 0.2
+	want_eq "JSON" "$(json '[.version, .offloaded, (.flowtables[0] | .table, .flows, .counter, .offload, .devices)]')" \
+		"[\"$(cat /sys/module/nft_offload/version)\",2,\"t\",2,true,false,[\"lan\",\"wan\"]]"
+	# a rate is one
+	stream_start $V4 || return
+	tool 0 -j status -i 1
+	want_ge "packets in a second" "$(json '.flowtables[0].packets_per_second | floor')" $((RATE / 2))
+	want_le "packets in a second" "$(json '.flowtables[0].packets_per_second | floor')" $((RATE * 3 / 2))
+	stream_end 3000
+	nft_rt flush ruleset
+	tool 1 status -i 0.1
+	says "this network namespace has no flowtable"
+	hushed a b
+}
+tcase -o "status: a sentence, a line for each flowtable, rates" status
+
+flows() {
+	local n
+	rules "DEVS=$DEVS" FLAGS="counter;" "NAT=chain post { type nat hook postrouting priority 100; oifname wan masquerade; }" || return
+	PROTO=tcp talks a && talks b || return
+	tool 0 flows
+	silent
+	says "^tcp 10.0.1.2:[0-9]+ > $V4:$PORT  snat 10.0.2.1:[0-9]+  sw  lan > wan  .*B  age [0-9]+s  idle"
+	says "^udp \[fd00:1::2\]:[0-9]+ > \[$V6\]:$PORT  (snat .*)?sw  lan > wan"
+	says "^2 flows \("
+	tool 0 flows -m -p tcp
+	says "^  orig   lan > wan( direct)?  via $V4 $(mac "$sv" eth0) [a-z]+  mtu 1500  .*pkt .*B  idle"
+	says "^  reply  wan > lan( direct)?  via 10.0.1.2 $(mac "$cl" eth0) "
+	says "^1 flow \("
+	tool 0 flows 10.0.1.0/24 --port $PORT --dev lan --tier software --sort bytes
+	says "^1 flow "
+	tool 0 flows fd00:1::/64 -p udp
+	says "^1 flow "
+	tool 0 flows -p sctp
+	says "^0 flows "
+	tool 0 -j flows
+	want_eq "JSON" "$(json '[.[] | [.l4proto, .original.src, .original.dport, .tier, .snat]] | sort')" \
+		"[[6,\"10.0.1.2\",$PORT,\"software\",true],[17,\"fd00:1::2\",$PORT,\"software\",true]]"
+	tool 0 flows --jsonl
+	n=$(jq -c .table "$TMP/out" | wc -l)
+	want_eq "JSON lines" "$n" 2
+	tool 5 flows --flowtable nope
+	says "there is no such flowtable" err
+	tool 5 flows --dev nope
+	says "there is no such device" err
+	tool 2 flows 10.0.0.0/33
+	hushed a b
+}
+tcase -o "flows: one a line, filters, JSON" flows
+
+# asked STATUS PATTERN NAME=VALUE...: with these rules why says this of conversation a
+asked() {
+	local status=$1 pat=$2; shift 2
+	rules "$@" || return
+	conv_open a "$cl" "${PROTO:-udp}" $V4 || return
+	conv_ok a echo 20 200
+	tool "$status" why 10.0.1.2 $V4:$PORT
+	silent
+	says "^${PROTO:-udp} 10.0.1.2:[0-9]+ > $V4:$PORT: $pat"
+	hushed a
+}
+why() {
+	local t="tftp"
+	asked 0 "offloaded, in software; in flowtable inet t f for [0-9]+s" "DEVS=$DEVS"
+	asked 1 "not offloaded, because the device that a direction enters by is not listed in the flowtable \(inet t f has lan\).* \[skip.device_not_listed\]. Add the device" \
+		"DEVS=lan"
+	asked 1 "not offloaded, because a conntrack helper must see the packets \(the helper is $t\) \[skip.helper\]. Nothing to do" "DEVS=$DEVS" \
+		"NAT=ct helper h { type \"$t\" protocol udp; }; chain pre { type filter hook prerouting priority 0; udp dport $PORT ct helper set \"h\"; }"
+	asked 1 "not offloaded, because a moment ago packets of the connection were rewritten by rules.* \[skip.rewritten\]. Leave TTL" \
+		"DEVS=$DEVS" "FWD=ip ttl set 5;"
+	asked 1 "not offloaded, because no packet of it has come to the rule flow add @f \(inet t forward handle [0-9]+\) lately, and rule [0-9]+ accepts packets before. Move the flow rule" \
+		"DEVS=$DEVS" "FWD=ct state new,established accept;"
+	asked 1 "not offloaded, because no packet of it has come to the rule .* lately: it is idle" "DEVS=$DEVS" "MATCH=udp dport 53"
+	tool 5 why 192.0.2.7
+	says "conntrack knows no such connection" err
+	tool 2 why nobody
+	rules "DEVS=$DEVS" || return
+	talks a || return
+	tool 0 -j why 10.0.1.2
+	want_eq "JSON" "$(json '.[0] | [.offloaded, .tier]')" '[true,"software"]'
+	hushed a
+}
+tcase -o "why: offloaded, device, helper, rewritten, accepted before, no rule" why
+
+local_end() {
+	rules "DEVS=$DEVS" "SEEN=" || return
+	nft_rt 'add chain inet t in { type filter hook input priority 0; }'
+	nft_rt 'add rule inet t in ct state new,established counter'
+	at "$cl" ping -q -c1 10.0.1.1 >/dev/null
+	tool 1 why 10.0.1.1
+	says "icmp 10.0.1.2 > 10.0.1.1: not offloaded, because one end of it is this machine"
+}
+tcase -o "why: a connection with the router itself" local_end
+
+flush() {
+	rules "DEVS=$DEVS" || return
+	talks a b || return
+	tool 0 flush 10.0.1.2
+	says "^1 flow taken down"
+	want_eq "flows" "$("$TOOL" -N "$rt" -j flows | jq length)" 1
+	tool 0 -j flush
+	want_eq "JSON" "$(json .flows)" 1
+	tool 0 flush
+	says "^0 flows taken down"
+	tool 5 flush --dev nope
+	hushed a b
+}
+tcase -o "flush: of one address, of all" flush
+
+doctor() {
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+	tool 0 doctor
+	says "ok +nft_offload $(cat /sys/module/nft_offload/version) is loaded"
+	says "ok +the in-tree nf_flow_table_inet is not loaded"
+	says "ok +flowtable inet t f has the devices lan, wan"
+	says "ok +nothing accepts packets before the flow rule \(inet t forward handle"
+	says "ok +conntrack counts packets"
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=0
+	rules "DEVS=$DEVS" FLAGS="counter;" "FWD=ct state established accept;" || return
+	tool 1 doctor
+	says "WARN +rules accept packets before they come to the flow rule"
+	says "WARN +a flowtable has the flag counter, but conntrack does not count"
+	says "> sysctl -w net.netfilter.nf_conntrack_acct=1"
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+	nft_rt 'flush ruleset; table ip x { flowtable g { hook ingress priority 0; flags offload; }; }' 2>/dev/null ||
+		nft_rt 'flush ruleset; table ip x { flowtable g { hook ingress priority 0; }; }'
+	tool 1 doctor
+	says "WARN +flowtable ip x g has no devices"
+	says "WARN +no rule adds flows to flowtable ip x g"
+	nft_rt flush ruleset
+	tool 1 -j doctor
+	want_eq "JSON" "$(json '[.[] | select(.grade == "warn" and (.text | contains("no flowtable")))] | length')" 1
+}
+tcase -o "doctor: finds what is wrong" doctor
+
+metrics() {
+	rules "DEVS=$DEVS" || return
+	talks a || return
+	tool 0 metrics
+	says '^nft_offload_flows\{family="inet",table="t",flowtable="f"\} 1$'
+	says '^# TYPE nft_offload_skip counter$'
+	says '^nft_offload_skip_total\{reason="helper"\} '"$(stat_get skip.helper)"'$'
+	says '^nft_offload_packets_total\{.*\} [1-9]'
+	tool 0 metrics --textfile "$TMP/x.prom"
+	[ "$(wc -l <"$TMP/x.prom")" -gt 90 ] || fail "$(wc -l <"$TMP/x.prom") lines"
+	want_eq "files" "$(echo "$TMP"/x.prom*)" "$TMP/x.prom"
+	tool 6 metrics --textfile /nowhere/x.prom
+	hushed a
+}
+tcase -o "metrics: to standard output, and into a file" metrics
+
+reasons() {
+	local n
+	tool 0 reasons
+	while read -r n _; do
+		case $n in *.*) says "^$n\$" ;; esac
+	done <$DEBUGFS/stats
+	tool 0 reasons skip.helper
+	says "A conntrack helper must see the packets."
+	tool 0 -j reasons mtu
+	want_ge "reasons of this name" "$(json length)" 2
+	tool 5 reasons nope
+}
+tcase -o "reasons: each counter is explained" reasons
+
+permission() {
+	local what as="setpriv --reuid=65534 --clear-groups"
+	command -v setpriv >/dev/null || { skip "needs setpriv"; return; }
+	for what in status flows "why 10.0.1.2" flush metrics; do
+		# shellcheck disable=SC2086
+		at "$rt" $as "$TOOL" $what >"$TMP/out" 2>"$TMP/err"
+		want_eq "status of $what" $? 4
+		want_eq "lines of $what" "$(wc -l <"$TMP/err")" 1
+		says "^not permitted: this needs CAP_NET_ADMIN" err
+	done
+	# shellcheck disable=SC2086
+	at "$rt" $as "$TOOL" reasons helper >"$TMP/out" 2>&1 || fail "reasons need no permission"
+	if ! $as unshare -Urn true 2>/dev/null; then skip "no user namespaces for nobody"; return; fi
+	$as unshare -Urn "$TOOL" status -i 0.1 >"$TMP/out" 2>"$TMP/err"
+	want_eq "status of status in a namespace of one's own" $? 1
+	says "no flowtable"
+}
+tcase -o "as an ordinary user: one clear sentence" permission
+
+output() {
+	rules "DEVS=$DEVS" || return
+	tool 0 doctor
+	! grep -q $'\033' "$TMP/out" || fail "colours in a file"
+	if command -v script >/dev/null; then
+		NO_COLOR=1 TERM=xterm script -qec "$TOOL -N $rt doctor" /dev/null >"$TMP/out" 2>&1
+		! grep -q $'\033' "$TMP/out" || fail "colours with NO_COLOR"
+		TERM=xterm script -qec "env -u NO_COLOR $TOOL -N $rt doctor" /dev/null >"$TMP/out" 2>&1
+		grep -q $'\033' "$TMP/out" || fail "no colours on a terminal"
+	fi
+	tool 2 nonsense
+	"$TOOL" -N nowhere status >"$TMP/out" 2>"$TMP/err"
+	want_eq "status in a namespace that is not there" $? 6
+	says "/run/netns/nowhere" err
+	tool 0 generate bash
+	bash -n "$TMP/out" || fail "completions"
+	tool 0 generate man
+	says '^\.TH nft-offload'
+	says '^\.SH "WHY"'
+	"$TOOL" --help | grep -q "Exit status" || fail "no exit status in the help"
+}
+tcase -o "colours, completions and man page" output
+
+absent() {
+	rules "DEVS=$DEVS" || return
+	nft_rt flush ruleset
+	nft_rt 'add table t; add chain t c { type filter hook forward priority 0; }; add rule t c ct state new,established counter'
+	conv_open a "$cl" udp $V4 && conv_ok a echo 5 100
+	forget
+	want_ok "unload" unload_ours || return
+	tool 3 status -i 0.1
+	says "^the module nft_offload is not loaded; of .* that conntrack knows, 0 are offloaded"
+	tool 3 flows
+	says "the module nft_offload is not loaded: modprobe nft_offload" err
+	conv_ok a echo 5 100
+	tool 3 why 10.0.1.2
+	says "^udp 10.0.1.2:.*: not offloaded, because the module nft_offload has no flowtable here"
+	tool 1 doctor
+	says "WARN +the module nft_offload is not loaded"
+	tool 3 flush
+	want_ok "load" load_ours
+	hushed a
+}
+tcase -o "without the module: what conntrack and nft tell" absent
+
+SETUP=setup
+run_cases "$@"

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use crate::{
+    conntrack::End,
+    kernel::{
+        Filter,
+        Tier, //
+    },
+};
+use clap::{
+    Args,
+    Parser,
+    Subcommand, //
+};
+use std::{
+    net::{
+        IpAddr,
+        SocketAddr, //
+    },
+    path::PathBuf,
+};
+
+const STATUS: &str = "\
+Exit status:
+  0  yes, or all is well
+  1  no, or there is something to say (why, doctor)
+  2  the command line is wrong
+  3  the module nft_offload is not loaded
+  4  not permitted
+  5  there is no such connection, reason or flowtable
+  6  something else went wrong";
+
+/// Shows the flows of nft_offload, says why a connection is not one, and takes flows down
+#[derive(Parser, Debug)]
+#[command(version, bin_name = "nft-offload", after_help = STATUS, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// In this network namespace: a name in /run/netns, or a path
+    #[arg(short = 'N', long, global = true, value_name = "NETNS")]
+    pub(crate) netns: Option<String>,
+
+    /// One JSON document
+    #[arg(short, long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Is it on, and how much of the traffic takes it
+    Status {
+        /// Seconds over which rates are measured
+        #[arg(short, long, default_value_t = 1.0, value_parser = seconds)]
+        interval: f64,
+    },
+    /// The flows, one a line
+    Flows(Flows),
+    /// Why a connection is offloaded, or not
+    Why {
+        /// One end: an address, maybe with a port (10.0.0.1:443, [fd00::1]:443)
+        #[arg(value_name = "ADDR[:PORT]", value_parser = end)]
+        one: End,
+        /// The other end
+        #[arg(value_name = "ADDR[:PORT]", value_parser = end)]
+        other: Option<End>,
+    },
+    /// Take flows down: their next packets take the slow path
+    Flush(Which),
+    /// What is not as it should be, and what to do about it
+    Doctor,
+    /// Counters in Prometheus' format
+    Metrics {
+        /// Into this file, for node_exporter's textfile collector; written beside it, and renamed
+        #[arg(long, value_name = "PATH")]
+        textfile: Option<PathBuf>,
+    },
+    /// What the names of reasons mean
+    Reasons {
+        /// Only of this one, with or without its group (skip.helper)
+        name: Option<String>,
+    },
+    /// The man page, or completions for a shell, on standard output
+    #[cfg(feature = "generate")]
+    #[command(hide = true)]
+    Generate {
+        /// man, bash, zsh, fish
+        what: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Flows {
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// Of this protocol: tcp, udp, sctp, icmp, ... or a number
+    #[arg(short, long, value_parser = protocol)]
+    pub(crate) proto: Option<u8>,
+    /// With this port at either end, before or after NAT
+    #[arg(short = 'P', long)]
+    pub(crate) port: Option<u16>,
+    /// Forwarded by software, hardware, or each in one direction
+    #[arg(short, long)]
+    pub(crate) tier: Option<Tier>,
+    /// More lines of each: both directions, with devices, next hops and counters
+    #[arg(short, long)]
+    pub(crate) more: bool,
+    /// In this order, instead of the table's
+    #[arg(short, long)]
+    pub(crate) sort: Option<Sort>,
+    /// One JSON object a line, at once
+    #[arg(long, conflicts_with = "sort")]
+    pub(crate) jsonl: bool,
+}
+
+/// In which order flows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sort {
+    /// Most bytes first.
+    Bytes,
+    /// Oldest first.
+    Age,
+    /// Latest packet first.
+    Idle,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Which {
+    /// One of whose addresses is this, or begins so, before or after NAT
+    #[arg(value_name = "ADDR[/LEN]", value_parser = prefix)]
+    pub(crate) addr: Option<(IpAddr, u8)>,
+    /// That pass this device
+    #[arg(short, long, value_name = "DEVICE")]
+    pub(crate) dev: Option<String>,
+    /// In flowtables of tables of this name
+    #[arg(long)]
+    pub(crate) table: Option<String>,
+    /// In flowtables of this name
+    #[arg(long)]
+    pub(crate) flowtable: Option<String>,
+    /// With this conntrack mark
+    #[arg(long, value_name = "MARK[/MASK]", value_parser = mark)]
+    pub(crate) mark: Option<(u32, u32)>,
+}
+
+impl Which {
+    /// What the kernel is asked for.
+    pub(crate) fn filter(&self) -> Filter {
+        Filter {
+            table: self.table.clone(),
+            flowtable: self.flowtable.clone(),
+            device: self.dev.clone(),
+            prefix: self.addr,
+            mark: self.mark,
+            ..Filter::default()
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.1..=3600.0).contains(&n) => Ok(n),
+        _ => Err("a number of seconds from 0.1 to 3600".into()),
+    }
+}
+
+fn end(text: &str) -> Result<End, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+
+    if let Ok(addr) = bare.parse::<IpAddr>() {
+        return Ok(End { addr, port: None });
+    }
+    text.parse::<SocketAddr>()
+        .map(|end| End {
+            addr: end.ip(),
+            port: Some(end.port()),
+        })
+        .map_err(|_| "an IP address, or one with a port: 10.0.0.1:443, [fd00::1]:443".into())
+}
+
+fn prefix(text: &str) -> Result<(IpAddr, u8), String> {
+    let wrong = || "an IP address, or one with a length: 10.0.0.0/8".to_owned();
+    let (addr, len) = match text.split_once('/') {
+        Some((addr, len)) => (addr, Some(len)),
+        None => (text, None),
+    };
+    let addr: IpAddr = addr.parse().map_err(|_| wrong())?;
+    let most = if addr.is_ipv4() { 32 } else { 128 };
+    let len = len
+        .map_or(Ok(most), |len| len.parse())
+        .map_err(|_| wrong())?;
+
+    match len <= most {
+        true => Ok((addr, len)),
+        false => Err(format!("the address has {most} bits")),
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn mark(text: &str) -> Result<(u32, u32), String> {
+    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+
+    number(value)
+        .zip(number(mask))
+        .ok_or_else(|| "a mark, or one with a mask: 0x12/0xff".into())
+}
+
+/// Protocols that flows have, by their names.
+pub(crate) const PROTOCOLS: [(&str, u8); 8] = [
+    ("icmp", 1),
+    ("tcp", 6),
+    ("udp", 17),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("sctp", 132),
+];
+
+fn protocol(text: &str) -> Result<u8, String> {
+    PROTOCOLS
+        .iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, number)| *number)
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| "a protocol: tcp, udp, sctp, icmp, icmpv6, gre, esp, ah, or a number".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["x", "flows", "10.0.0.0/8", "-p", "tcp", "-N", "rt", "-j"])
+            .unwrap();
+        assert_eq!((cli.netns.as_deref(), cli.json), (Some("rt"), true));
+        let Command::Flows(flows) = cli.command else {
+            panic!();
+        };
+        assert_eq!(flows.proto, Some(6));
+        assert_eq!(flows.which.addr, Some(("10.0.0.0".parse().unwrap(), 8)));
+        for wrong in [
+            &["x", "flows", "10.0.0.0/33"][..],
+            &["x", "flows", "--tier", "cloud"],
+            &["x", "why"],
+            &["x", "why", "nobody"],
+            &["x", "status", "-i", "0"],
+            &["x", "flows", "--mark", "1/x"],
+            &["x"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn ends_marks_and_prefixes() {
+        let e = |text| end(text).map(|e| (e.addr.to_string(), e.port));
+        assert_eq!(e("10.0.0.1"), Ok(("10.0.0.1".into(), None)));
+        assert_eq!(e("10.0.0.1:53"), Ok(("10.0.0.1".into(), Some(53))));
+        assert_eq!(e("fd00::1"), Ok(("fd00::1".into(), None)));
+        assert_eq!(e("[fd00::1]"), Ok(("fd00::1".into(), None)));
+        assert_eq!(e("[fd00::1]:443"), Ok(("fd00::1".into(), Some(443))));
+        assert!(e("10.0.0.1:99999").is_err() && e("").is_err());
+        assert_eq!(mark("0x12/0xff"), Ok((0x12, 0xff)));
+        assert_eq!(mark("7"), Ok((7, u32::MAX)));
+        assert_eq!(prefix("fd00::/64"), Ok(("fd00::".parse().unwrap(), 64)));
+        assert_eq!(prefix("10.1.2.3"), Ok(("10.1.2.3".parse().unwrap(), 32)));
+        assert!(prefix("10.1.2.3/-1").is_err());
+        assert_eq!((protocol("udp"), protocol("132")), (Ok(17), Ok(132)));
+    }
+}
