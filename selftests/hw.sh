@@ -259,19 +259,83 @@ ruleset_change() {
 	mock ports=lan,wan || return
 	hw_rules || return
 	heavy x udp $V4 || { conv_close x; return 1; }
-	local adds
+	local adds begun took
 	adds=$(mock_get adds)
-	nft_rt add table inet other
+	nft_rt insert rule inet t forward udp dport 4999 drop
 	busywait 3000 hw_ge unsettled 1 || fail "the ruleset has changed, and hardware goes on"
-	busywait 15000 heavier x udp || fail "does not come back: $(cat "$HW")"
+	# It is heavy, and need not show that again.
+	conv_ok x echo 1 100
+	busywait $((1000 * SLOW)) in_hw -p udp || fail "does not come back: $(cat "$HW")"
 	want_ge "rules added" "$(mock_get adds)" $((adds + 2))
-	nft_rt insert rule inet t forward udp dport 5000 drop
+	nft_rt insert rule inet t forward udp dport 5000 drop; begun=$(now_ms)
 	busywait 3000 rules_is 0 || fail "dropped, and still in hardware"
+	took=$(($(now_ms) - begun))
+	want_le "milliseconds until the rules were gone" $took $((500 * SLOW))
+	note "rules gone after $took ms"
 	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
 	conv_close x
 	clean
 }
 tcase "the ruleset changes" ruleset_change
+
+# edits N: commits that have nothing to do with forwarded packets, 20 a second: elements of sets that nobody
+# on their way looks at, the same rules again, a table of somebody else's
+edits() {
+	local i
+	for ((i = 0; i < $1; i++)); do
+		case $((i % 4)) in
+		0|2)	echo "add element inet other s { 10.9.$((i / 200)).$((i % 200)) }" ;;
+		1)	echo "add element inet t mine { 10.9.$((i / 200)).$((i % 200)) }" ;;
+		3)	echo "flush chain inet same c; add rule inet same c udp dport 4998 drop" ;;
+		esac
+		sleep 0.05
+	done | at "$rt" nft -i >/dev/null
+}
+edited() { # a flow stays in hardware while the ruleset is edited all day
+	mock ports=lan,wan || return
+	NAT="set mine { type ipv4_addr; }; chain in { type filter hook input priority 0; ip saddr @mine drop; };" hw_rules || return
+	nft_rt -f - <<-END
+	table inet other { set s { type ipv4_addr; }; chain in { type filter hook input priority 0; ip saddr @s drop; }; }
+	table inet same { chain c { type filter hook forward priority 5; udp dport 4998 drop; }; }
+	END
+	heavy x udp $V4 || { conv_close x; return 1; }
+	local before adds n=0 i pid
+	before=$(mock_get forwarded) adds=$(mock_get adds)
+	edits 120 & pid=$!
+	while gone_not $pid; do conv_ok x echo 40 1000; n=$((n + 80)); done
+	wait $pid
+	want_ge "of $n packets hardware forwarded" $(($(mock_get forwarded) - before)) $((n * 95 / 100))
+	want_le "rules added meanwhile" $(($(mock_get adds) - adds)) 0
+	want_ge "commits that changed nothing" "$(hw_get commits_same)" 10
+	note "$n packets, $(hw_get commits_same) commits read that changed nothing, $(hw_get commits_other) others"
+	# One that has to do with it, in the end.
+	nft_rt add rule inet same c udp dport 5000 drop
+	busywait 3000 rules_is 0 || fail "dropped, and still in hardware"
+	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+	conv_close x
+	clean
+}
+gone_not() { kill -0 "$1" 2>/dev/null; }
+tcase "commits that have nothing to do with a flow leave it in hardware" edited
+
+elements() { # elements of a set that a rule on the way looks at, also through a verdict map
+	mock ports=lan,wan || return
+	FWD="udp dport @ports drop; ip daddr vmap @v;" NAT="set ports { type inet_service; }; chain end { drop; };
+		map v { type ipv4_addr : verdict; };" hw_rules || return
+	heavy x udp $V4 || { conv_close x; return 1; }
+	nft_rt add element inet t ports "{ 5000 }"
+	busywait 3000 rules_is 0 || fail "dropped by a set, and still in hardware"
+	conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+	conv_close x
+	nft_rt delete element inet t ports "{ 5000 }"
+	heavy y udp $V4 || { conv_close y; return 1; }
+	nft_rt add element inet t v "{ 10.0.2.2 : goto end }"
+	busywait 3000 rules_is 0 || fail "dropped by a map, and still in hardware"
+	conv_close y
+	nft_rt delete element inet t v "{ 10.0.2.2 : goto end }"
+	clean
+}
+tcase "elements that have to do with a flow end its rules" elements
 
 own_mind() { # a rule says something else without a commit: flows in hardware are asked, now and then
 	mock ports=lan,wan || return

@@ -433,7 +433,9 @@ struct nfo_expr {
 	u32			to;
 	u32			key;
 	u32			value;
+	u64			digest;		/* of everything that is in it, except what counts */
 	bool			flag;
+	bool			vague;		/* it has more than is in the digest */
 	struct nfo_data		data[2];
 	char			name[32];
 };
@@ -452,6 +454,7 @@ struct nfo_set {
 
 int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen);
 void nfo_rules_end(struct nfo_rules *r);
+int nfo_rules_in_force(const struct nfo_rules *r);
 int nfo_rules_base(const struct nfo_rules *r, bool v6, u32 n, const struct nft_chain **chain);
 int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,
 		   struct nfo_rule_pos *at, struct nfo_expr *e);
@@ -460,6 +463,11 @@ int nfo_rules_find(const struct nfo_rules *r, const struct nft_set *set, u32 key
 		   struct nfo_expr *e);
 int nfo_rules_targets(const struct nfo_rules *r, const struct nft_set *set, void *ctx,
 		      int (*want)(void *ctx, const struct nft_chain *chain));
+int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, void *ctx,
+			 int (*want)(void *ctx, const struct nft_chain *chain), u64 *sum);
+int nfo_rules_bases(const struct nfo_rules *r, bool v4, bool v6, void *ctx,
+		    int (*want)(void *ctx, const struct nft_chain *chain, u64 where));
+int nfo_rules_chain_digest(const struct nfo_rules *r, const struct nft_chain *chain, u64 *sum);
 
 bool nfo_region_claim(phys_addr_t start, resource_size_t size);
 void nfo_region_release(phys_addr_t start, resource_size_t size);

@@ -8,6 +8,7 @@
  * userspace.
  */
 #include <linux/netfilter/xt_conntrack.h>
+#include <linux/siphash.h>
 #include <net/netfilter/nf_tables_core.h>
 #include <linux/netfilter/nf_tables_compat.h>
 
@@ -28,6 +29,19 @@ static_assert(NFT_CONTINUE == -1 && NFT_BREAK == -2 && NFT_JUMP == -3 && NFT_GOT
 static_assert(NF_CT_STATE_BIT(IP_CT_ESTABLISHED) == 1 << 1 &&
 	      NF_CT_STATE_BIT(IP_CT_RELATED) == 1 << 2 && NF_CT_STATE_BIT(IP_CT_NEW) == 1 << 3);
 
+/* Digests are compared with others of ours only. */
+static siphash_key_t digest_key __read_mostly;
+
+static u64 digest(const void *data, size_t len, u64 seed)
+{
+	return siphash_2u64(siphash(data, len, &digest_key), seed, &digest_key);
+}
+
+static u64 digest_name(const char *name, u64 seed)
+{
+	return digest(name, strlen(name), seed);
+}
+
 static u32 generation(const struct net *net)
 {
 	return READ_ONCE(net->nft.base_seq) << 1 | (READ_ONCE(net->nft.gencursor) & 1);
@@ -44,6 +58,7 @@ static int enter(const struct nfo_rules *r)
 
 int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen)
 {
+	net_get_random_once(&digest_key, sizeof(digest_key));
 	r->net = net;
 	r->generation = gen;
 	r->msg = alloc_skb(SZ_2K, GFP_KERNEL | __GFP_NOWARN);
@@ -53,6 +68,16 @@ int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen)
 void nfo_rules_end(struct nfo_rules *r)
 {
 	consume_skb(r->msg);
+}
+
+/* 0 as long as the ruleset that is read is in force. */
+int nfo_rules_in_force(const struct nfo_rules *r)
+{
+	int err = enter(r);
+
+	if (!err)
+		rcu_read_unlock();
+	return err;
 }
 
 /* The base chain number n that forwarded packets of a family come to. Those for NAT see none of the
@@ -100,6 +125,18 @@ static const struct nft_set *set_by_name(const struct nfo_rules *r, const struct
 		if (nft_is_active(r->net, set) && !nla_strcmp(name, set->name))
 			return set;
 	return NULL;
+}
+
+static u64 object_by_name(const struct nfo_rules *r, const struct nft_table *table, u32 type,
+			  const char *name)
+{
+	const struct nft_object *obj;
+
+	list_for_each_entry_rcu(obj, &table->objects, list)
+		if (nft_is_active(r->net, obj) && obj->ops->type->type == type &&
+		    !strcmp(name, obj->key.name))
+			return obj->handle;
+	return 0;
 }
 
 static bool is_stateless(const char *name)
@@ -173,6 +210,7 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 
 	strscpy(e->name, type, sizeof(e->name));
 	e->kind = NFO_EXPR_OTHER;
+	e->digest = digest_name(type, 0);
 
 	if (!strcmp(type, "immediate")) {
 		const struct nft_immediate_expr *imm = nft_expr_priv(expr);
@@ -180,8 +218,11 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 		if (imm->dreg == NFT_REG_VERDICT) {
 			e->kind = NFO_EXPR_VERDICT;
 			e->code = imm->data.verdict.code;
-			if (e->code == NFT_JUMP || e->code == NFT_GOTO)
+			e->digest = digest_name(type, (u32)e->code);
+			if (e->code == NFT_JUMP || e->code == NFT_GOTO) {
 				e->chain = imm->data.verdict.chain;
+				e->digest = digest_name(e->chain->name, e->digest);
+			}
 			return;
 		}
 	} else if (is_stateless(type) || !expr->ops->dump) {
@@ -190,10 +231,14 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 
 	/* What does not fit has been written up to there. */
 	skb_trim(msg, 0);
-	expr->ops->dump(msg, expr, false);
-	nla_for_each_attr(a, (const struct nlattr *)msg->data, msg->len, rem)
+	e->vague = expr->ops->dump(msg, expr, false) < 0;
+	nla_for_each_attr(a, (const struct nlattr *)msg->data, msg->len, rem) {
 		if (nla_type(a) <= NFT_EXPR_MAXATTR)
 			tb[nla_type(a)] = a;
+		/* This one changes by itself, with the flags. */
+		if (strcmp(type, "quota") || nla_type(a) == NFTA_QUOTA_BYTES)
+			e->digest = digest(a, nla_attr_size(nla_len(a)), e->digest);
+	}
 
 	if (!strcmp(type, "immediate")) {
 		e->kind = NFO_EXPR_IMMEDIATE;
@@ -254,6 +299,9 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 		e->kind = NFO_EXPR_OBJECT;
 		e->key = get_be32(tb[NFTA_OBJREF_IMM_TYPE], 0);
 		nla_strscpy(e->name, tb[NFTA_OBJREF_IMM_NAME], sizeof(e->name));
+		/* Another one may have the same name. */
+		e->digest = siphash_2u64(e->digest, object_by_name(r, chain->table, e->key, e->name),
+					 &digest_key);
 	} else if (!strcmp(type, "objref")) {
 		e->set = set_by_name(r, chain->table, tb[NFTA_OBJREF_SET_NAME]);
 		if (!e->set)
@@ -410,4 +458,154 @@ int nfo_rules_targets(const struct nfo_rules *r, const struct nft_set *set, void
 out:
 	rcu_read_unlock();
 	return err;
+}
+
+struct digest_walk {
+	struct nft_set_iter	iter;
+	u64			sum;
+	void			*ctx;
+	int			(*want)(void *ctx, const struct nft_chain *chain);
+};
+
+static int digest_one(const struct nft_ctx *ctx, struct nft_set *set,
+		      const struct nft_set_iter *iter, struct nft_elem_priv *priv)
+{
+	struct digest_walk *walk = (struct digest_walk *)container_of(iter, struct digest_walk, iter);
+	const struct nft_set_ext *ext = nft_set_elem_ext(set, priv);
+	const struct nft_data *data;
+	u64 sum = 1;
+
+	if (iter->count >= MAX_ELEMENTS)
+		return -E2BIG;
+	if (!nft_set_elem_active(ext, iter->genmask) || nft_set_elem_expired(ext))
+		return 0;
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_KEY))
+		sum = digest(nft_set_ext_key(ext), set->klen, sum);
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_KEY_END))
+		sum = digest(nft_set_ext_key_end(ext), set->klen, sum);
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_FLAGS))
+		sum = digest(nft_set_ext_flags(ext), 1, sum);
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_OBJREF))
+		sum = siphash_2u64(sum, (*nft_set_ext_obj(ext))->handle, &digest_key);
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_DATA)) {
+		data = nft_set_ext_data(ext);
+		if (set->dtype != NFT_DATA_VERDICT) {
+			sum = digest(data, set->dlen, sum);
+		} else {
+			sum = siphash_2u64(sum, (u32)data->verdict.code, &digest_key);
+			if (data->verdict.code == NFT_JUMP || data->verdict.code == NFT_GOTO) {
+				sum = digest_name(data->verdict.chain->name, sum);
+				if (walk->want(walk->ctx, data->verdict.chain))
+					return -ENOMEM;
+			}
+		}
+	}
+	/* In whatever order they come. */
+	walk->sum += sum;
+	return 0;
+}
+
+/* The digest of what is in a set. Calls want(), in an RCU section, for every chain that a verdict
+ * map leads to.
+ */
+int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, void *ctx,
+			 int (*want)(void *ctx, const struct nft_chain *chain), u64 *sum)
+{
+	struct nft_ctx nft = { .net = r->net, .table = set->table };
+	struct digest_walk walk = {
+		.iter.type	= NFT_ITER_READ,
+		.iter.fn	= digest_one,
+		.iter.genmask	= 1 << (r->generation & 1),
+		.ctx		= ctx,
+		.want		= want,
+	};
+	int err;
+
+	err = enter(r);
+	if (err)
+		return err;
+	/* Elements for everything else are not for us to look at. */
+	err = -E2BIG;
+	if (!list_empty(&set->catchall_list))
+		goto out;
+	set->ops->walk(&nft, (struct nft_set *)set, &walk.iter);
+	err = walk.iter.err;
+	*sum = digest_name(set->table->name, walk.sum);
+	*sum = digest_name(set->name, *sum);
+	*sum = siphash_3u64(*sum, (u64)set->klen << 32 | set->dlen, (u64)set->dtype << 32 | set->flags,
+			    &digest_key);
+out:
+	rcu_read_unlock();
+	return err;
+}
+
+static int want_hooks(const struct nf_hook_entries *e, void *ctx,
+		      int (*want)(void *ctx, const struct nft_chain *chain, u64 where), u64 where)
+{
+	struct nf_hook_ops **ops;
+	int i, err = 0;
+
+	if (!e)
+		return 0;
+	ops = nf_hook_entries_get_hook_ops(e);
+	for (i = 0; i < e->num_hook_entries && !err; i++)
+		if (READ_ONCE(ops[i])->hook_ops_type == NF_HOOK_OP_NF_TABLES)
+			err = want(ctx, e->hooks[i].priv, where << 16 | i);
+	return err;
+}
+
+/* Calls want(), in an RCU section, for every base chain that packets may pass which are forwarded
+ * from one device to another, with a number that says where it is.
+ */
+int nfo_rules_bases(const struct nfo_rules *r, bool v4, bool v6, void *ctx,
+		    int (*want)(void *ctx, const struct nft_chain *chain, u64 where))
+{
+	static const u8 path[] = { NF_INET_PRE_ROUTING, NF_INET_FORWARD, NF_INET_POST_ROUTING };
+	const struct net_device *dev;
+	u64 where;
+	int i, err;
+
+	err = enter(r);
+	if (err)
+		return err;
+	for (i = 0; i < ARRAY_SIZE(path) && !err; i++) {
+		if (v4)
+			err = want_hooks(rcu_dereference(r->net->nf.hooks_ipv4[path[i]]), ctx, want, i);
+		if (v6 && !err)
+			err = want_hooks(rcu_dereference(r->net->nf.hooks_ipv6[path[i]]), ctx, want, 8 | i);
+	}
+#ifdef CONFIG_NETFILTER_FAMILY_BRIDGE
+	for (i = 0; i < NF_INET_NUMHOOKS && !err; i++)
+		err = want_hooks(rcu_dereference(r->net->nf.hooks_bridge[i]), ctx, want, 16 | i);
+#endif
+	for_each_netdev_rcu(r->net, dev) {
+		if (err)
+			break;
+		where = (u64)dev->ifindex << 8 | 32;
+#ifdef CONFIG_NETFILTER_INGRESS
+		err = want_hooks(rcu_dereference(dev->nf_hooks_ingress), ctx, want, where);
+#endif
+#ifdef CONFIG_NETFILTER_EGRESS
+		if (!err)
+			err = want_hooks(rcu_dereference(dev->nf_hooks_egress), ctx, want, where | 1);
+#endif
+	}
+	rcu_read_unlock();
+	return err;
+}
+
+/* The digest of a chain without its rules. */
+int nfo_rules_chain_digest(const struct nfo_rules *r, const struct nft_chain *chain, u64 *sum)
+{
+	int err;
+
+	err = enter(r);
+	if (err)
+		return err;
+	*sum = digest_name(chain->table->name, chain->table->family);
+	*sum = digest_name(chain->name, *sum);
+	if (nft_is_base_chain(chain))
+		*sum = siphash_3u64(*sum, nft_base_chain(chain)->policy, chain->flags, &digest_key);
+	rcu_read_unlock();
+	return 0;
 }

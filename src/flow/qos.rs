@@ -289,6 +289,11 @@ impl Qos {
         self.generation.load(Ordering::Relaxed) == generation && generation != NO_RULESET
     }
 
+    /// The ruleset that has accepted packets of the direction last; [`NO_RULESET`] if none has.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
     /// Looks up what ruleset `generation` makes of packets with these fields.
     pub(crate) fn lookup(&self, generation: u32, came: SkbMeta) -> Lookup {
         if !self.gen_matches(generation) {

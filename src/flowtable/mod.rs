@@ -290,9 +290,6 @@ impl Flowtable {
             closing: false,
             reported: Traffic::NONE,
         };
-        let family = nft.family();
-        let serves =
-            [c::NFPROTO_IPV4, c::NFPROTO_IPV6].map(|one| [one, c::NFPROTO_INET].contains(&family));
         let init = pin_init!(Self {
             core,
             v4,
@@ -313,7 +310,7 @@ impl Flowtable {
             closed: AtomicBool::new(false),
             ids <- IdPool::new(),
             follows <- Follows::new(),
-            serves,
+            serves: nft.families(),
             due: AtomicU32::new(ffi::jiffies32()),
             reval_slice: AtomicU32::new(ffi::jiffies32()),
             watch <- Watch::new(),

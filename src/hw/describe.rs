@@ -11,7 +11,10 @@ use crate::{
             with_family,
             Flow, //
         },
-        qos::Diverse,
+        qos::{
+            Diverse,
+            Qos, //
+        },
         shared::FlowShared,
         table_ref::TableRef, //
     },
@@ -245,19 +248,17 @@ impl FlowShared {
         with_family!(self, |flow| flow.describe())
     }
 
-    /// Returns which directions are validated by ruleset `generation`: neither if the flow or its
-    /// conntrack entry is on its way out, or a route is not valid any more.
-    pub(super) fn validated(&self, generation: u32) -> [bool; 2] {
+    /// Returns by which generation of the ruleset each direction was validated last, if by any.
+    /// [`None`] if the flow or its conntrack entry is on its way out, or a route is not valid any
+    /// more.
+    pub(super) fn validated_by(&self) -> Option<[u32; 2]> {
         if !self.is_live() || self.ct.get().is_dying() {
-            return [false; 2];
+            return None;
         }
         let _rcu = rcu::read_lock();
-        with_family!(self, F, |flow| {
-            let [orig, reply] = &flow.entries;
-            let valid = F::dst_valid(orig) && F::dst_valid(reply);
+        let valid = with_family!(self, F, |flow| flow.entries.iter().all(F::dst_valid));
 
-            [orig, reply].map(|entry| valid && entry.gen_matches(generation))
-        })
+        valid.then(|| self.qos.each_ref().map(Qos::generation))
     }
 
     /// Notes that hardware saw a packet of the direction with index `dir` at `jiffies`.

@@ -24,6 +24,7 @@ mod bind;
 mod describe;
 mod promote;
 mod revalidate;
+mod rulesets;
 mod show;
 
 use crate::{
@@ -85,6 +86,7 @@ pub(crate) use bind::{
     SERVED, //
 };
 use revalidate::ScanCursors;
+use rulesets::Rulesets;
 
 /// Flows that may change places in one run of the worker.
 const MOVES: usize = 8192;
@@ -92,7 +94,7 @@ const MOVES: usize = 8192;
 /// as long, and whoever takes a device away waits, under RTNL.
 const AT_ONCE: u32 = HZ.div_ceil(50);
 /// Between two runs of the worker while there is something in hardware, or waiting for it.
-const RUN_INTERVAL: u32 = HZ / 10;
+const RUN_INTERVAL: u32 = HZ / 16;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
 const BUSY: u8 = 3;
 
@@ -184,8 +186,9 @@ fn swap_remove<T: Listed>(list: &mut KVVec<T>, at: usize) -> Option<T> {
 struct Resident {
     flow: FlowRef,
     rules: [Option<Rule>; 2],
-    /// The directions that were validated.
-    validated: [bool; 2],
+    /// The rulesets that have validated the directions, if any, and in which epoch that was.
+    validated: [u32; 2],
+    epoch: u32,
     /// The interfaces of both sides.
     ifindices: [u32; 2],
     /// The fingerprint of what the rules were made of.
@@ -255,6 +258,7 @@ struct TierInner {
     /// Rules in all engines.
     rules: u32,
     scans: ScanCursors,
+    rulesets: Rulesets,
     counts: Counts,
 }
 
@@ -267,6 +271,8 @@ pub(crate) struct HwOffload {
     threshold: u64,
     /// How many flows wait for a place.
     waiting: AtomicUsize,
+    /// Whose packets the flowtable takes: IPv4, IPv6.
+    families: [bool; 2],
     tc: Arc<TcFt>,
     #[pin]
     inner: Mutex<TierInner>,
@@ -297,6 +303,7 @@ impl HwOffload {
             room: Room::new(),
             rules: 0,
             scans: ScanCursors::new(now()),
+            rulesets: Rulesets::new(now()),
             counts: Counts::default(),
         };
 
@@ -305,6 +312,7 @@ impl HwOffload {
                 queue: Llist::new(),
                 threshold,
                 waiting: AtomicUsize::new(0),
+                families: nft.families(),
                 tc,
                 inner <- new_mutex!(inner, "nft_offload::tier"),
             }),
@@ -341,7 +349,19 @@ impl HwOffload {
 
         inner.poll_devices(self);
         inner.drain_queue(self);
-        let more = inner.revalidate(table) | inner.schedule(self, table);
+        let idle = inner.resident.is_empty() && inner.waiting.is_empty();
+        let (begun, generation) = (now(), table.generation());
+        let mut more = false;
+        if !idle && inner.rulesets.is_unread(generation) {
+            let may_read = inner.rulesets.may_read();
+
+            // Others need not wait for that.
+            drop(inner);
+            let read = may_read.then(|| rulesets::read(table.net(), self.families, generation));
+            inner = self.inner.lock();
+            more = inner.rulesets.judge(generation, read, begun) && may_read;
+        }
+        more |= inner.revalidate() | inner.schedule(self);
         self.waiting.store(inner.waiting.len(), Ordering::Relaxed);
 
         match () {

@@ -23,7 +23,7 @@ use crate::{
         Cookie,
         Rule, //
     },
-    flow::table_ref::TableRef, //
+    flow::qos::NO_RULESET, //
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
@@ -54,7 +54,7 @@ enum Outcome {
 
 impl TierInner {
     /// Gives places to the flows that wait. Returns whether others were about to move.
-    pub(super) fn schedule(&mut self, tier: &HwOffload, table: &TableRef) -> bool {
+    pub(super) fn schedule(&mut self, tier: &HwOffload) -> bool {
         let (now, ms) = (now(), now_ms());
         let config = Config::new(tier.threshold);
 
@@ -111,7 +111,7 @@ impl TierInner {
                 self.demote(at as usize, DemoteTo::Software);
             }
             moved += 1;
-            if !self.promote(flow, table, ms) {
+            if !self.promote(flow, ms) {
                 return false;
             }
             if super::now().wrapping_sub(now) > AT_ONCE {
@@ -152,9 +152,9 @@ impl TierInner {
 
     /// Puts a flow that waits into hardware, or takes it off the list if that cannot be. False if
     /// there is no room.
-    fn promote(&mut self, flow: FlowRef, table: &TableRef, ms: u32) -> bool {
+    fn promote(&mut self, flow: FlowRef, ms: u32) -> bool {
         let at = flow.hw.index.load(Ordering::Relaxed) as usize;
-        let outcome = self.install(flow, table, at);
+        let outcome = self.install(flow, at);
 
         match outcome {
             Outcome::Full => return false,
@@ -202,10 +202,14 @@ impl TierInner {
     }
 
     /// Adds the rules of a flow.
-    fn install(&mut self, flow: FlowRef, table: &TableRef, at: usize) -> Outcome {
+    fn install(&mut self, flow: FlowRef, at: usize) -> Outcome {
         // What the ruleset has not seen is not for hardware.
-        let validated = flow.validated(table.generation());
-        if !validated.contains(&true) {
+        let by = flow.validated_by().unwrap_or_default();
+        let validated = by.map(|by| match self.rulesets.is_agreed(by) {
+            true => by,
+            false => NO_RULESET,
+        });
+        if validated == [NO_RULESET; 2] {
             return Outcome::Later;
         }
         let described = match flow.describe() {
@@ -225,7 +229,7 @@ impl TierInner {
         let mut rules = [None, None];
         let mut failed = None;
         for dir in 0..2 {
-            if !validated[dir] {
+            if validated[dir] == NO_RULESET {
                 continue;
             }
             let cookie = Cookie(described.cookies[dir]);
@@ -264,6 +268,7 @@ impl TierInner {
             flow,
             rules,
             validated,
+            epoch: self.rulesets.epoch(),
             ifindices: described.descs.map(|d| d.ingress.port.ifindex),
             fingerprint: described.fingerprint(),
             rate: Rate::new(total, now_ms(), 0, 1000),

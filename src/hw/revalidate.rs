@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ffi::HZ,
-    flow::table_ref::TableRef, //
+    flow::qos::NO_RULESET, //
 };
 use core::{
     mem,
@@ -28,6 +28,8 @@ use nft_flow::{
     sweep::Sweep, //
 };
 
+/// Jiffies between two scans, while neither ruleset nor topology change.
+const ROUND: u32 = HZ / 10;
 /// Jiffies between two readings of statistics.
 const STATS: u32 = HZ;
 /// Bytes between two questions that software may see of a flow in hardware: they were under way.
@@ -42,6 +44,9 @@ pub(super) struct ScanCursors {
     /// With what rules are made of, which had changed; until when.
     thorough: bool,
     topology_gen: u32,
+    /// In which epoch of the ruleset it began, and when.
+    epoch: u32,
+    check_since: u32,
     /// What they have forwarded.
     stats_scan: Sweep,
     /// When the last of these began.
@@ -54,6 +59,8 @@ impl ScanCursors {
             check_scan: Sweep::default(),
             thorough: false,
             topology_gen: 0,
+            epoch: 0,
+            check_since: now,
             stats_scan: Sweep::default(),
             stats_since: now,
         }
@@ -63,17 +70,21 @@ impl ScanCursors {
 impl TierInner {
     /// Scans the flows in hardware: demotes those that must not be there, and reads statistics of
     /// the rest once a second. Returns whether there was not enough time for all of them.
-    pub(super) fn revalidate(&mut self, table: &TableRef) -> bool {
-        let generation = table.generation();
+    pub(super) fn revalidate(&mut self) -> bool {
         let topology_gen = TOPOLOGY_GEN.load(Ordering::Relaxed);
         let (start, len) = (now(), self.resident.len());
         let v = &mut self.scans;
 
         // A change of what rules are made of does not wait until a look without them is through.
-        if v.check_scan.is_over(len) || topology_gen != v.topology_gen && !v.thorough {
+        let stale = topology_gen != v.topology_gen;
+        let due =
+            stale || self.rulesets.epoch() != v.epoch || start.wrapping_sub(v.check_since) >= ROUND;
+        if v.check_scan.is_over(len) && due || stale && !v.thorough {
             v.check_scan.begin(len);
-            v.thorough = topology_gen != v.topology_gen;
+            v.thorough = stale;
             v.topology_gen = topology_gen;
+            v.epoch = self.rulesets.epoch();
+            v.check_since = start;
         }
         if v.stats_scan.is_over(len) && start.wrapping_sub(v.stats_since) >= STATS {
             v.stats_scan.begin(len);
@@ -81,7 +92,7 @@ impl TierInner {
         }
 
         while let Some(at) = self.scans.check_scan.step(self.resident.len()) {
-            self.check(at, generation, self.scans.thorough);
+            self.check(at, self.scans.thorough);
             if now().wrapping_sub(start) > AT_ONCE {
                 break;
             }
@@ -89,7 +100,7 @@ impl TierInner {
         // With time of their own: neither of the two waits for the other.
         let (start, ms) = (now(), now_ms());
         while let Some(at) = self.scans.stats_scan.step(self.resident.len()) {
-            if self.check(at, generation, true) {
+            if self.check(at, true) {
                 if let Some(next) = self.stats_round(at, ms) {
                     match next {
                         DemoteTo::Software => self.counts.aged += 1,
@@ -103,12 +114,14 @@ impl TierInner {
             }
         }
         let len = self.resident.len();
-        !self.scans.check_scan.is_over(len) || !self.scans.stats_scan.is_over(len)
+        !self.scans.check_scan.is_over(len)
+            || !self.scans.stats_scan.is_over(len)
+            || self.scans.epoch != self.rulesets.epoch()
     }
 
-    /// Whether a flow may stay in hardware, by the ruleset `generation` and, if `thorough`, as its
-    /// rules are. A flow that may not is demoted or torn down.
-    fn check(&mut self, at: usize, generation: u32, thorough: bool) -> bool {
+    /// Whether a flow may stay in hardware, by the ruleset and, if `thorough`, as its rules are. A
+    /// flow that may not is demoted or torn down.
+    fn check(&mut self, at: usize, thorough: bool) -> bool {
         let Some(resident) = self.resident.get(at) else {
             return false;
         };
@@ -122,25 +135,39 @@ impl TierInner {
             flow.teardown(TeardownReason::CtDying);
             return false;
         }
-        let validated = flow.validated(generation);
-        let was = resident.validated;
-        if validated != was {
-            self.counts.ruleset_changed += 1;
-            // The other direction has come in as well, maybe.
-            let more = validated.iter().zip(was).all(|(&now, was)| now || !was);
-            self.demote(
-                at,
-                if more {
-                    DemoteTo::Waiting
-                } else {
-                    DemoteTo::Software
-                },
-            );
+        let Some(validated) = flow.validated_by() else {
+            self.counts.stale += 1;
+            self.demote(at, DemoteTo::Software);
             return false;
+        };
+        let (was, epoch, fingerprint) = (resident.validated, resident.epoch, resident.fingerprint);
+        let same_epoch = epoch == self.rulesets.epoch();
+        let has_rule = [0, 1].map(|dir| resident.rules[dir].is_some());
+        let stays = [0, 1].into_iter().all(|dir| {
+            let (by, was) = (validated[dir], was[dir]);
+
+            match (was, has_rule[dir]) {
+                // Has it come in as well?
+                (NO_RULESET, _) => !self.rulesets.is_agreed(by),
+                // With software, for other reasons.
+                (_, false) => true,
+                (_, true) => by == was && same_epoch || self.rulesets.is_agreed(by),
+            }
+        });
+        if !stays {
+            self.counts.ruleset_changed += 1;
+            // Back as soon as the ruleset has seen a packet of each direction.
+            self.demote(at, DemoteTo::Waiting);
+            return false;
+        }
+        // With a later one of this epoch.
+        if let (true, Some(resident)) = (validated != was, self.resident.get_mut(at)) {
+            resident.validated = validated;
+            resident.epoch = self.rulesets.epoch();
         }
         if thorough {
             let next = match flow.describe() {
-                Ok(described) if described.fingerprint() == resident.fingerprint => return true,
+                Ok(described) if described.fingerprint() == fingerprint => return true,
                 Ok(_) => DemoteTo::Waiting,
                 Err(_) => DemoteTo::Software,
             };

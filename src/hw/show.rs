@@ -42,6 +42,8 @@ impl HwOffload {
             ("swapped", n.swapped),
             ("stale", n.stale),
             ("unsettled", n.ruleset_changed),
+            ("commits_same", inner.rulesets.same_count),
+            ("commits_other", inner.rulesets.other_count),
             ("partial", n.partial),
             ("aged", n.aged),
             ("lost", n.lost),

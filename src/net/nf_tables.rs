@@ -71,6 +71,13 @@ impl NftRef {
         unsafe { (*(*self.0.as_ptr()).type_).family as u32 }
     }
 
+    /// Whose packets it is for: IPv4, IPv6.
+    pub(crate) fn families(self) -> [bool; 2] {
+        let family = self.family();
+
+        [c::NFPROTO_IPV4, c::NFPROTO_IPV6].map(|one| [one, c::NFPROTO_INET].contains(&family))
+    }
+
     /// The network namespace.
     pub(crate) fn net<'a>(self) -> NetRef<'a> {
         // SAFETY: By the type invariant, which says that of the namespace as well.

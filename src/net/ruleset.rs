@@ -11,6 +11,8 @@
 //! Rules about the number of bytes or packets of a connection are better kept to the packet. A
 //! connection is not added while such a rule is about to say something else.
 
+mod digest;
+
 use crate::{
     ffi::{
         self,
@@ -58,6 +60,8 @@ use nft_flow::{
         What, //
     }, //
 };
+
+pub(crate) use digest::digest;
 
 /// `enum nft_registers`, include/uapi/linux/netfilter/nf_tables.h.
 const NFT_REG_VERDICT: u32 = 0;
