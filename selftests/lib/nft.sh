@@ -7,7 +7,7 @@
 # test. Variables: FAM (inet), DEVS (lan, wan), FLAGS (counter;), NAT (chains),
 # FWD (rules before flow add), MATCH (which packets are offloaded), WATCH (where
 # arriving packets are counted, DEVS), SEEN (more matches to count: packets in
-# something that nftables does not look into), L4 (protocols to count, tcp, udp).
+# something that nftables does not look into), WATCH_PRIO (where among the hooks there, -10), L4 (protocols to count, tcp, udp).
 
 # watch_tables: the two that only count, at the devices in WATCH.
 watch_tables() {
@@ -18,7 +18,7 @@ watch_tables() {
 	table netdev watch {
 		counter arrived { }
 		chain in {
-			type filter hook ingress devices = { ${WATCH:-${DEVS:-lan, wan}} } priority -10;
+			type filter hook ingress devices = { ${WATCH:-${DEVS:-lan, wan}} } priority ${WATCH_PRIO:--10};
 			meta l4proto { ${L4:-tcp, udp} } counter name arrived; $seen
 		}
 	}
@@ -39,6 +39,9 @@ ruleset() {
 	else
 		table="flowtable f { hook ingress priority 0; devices = { $devs }; ${FLAGS:-} }"
 	fi
+	# A chain before the flowtable's hook would keep flows out of hardware.
+	local WATCH_PRIO=${WATCH_PRIO:-}
+	[[ -n $WATCH_PRIO || ${FLAGS:-} != *offload* ]] || WATCH_PRIO=10
 	watch_tables
 	cat <<-END
 	table $fam t {

@@ -373,6 +373,8 @@ static int mock_bind(struct net_device *dev, struct Qdisc *sch, void *cb_priv, s
 		.pf = NFPROTO_NETDEV,
 		.hooknum = NF_NETDEV_INGRESS,
 		.priority = INT_MIN,
+		/* It is no filter. */
+		.hook_ops_type = NF_HOOK_OP_NFT_FT,
 	};
 	err = nf_register_net_hook(port->net, &port->ops);
 	if (err)

@@ -215,6 +215,8 @@ u8 nfo_genmask_next(const struct net *net);
 int nfo_put_name(struct sk_buff *skb, int attr, const char *name);
 bool nfo_dev_listed(struct nft_flowtable *ft, const struct net_device *dev);
 bool nfo_dev_filters(const struct net_device *dev);
+struct nf_flowtable;
+bool nfo_dev_filters_before(struct net_device *dev, const struct nf_flowtable *ft);
 bool nfo_dev_ipsec(const struct net_device *dev);
 
 bool nfo_ppp_filters(const struct net_device *dev);

@@ -2,6 +2,7 @@
 /* What packets meet on their way up, and would not if they were picked up before. */
 #include <linux/filter.h>
 #include <linux/netfilter.h>
+#include <net/netfilter/nf_flow_table.h>
 #include <net/tcx.h>
 #include <net/xfrm.h>
 
@@ -44,6 +45,25 @@ static bool has_hooks(const struct net_device *dev)
 bool nfo_dev_filters(const struct net_device *dev)
 {
 	return has_programs(dev) || has_hooks(dev);
+}
+
+/* Whether something sees packets that come in by the device before the hook of the flowtable does,
+ * or would: the NIC may not have a hook there. Under RCU.
+ */
+bool nfo_dev_filters_before(struct net_device *dev, const struct nf_flowtable *ft)
+{
+#ifdef CONFIG_NETFILTER_INGRESS
+	const struct nf_hook_entries *hooks = rcu_dereference(dev->nf_hooks_ingress);
+	struct nf_hook_ops **ops;
+	unsigned int i;
+
+	ops = hooks ? nf_hook_entries_get_hook_ops(hooks) : NULL;
+	for (i = 0; ops && i < hooks->num_hook_entries && hooks->hooks[i].priv != ft; i++) {
+		if (READ_ONCE(ops[i])->hook_ops_type != NF_HOOK_OP_NFT_FT)
+			return true;
+	}
+#endif
+	return has_programs(dev) || dev_xdp_prog_count(dev);
 }
 
 /* Whether what comes to the host itself, like the outer packets of a tunnel, may have to come

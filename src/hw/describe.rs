@@ -42,6 +42,7 @@ use nft_flow::{
         Marks,
         Port, //
     },
+    direction::Direction,
     engine::PPPOE,
     reason::Unsupported, //
 };
@@ -61,6 +62,8 @@ pub(super) struct Described {
     pub(super) cookies: [usize; 2],
     /// The largest packets that may come in.
     pub(super) ingress_mtu: [u32; 2],
+    /// Whether something sees packets on their way in before a flowtable would.
+    pub(super) is_filtered: [bool; 2],
 }
 
 /// What an installed rule was made of, to see changes by: one word that differs makes another
@@ -116,7 +119,7 @@ impl Described {
     pub(super) fn fingerprint(&self) -> u64 {
         let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);
 
-        (&self.descs, &self.ingress_mtu).hash(&mut h);
+        (&self.descs, &self.ingress_mtu, &self.is_filtered).hash(&mut h);
         h.finish()
     }
 }
@@ -131,6 +134,8 @@ struct EgressDesc {
     /// The MTU of the device, which bounds packets of the other direction on their way in, whatever
     /// the MTU of the route.
     ingress_mtu: u32,
+    /// The same packets meet something on their way in.
+    is_filtered: bool,
     dscp: Option<u8>,
 }
 
@@ -195,6 +200,7 @@ fn egress_desc<F: Family>(
             dst,
         },
         ingress_mtu: walk.mtu_below().saturating_sub(pppoe),
+        is_filtered: walk.is_filtered(),
         dscp: uniform.dscp,
     })
 }
@@ -238,6 +244,7 @@ impl<F: Family> Flow<F> {
             descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
             cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
             ingress_mtu: [back.ingress_mtu, out.ingress_mtu],
+            is_filtered: [back.is_filtered, out.is_filtered],
         })
     }
 }
@@ -249,10 +256,16 @@ impl FlowShared {
     }
 
     /// Returns by which generation of the ruleset each direction was validated last, if by any.
-    /// [`None`] if the flow or its conntrack entry is on its way out, or a route is not valid any
-    /// more.
+    /// [`None`] if the flow or its conntrack entry is on its way out, a route is not valid any more,
+    /// or a bridge port that packets come in by is blocked.
     pub(super) fn validated_by(&self) -> Option<[u32; 2]> {
         if !self.is_live() || self.ct.get().is_dying() {
+            return None;
+        }
+        if ![Direction::Original, Direction::Reply]
+            .iter()
+            .all(|dir| self.ports_forwarding(*dir))
+        {
             return None;
         }
         let _rcu = rcu::read_lock();

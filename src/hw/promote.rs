@@ -228,8 +228,16 @@ impl TierInner {
         flow.tcp.mark_windows_stale();
         let mut rules = [None, None];
         let mut failed = None;
+        // Something of the machine's own is in the way, which may change.
+        let mut later = false;
         for dir in 0..2 {
             if validated[dir] == NO_RULESET {
+                continue;
+            }
+            if described.is_filtered[dir] {
+                self.counts
+                    .declined(AddError::Unsupported(Unsupported::IngressFilter));
+                later = true;
                 continue;
             }
             let cookie = Cookie(described.cookies[dir]);
@@ -261,7 +269,10 @@ impl TierInner {
             };
         }
         if rules.iter().all(Option::is_none) {
-            return Outcome::Refused;
+            return match later {
+                true => Outcome::Failed,
+                false => Outcome::Refused,
+            };
         }
         let total = flow.hw.bytes.load(Ordering::Relaxed);
         Outcome::In(Resident {
@@ -291,6 +302,9 @@ impl TierInner {
         let Ok(described) = flow.describe() else {
             return false;
         };
+        if described.is_filtered[dir] {
+            return false;
+        }
         let cookie = Cookie(described.cookies[dir]);
         *slot = self
             .add(&described.descs[dir], described.ingress_mtu[dir], cookie)

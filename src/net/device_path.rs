@@ -409,6 +409,18 @@ impl<'rcu> DevicePathWalk<'rcu> {
         (self.ifindex(), &self.here)
     }
 
+    /// Whether packets that come in by the lowest device meet something (filters, programs, chains)
+    /// before the flowtable's hook would see them: there, or at a device above it.
+    pub(crate) fn is_filtered(&self) -> bool {
+        let nf = self.nft.nf().as_ptr();
+
+        if self.barred.is_some() {
+            return true;
+        }
+        // SAFETY: A device of the walk, and RCU is held; the flowtable is that of the walk.
+        unsafe { c::nfo_dev_filters_before(self.dev.cast_mut(), nf) }
+    }
+
     /// The largest packet that the lowest device takes, from the network header of the frame on.
     pub(crate) fn mtu_below(&self) -> u32 {
         // SAFETY: A device of the walk, and RCU is held.

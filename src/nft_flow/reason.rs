@@ -312,6 +312,9 @@ reasons! {
         Mtu = "mtu",
         /// The driver refused it, and said no more than that.
         Driver = "driver",
+        /// Something sees packets on their way in before a flowtable would: a filter, a program, a
+        /// chain.
+        IngressFilter = "ingress_filter",
     }
 }
 
