@@ -24,7 +24,10 @@ use crate::{
     },
     flow::table_ref::TableRef, //
 };
-use core::ptr::NonNull;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     error::to_result,
     new_mutex,
@@ -48,6 +51,7 @@ use nft_flow::{
         Caps,
         Counting,
         Delta,
+        SizeLimit,
         Ttl, //
     },
     reason::Unsupported, //
@@ -56,7 +60,7 @@ use nft_flow::{
 /// The peculiarities of a driver, as data.
 #[derive(Clone, Copy)]
 pub(crate) struct Quirks {
-    /// How the names of its callbacks begin.
+    /// How the names of its callbacks begin, and that of the driver that the device belongs to.
     prefix: &'static str,
     pub(crate) name: &'static str,
     pub(crate) caps: Caps,
@@ -66,6 +70,8 @@ pub(crate) struct Quirks {
     pcp: bool,
     /// VLAN tags and PPPoE headers together, at most.
     layers: usize,
+    /// Errors that mean that there is no room, besides `ENOSPC`.
+    full: &'static [i32],
     /// It writes the headers that are added in the order in which they are listed, the first one
     /// outermost. Otherwise each is added around those before it, as tc does.
     outermost_first: bool,
@@ -81,7 +87,7 @@ const CAPS: Caps = Caps {
     portless: false,
     bridged: false,
     matches_vlan: true,
-    mtu: None,
+    mtu: SizeLimit::None,
     ttl: Ttl::Unknown,
     counting: Counting::Delta,
     ageing: Ageing::Host,
@@ -96,20 +102,35 @@ const MEDIATEK: Quirks = Quirks {
         nat66: false,
         ttl: Ttl::Engine,
         matches_vlan: false,
-        // What mtk_ppe_update_mtu() writes when the engine is started.
-        mtu: Some(1500),
+        // mtk_ppe_update_mtu() gets the largest of all MACs, and that of one below a switch has
+        // room for the switch's tag.
+        mtu: SizeLimit::LargestPort,
         ..CAPS
     },
     qinq: false,
     pcp: false,
     layers: 2,
+    full: &[],
     outermost_first: true,
 };
 
+const AIROHA: Quirks = Quirks {
+    prefix: "airoha_",
+    name: "airoha",
+    caps: Caps {
+        // airoha_ppe_set_xmit_frame_size().
+        mtu: SizeLimit::Port,
+        // A build option of the driver; packets that are counted nevertheless are believed.
+        counting: Counting::None,
+        ..MEDIATEK.caps
+    },
+    ..MEDIATEK
+};
+
 /// Drivers by the names of their callbacks; the last one is any other.
-static QUIRKS: [Quirks; 4] = [
+static QUIRKS: [Quirks; 5] = [
     Quirks {
-        prefix: "mlx5e_",
+        prefix: "mlx5",
         name: "mlx5",
         caps: Caps {
             pppoe: false,
@@ -119,17 +140,17 @@ static QUIRKS: [Quirks; 4] = [
         qinq: true,
         pcp: true,
         layers: 2,
+        // Limits and resources of its firmware: ENOMEM, EAGAIN (mlx5_cmd_check()).
+        full: &[-12, -11],
         outermost_first: false,
     },
     MEDIATEK,
+    AIROHA,
+    // It passes rules on to the engine of the SoC.
     Quirks {
-        prefix: "airoha_",
-        name: "airoha",
-        caps: Caps {
-            mtu: None,
-            ..MEDIATEK.caps
-        },
-        ..MEDIATEK
+        prefix: "mt76_npu_",
+        name: "mt76_npu",
+        ..AIROHA
     },
     Quirks {
         prefix: "",
@@ -138,6 +159,7 @@ static QUIRKS: [Quirks; 4] = [
         qinq: true,
         pcp: true,
         layers: Layers::MAX,
+        full: &[],
         outermost_first: false,
     },
 ];
@@ -381,7 +403,7 @@ impl TcFtInner {
                 .ok_or(AddError::Unsupported(Unsupported::VlanDepth))?;
             match self.offer(port, cookie) {
                 Ok(slot) => break slot,
-                Err(err) => match AddError::from_errno(err) {
+                Err(err) => match AddError::from_errno(err, quirks.full) {
                     AddError::Unsupported(_) if learn && ttl => ttl = false,
                     e => return Err(e),
                 },
@@ -403,10 +425,29 @@ impl FlowEngine for TcFt {
     }
 
     fn caps(&self, ifindex: u32) -> Caps {
-        self.inner
-            .lock()
-            .find(ifindex)
-            .map_or(CAPS, |b| b.quirks.caps)
+        let mut inner = self.inner.lock();
+        let Some(quirks) = inner.find(ifindex).map(|b| b.quirks) else {
+            return CAPS;
+        };
+        let mut caps = quirks.caps;
+
+        if caps.mtu == SizeLimit::LargestPort {
+            // SAFETY: The C object outlives ours.
+            let net = unsafe { c::nfo_ft_net(self.nf.as_ptr()) };
+            let largest = inner
+                .bound
+                .iter()
+                .filter(|b| ptr::eq(b.quirks, quirks))
+                .map(|b| {
+                    // SAFETY: The namespace outlives its flowtables.
+                    unsafe { c::nfo_dev_engine_mtu(net, b.ifindex) }
+                })
+                .max()
+                .unwrap_or(0);
+
+            caps.mtu = SizeLimit::Engine(largest.try_into().unwrap_or(u16::MAX));
+        }
+        caps
     }
 
     fn bind(&self, netdev: NetDev) -> Result<(), BindError> {

@@ -79,6 +79,7 @@ use nft_flow::{
         Caps,
         Counting,
         Delta,
+        SizeLimit,
         Ttl, //
     }, //
 };
@@ -265,7 +266,7 @@ impl FlowEngine for Engines {
             portless: true,
             bridged: false,
             matches_vlan: false,
-            mtu: Some(MTU),
+            mtu: SizeLimit::Engine(MTU),
             ttl: Ttl::Engine,
             counting: match self.soc.counts {
                 true => Counting::Delta,

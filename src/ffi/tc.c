@@ -3,6 +3,7 @@
 #include <linux/if_vlan.h>
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
+#include <net/dsa.h>
 #include <net/netfilter/nf_tables.h>
 
 #include "helpers.h"
@@ -230,7 +231,9 @@ u32 nfo_port_generation(const struct nfo_port *port)
 	return READ_ONCE(port->generation);
 }
 
-/* Drivers have no name here but that of the function that takes the rules. */
+/* Drivers have no name here but that of the function that takes the rules; in a kernel that does not
+ * know its own names, that of the device's driver.
+ */
 void nfo_port_driver(struct nfo_port *port, char *buf, u32 len)
 {
 	struct flow_block_cb *block_cb;
@@ -238,8 +241,10 @@ void nfo_port_driver(struct nfo_port *port, char *buf, u32 len)
 	buf[0] = 0;
 	mutex_lock(&port->lock);
 	block_cb = list_first_entry_or_null(&port->block.cb_list, struct flow_block_cb, list);
-	if (block_cb)
+	if (block_cb && IS_ENABLED(CONFIG_KALLSYMS))
 		snprintf(buf, len, "%ps", block_cb->cb);
+	else if (block_cb)
+		strscpy(buf, port->dev->dev.parent ? dev_driver_string(port->dev->dev.parent) : "?", len);
 	mutex_unlock(&port->lock);
 }
 
@@ -408,6 +413,37 @@ struct net *nfo_dev_hardware_net(const struct net_device *dev)
 	struct net *net = dev_net(dev);
 
 	return dev->dev.parent && net->user_ns == &init_user_ns ? net : NULL;
+}
+
+static int nfo_dev_conduit(struct net_device *lower, struct netdev_nested_priv *priv)
+{
+	if (netdev_uses_dsa(lower))
+		priv->data = lower;
+	return 0;
+}
+
+/* The largest MTU of the devices of a NIC, which may be below a switch. */
+u32 nfo_dev_engine_mtu(struct net *net, u32 ifindex)
+{
+	struct netdev_nested_priv priv = {};
+	struct net_device *dev, *other;
+	u32 mtu = 0;
+
+	rcu_read_lock();
+	dev = dev_get_by_index_rcu(net, ifindex);
+	if (!dev)
+		goto out;
+	mtu = READ_ONCE(dev->mtu);
+	netdev_walk_all_lower_dev_rcu(dev, nfo_dev_conduit, &priv);
+	if (priv.data)
+		dev = priv.data;
+	mtu = max(mtu, READ_ONCE(dev->mtu));
+	for_each_netdev_rcu(dev_net(dev), other)
+		if (dev->dev.parent && other->dev.parent == dev->dev.parent)
+			mtu = max(mtu, READ_ONCE(other->mtu));
+out:
+	rcu_read_unlock();
+	return mtu;
 }
 
 struct net_device *nfo_dev_get(struct net *net, u32 ifindex)

@@ -64,6 +64,7 @@ void nfo_rule_clear(struct nfo_rule *r);
 struct flow_action_entry *nfo_rule_action(struct nfo_rule *r);
 
 struct net *nfo_dev_hardware_net(const struct net_device *dev);
+u32 nfo_dev_engine_mtu(struct net *net, u32 ifindex);
 struct net_device *nfo_dev_get(struct net *net, u32 ifindex);
 void nfo_dev_put(struct net_device *dev);
 int nfo_vlan_pcp(struct net *net, u32 ifindex, u32 priority, u16 *proto, u16 *vid);

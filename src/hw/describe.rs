@@ -62,6 +62,8 @@ pub(super) struct Described {
     pub(super) cookies: [usize; 2],
     /// The largest packets that may come in.
     pub(super) ingress_mtu: [u32; 2],
+    /// The MTUs of the ports that they leave by.
+    pub(super) port_mtu: [u32; 2],
     /// Whether something sees packets on their way in before a flowtable would.
     pub(super) is_filtered: [bool; 2],
 }
@@ -134,6 +136,8 @@ struct EgressDesc {
     /// The MTU of the device, which bounds packets of the other direction on their way in, whatever
     /// the MTU of the route.
     ingress_mtu: u32,
+    /// The MTU of the device.
+    port_mtu: u32,
     /// The same packets meet something on their way in.
     is_filtered: bool,
     dscp: Option<u8>,
@@ -200,6 +204,7 @@ fn egress_desc<F: Family>(
             dst,
         },
         ingress_mtu: walk.mtu_below().saturating_sub(pppoe),
+        port_mtu: walk.mtu_below(),
         is_filtered: walk.is_filtered(),
         dscp: uniform.dscp,
     })
@@ -244,6 +249,7 @@ impl<F: Family> Flow<F> {
             descs: [desc(orig, &out, &back), desc(reply, &back, &out)],
             cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
             ingress_mtu: [back.ingress_mtu, out.ingress_mtu],
+            port_mtu: [out.port_mtu, back.port_mtu],
             is_filtered: [back.is_filtered, out.is_filtered],
         })
     }

@@ -4,7 +4,10 @@
 //! directions.
 
 use super::{
-    describe::Indescribable,
+    describe::{
+        Described,
+        Indescribable, //
+    },
     now,
     now_ms,
     DemoteTo,
@@ -35,7 +38,6 @@ use nft_flow::{
         Ranked,
         Rate, //
     },
-    desc::FlowDesc,
     engine::AddError,
     reason::Unsupported, //
 };
@@ -240,8 +242,7 @@ impl TierInner {
                 later = true;
                 continue;
             }
-            let cookie = Cookie(described.cookies[dir]);
-            match self.add(&described.descs[dir], described.ingress_mtu[dir], cookie) {
+            match self.add(&described, dir) {
                 Ok(rule) => rules[dir] = Some(rule),
                 Err(e) => {
                     self.counts.declined(e);
@@ -305,9 +306,8 @@ impl TierInner {
         if described.is_filtered[dir] {
             return false;
         }
-        let cookie = Cookie(described.cookies[dir]);
         *slot = self
-            .add(&described.descs[dir], described.ingress_mtu[dir], cookie)
+            .add(&described, dir)
             .inspect_err(|e| self.counts.declined(*e))
             .ok();
         if slot.is_none() {
@@ -317,8 +317,24 @@ impl TierInner {
         true
     }
 
-    /// Adds a rule for packets of up to `ingress_mtu` bytes.
-    fn add(&mut self, flow: &FlowDesc, ingress_mtu: u32, cookie: Cookie) -> Result<Rule, AddError> {
+    /// Whether the packets of a direction that are too large for the way out come to software.
+    pub(super) fn fits(&self, described: &Described, dir: usize) -> bool {
+        let (flow, takes) = (&described.descs[dir], described.ingress_mtu[dir]);
+
+        // What does not fit is for software to cut or to refuse.
+        takes <= flow.egress.mtu.into()
+            || self.engine(flow.ingress.port.ifindex).is_none_or(|engine| {
+                engine.caps(flow.ingress.port.ifindex).fits(
+                    takes,
+                    &flow.egress,
+                    described.port_mtu[dir],
+                )
+            })
+    }
+
+    /// Adds the rule of a direction.
+    fn add(&mut self, described: &Described, dir: usize) -> Result<Rule, AddError> {
+        let (flow, cookie) = (&described.descs[dir], Cookie(described.cookies[dir]));
         let ifindex = flow.ingress.port.ifindex;
         let device = self.devices.iter().find(|d| d.ifindex == ifindex);
         let engine = match device {
@@ -330,10 +346,7 @@ impl TierInner {
             Some(Device { busy: Some(_), .. }) => return Err(AddError::Gone),
             _ => return Err(AddError::Unsupported(Unsupported::IngressPort)),
         };
-        // What does not fit is for software to cut or to refuse.
-        if ingress_mtu > flow.egress.mtu.into()
-            && !engine.caps(ifindex).fits(ingress_mtu, &flow.egress)
-        {
+        if !self.fits(described, dir) {
             return Err(AddError::Unsupported(Unsupported::Mtu));
         }
         let rule = engine.add(flow, cookie)?;

@@ -167,7 +167,14 @@ impl TierInner {
         }
         if thorough {
             let next = match flow.describe() {
-                Ok(described) if described.fingerprint() == fingerprint => return true,
+                Ok(described) if described.fingerprint() == fingerprint => {
+                    let fits = |dir| !self.has_rule(at, dir) || self.fits(&described, dir);
+
+                    if fits(0) && fits(1) {
+                        return true;
+                    }
+                    DemoteTo::Waiting
+                }
                 Ok(_) => DemoteTo::Waiting,
                 Err(_) => DemoteTo::Software,
             };
@@ -176,6 +183,12 @@ impl TierInner {
             return false;
         }
         true
+    }
+
+    fn has_rule(&self, at: usize, dir: usize) -> bool {
+        self.resident
+            .get(at)
+            .is_some_and(|r| r.rules[dir].is_some())
     }
 
     /// Reads the statistics of a flow in hardware. Returns where the flow goes if it is not there

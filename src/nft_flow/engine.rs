@@ -37,6 +37,19 @@ pub enum Ageing {
     Host,
 }
 
+/// Above which size an engine leaves packets to software.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SizeLimit {
+    /// It sends whatever comes, be it too large for the way out.
+    None,
+    /// This one, for all of its ports, PPPoE header included.
+    Engine(u16),
+    /// The largest MTU of its ports, PPPoE header included.
+    LargestPort,
+    /// The MTU of the port that packets leave by, PPPoE header included.
+    Port,
+}
+
 /// What an engine can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Caps {
@@ -58,9 +71,8 @@ pub struct Caps {
     pub bridged: bool,
     /// Tells packets of one flow from those of another by the VLAN that they come in by.
     pub matches_vlan: bool,
-    /// The size of packets, PPPoE header included, above which it leaves them to software; none if
-    /// it sends whatever comes, be it too large for the way out.
-    pub mtu: Option<u16>,
+    /// Above which size it leaves packets to software.
+    pub mtu: SizeLimit,
     /// Who decrements the TTL.
     pub ttl: Ttl,
     /// How it counts.
@@ -71,15 +83,22 @@ pub struct Caps {
 
 impl Caps {
     /// Whether the engine leaves packets of up to `takes` bytes (from the network header on) that
-    /// exceed the egress MTU to software.
-    pub fn fits(&self, takes: u32, egress: &Egress) -> bool {
+    /// exceed the egress MTU to software. `port` is the MTU of the port that they leave by.
+    pub fn fits(&self, takes: u32, egress: &Egress, port: u32) -> bool {
         let pppoe = match egress.layers.pppoe() {
             Some(_) => PPPOE,
             None => 0,
         };
         let fits = u32::from(egress.mtu);
 
-        takes <= fits || self.mtu.is_some_and(|mtu| u32::from(mtu) <= fits + pppoe)
+        let limit = match self.mtu {
+            // Nobody has said how large that is.
+            SizeLimit::None | SizeLimit::LargestPort => None,
+            SizeLimit::Engine(mtu) => Some(mtu.into()),
+            SizeLimit::Port => Some(port),
+        };
+
+        takes <= fits || limit.is_some_and(|limit| limit <= fits + pppoe)
     }
 }
 
@@ -114,9 +133,11 @@ pub enum AddError {
 }
 
 impl AddError {
-    /// What a driver means by a (negative) errno.
-    pub const fn from_errno(errno: i32) -> Self {
+    /// What a driver means by a (negative) errno. Some say that there is no room with others than
+    /// `ENOSPC`: with those in `full`.
+    pub fn from_errno(errno: i32, full: &[i32]) -> Self {
         match errno {
+            errno if full.contains(&errno) => AddError::Full,
             // ENOSPC
             -28 => AddError::Full,
             // EOPNOTSUPP, EINVAL, E2BIG
@@ -218,14 +239,23 @@ mod tests {
             tunnel: None,
             mtu: 1492,
         };
-        assert!(caps(None).fits(1492, &egress));
-        assert!(!caps(None).fits(1500, &egress));
-        assert!(!caps(Some(1500)).fits(1500, &egress));
+        let (none, port) = (SizeLimit::None, SizeLimit::Port);
+        let engine = SizeLimit::Engine;
+
+        assert!(caps(none).fits(1492, &egress, 1500));
+        assert!(!caps(none).fits(1500, &egress, 1500));
+        assert!(!caps(engine(1500)).fits(1500, &egress, 1500));
         // A session that is as large as the link allows.
         assert!(egress.layers.push_inner(Layer::Pppoe { session: 1 }));
-        assert!(caps(Some(1500)).fits(1500, &egress));
-        assert!(!caps(None).fits(1500, &egress));
+        assert!(caps(engine(1500)).fits(1500, &egress, 1500));
+        assert!(!caps(none).fits(1500, &egress, 1500));
+        // As behind a switch, whose tag the conduit has to carry as well.
+        assert!(!caps(engine(1504)).fits(1500, &egress, 1500));
+        assert!(!caps(SizeLimit::LargestPort).fits(1500, &egress, 1500));
+        assert!(caps(port).fits(1500, &egress, 1500));
+        assert!(!caps(port).fits(1500, &egress, 1504));
         egress.mtu = 1400;
-        assert!(!caps(Some(1500)).fits(1500, &egress));
+        assert!(!caps(engine(1500)).fits(1500, &egress, 1500));
+        assert!(!caps(port).fits(1500, &egress, 1500));
     }
 }
