@@ -122,6 +122,9 @@ pub(crate) trait FlowEngine: Send + Sync {
         0
     }
 
+    /// Deletes rules once more that a driver has kept. Asked about once a second.
+    fn retry(&self, _ifindex: u32) {}
+
     /// Its device is gone, with all rules. When that comes back there is another engine.
     fn is_gone(&self) -> bool {
         false

@@ -519,10 +519,8 @@ impl FlowEngine for TcFt {
         let mut inner = self.inner.lock();
 
         if let Some(port) = inner.find(rule.ifindex).map(|b| b.port) {
-            // SAFETY: Bound, by the invariants of `Bound`; the buffer is ours.
-            unsafe {
-                c::nfo_port_del(port.as_ptr(), inner.rule.as_ptr(), rule.private as u32);
-            }
+            // SAFETY: Bound, by the invariants of `Bound`.
+            unsafe { c::nfo_port_del(port.as_ptr(), rule.private as u32) };
         }
     }
 
@@ -552,6 +550,13 @@ impl FlowEngine for TcFt {
             }
             // Another time, maybe.
             Err(_) => Ok(Delta::default()),
+        }
+    }
+
+    fn retry(&self, ifindex: u32) {
+        if let Some(bound) = self.inner.lock().find(ifindex) {
+            // SAFETY: Bound, by the invariants of `Bound`.
+            unsafe { c::nfo_port_retry(bound.port.as_ptr()) };
         }
     }
 

@@ -75,6 +75,7 @@ unsafe extern "C" fn netdev_event(
             TeardownReason::PathChange
         }
         c::netdev_cmd_NETDEV_FEAT_CHANGE => {
+            hw::devices_changed();
             if let Some(netns) = Netns::of(dev.net()) {
                 netns.change_topology();
             }
@@ -83,6 +84,9 @@ unsafe extern "C" fn netdev_event(
         _ => return NOTIFY_DONE,
     };
     hw::topology_changed();
+    if event as c::netdev_cmd == c::netdev_cmd_NETDEV_CHANGEMTU {
+        hw::devices_changed();
+    }
     // Now: it may be about to enter another namespace.
     if event as c::netdev_cmd == c::netdev_cmd_NETDEV_UNREGISTER {
         dev.gone();

@@ -61,6 +61,48 @@ static void nfo_port_command(struct nfo_port *port, struct flow_cls_offload *cls
 	cls->cookie = cookie;
 }
 
+static void nfo_port_free_slot(struct nfo_port *port, u32 slot)
+{
+	port->undead -= port->slots[slot].undead;
+	port->slots[slot] = (struct nfo_slot) { .next = port->free };
+	port->free = slot;
+}
+
+/* Deletes the rule in a slot. What drivers say to it does not matter mostly: they forget the rule.
+ * With NETIF_F_HW_TC off some do not listen, and keep it: this one waits, with its slot, for the
+ * time when they do again.
+ */
+static void nfo_port_destroy(struct nfo_port *port, u32 slot)
+{
+	struct nfo_slot *s = &port->slots[slot];
+	struct netlink_ext_ack extack = {};
+	struct flow_block_cb *block_cb;
+	struct flow_cls_offload cls;
+	bool deaf = false;
+
+	lockdep_assert_held(&port->lock);
+	if (s->cookie) {
+		nfo_port_command(port, &cls, FLOW_CLS_DESTROY, s->cookie, &extack);
+		list_for_each_entry(block_cb, &port->block.cb_list, list)
+			deaf |= block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv) == -EOPNOTSUPP;
+	}
+	if (!deaf) {
+		nfo_port_free_slot(port, slot);
+	} else if (!s->undead) {
+		s->undead = true;
+		port->undead++;
+	}
+}
+
+static void nfo_port_destroy_undead(struct nfo_port *port, unsigned long cookie)
+{
+	u32 i;
+
+	for (i = 0; port->undead && i < port->used; i++)
+		if (port->slots[i].undead && (!cookie || port->slots[i].cookie == cookie))
+			nfo_port_destroy(port, i);
+}
+
 /* Takes all rules away from a driver, which keeps working until then; what they have forwarded is
  * kept for those who ask later.
  */
@@ -204,6 +246,10 @@ void nfo_port_unbind(struct nfo_port *port)
 	bool end;
 
 	mutex_lock(&port->lock);
+	nfo_port_destroy_undead(port, 0);
+	if (port->undead)
+		netdev_warn(port->dev, "%u rules stay in hardware: their driver does not listen while hw-tc-offload is off\n",
+			    port->undead);
 	port->bound = false;
 	mutex_unlock(&port->lock);
 
@@ -293,12 +339,22 @@ static int nfo_port_reserve(struct nfo_port *port)
 	return 0;
 }
 
+/* Deletes rules once more whose driver did not listen. */
+void nfo_port_retry(struct nfo_port *port)
+{
+	mutex_lock(&port->lock);
+	nfo_port_destroy_undead(port, 0);
+	mutex_unlock(&port->lock);
+}
+
 /* Adds the rule in the buffer; returns in which slot it is noted. */
 int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie, u32 *slot)
 {
 	int err;
 
 	mutex_lock(&port->lock);
+	/* A rule of a flow that was at the same address. */
+	nfo_port_destroy_undead(port, cookie);
 	err = nfo_port_reserve(port);
 	if (!err)
 		err = nfo_port_call(port, r, FLOW_CLS_REPLACE, cookie);
@@ -311,16 +367,12 @@ int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie
 	return err;
 }
 
-/* Deletes the rule in a slot. What drivers say to it does not matter: they forget the rule. */
-void nfo_port_del(struct nfo_port *port, struct nfo_rule *r, u32 slot)
+/* Deletes the rule in a slot. */
+void nfo_port_del(struct nfo_port *port, u32 slot)
 {
 	mutex_lock(&port->lock);
-	if (slot < port->used) {
-		if (port->slots[slot].cookie)
-			nfo_port_call(port, r, FLOW_CLS_DESTROY, port->slots[slot].cookie);
-		port->slots[slot] = (struct nfo_slot) { .next = port->free };
-		port->free = slot;
-	}
+	if (slot < port->used)
+		nfo_port_destroy(port, slot);
 	mutex_unlock(&port->lock);
 }
 

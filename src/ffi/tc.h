@@ -17,6 +17,7 @@
 struct nfo_slot {
 	unsigned long		cookie;		/* 0: no driver has it any more */
 	u32			next;		/* of free slots */
+	bool			undead;		/* deleted, and its driver does not listen */
 	struct flow_stats	left;		/* what it had forwarded when its driver went */
 };
 
@@ -35,6 +36,7 @@ struct nfo_port {
 	u32			free;		/* the first free one */
 	u32			prio;
 	u32			generation;
+	u32			undead;		/* slots */
 	bool			bound;		/* ft may be used */
 	bool			unbound;	/* nfo_ports */
 	/* A driver has gone, and its rules with it. */
@@ -55,7 +57,8 @@ void nfo_port_unbind(struct nfo_port *port);
 u32 nfo_port_generation(const struct nfo_port *port);
 void nfo_port_driver(struct nfo_port *port, char *buf, u32 len);
 int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie, u32 *slot);
-void nfo_port_del(struct nfo_port *port, struct nfo_rule *r, u32 slot);
+void nfo_port_del(struct nfo_port *port, u32 slot);
+void nfo_port_retry(struct nfo_port *port);
 int nfo_port_stats(struct nfo_port *port, struct nfo_rule *r, u32 slot);
 
 struct nfo_rule *nfo_rule_new(void);

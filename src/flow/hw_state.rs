@@ -26,7 +26,7 @@ pub(crate) enum Stage {
     Partial,
     /// Both directions are.
     Hardware,
-    /// No engine can express it: never asked again.
+    /// No engine can express it: not asked again, unless devices change.
     Refused,
     /// Dead.
     Closed,
@@ -57,7 +57,7 @@ pub(crate) struct HwState {
     stage: AtomicU8,
     /// Failures in a row.
     pub(crate) failures: AtomicU8,
-    /// Its place in the tier's list.
+    /// Its place in the tier's list; of a refused flow, the generation of devices.
     pub(crate) index: AtomicU32,
     /// In the tier's queue.
     pub(crate) node: llist::Node,
@@ -114,6 +114,19 @@ impl HwState {
         self.base
             .store(self.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.set_stage(Stage::Software);
+    }
+
+    /// Refuses the flow, as long as the devices are those of `generation`.
+    pub(crate) fn refuse(&self, generation: u32) {
+        self.index.store(generation, Ordering::Relaxed);
+        self.set_stage(Stage::Refused);
+    }
+
+    /// Moves a flow back to software that was refused for other devices than those of `generation`.
+    pub(crate) fn reconsider(&self, generation: u32) {
+        if self.stage() == Stage::Refused && self.index.load(Ordering::Relaxed) != generation {
+            self.step(Stage::Refused, Stage::Software);
+        }
     }
 
     /// Bytes of the present window, and its length in jiffies: none if a packet has just begun

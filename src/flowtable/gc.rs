@@ -22,6 +22,7 @@ use crate::{
         table_ref::TableRef,
         teardown::DeadFlow, //
     },
+    hw,
     net::family::Family,
     stats, //
 };
@@ -321,6 +322,7 @@ impl Flowtable {
         } else {
             shared.refresh_stamps();
             shared.refresh_ct();
+            hw::reconsider(shared);
             let rest = timeout.wrapping_sub(idle).div_ceil(HZ);
             return Some(rest.clamp(1, interval));
         };

@@ -98,6 +98,7 @@ impl HwOffload {
         }
         if engine.is_some() {
             self.note(netdev);
+            super::devices_changed();
         }
         inner.devices.push(
             Device {
@@ -202,9 +203,16 @@ impl TierInner {
     pub(super) fn poll_devices(&mut self, tier: &HwOffload) {
         let now = super::now();
 
+        let retry = now.wrapping_sub(self.retried) >= RETRY;
+        if retry {
+            self.retried = now;
+        }
         for at in 0..self.devices.len() {
             let device = &mut self.devices[at];
             let ifindex = device.ifindex;
+            if let Some(engine) = device.engine.as_ref().filter(|_| retry) {
+                engine.retry(ifindex);
+            }
             let engine = device.engine.as_ref();
             let generation = engine.map_or(0, |e| e.generation(ifindex));
 
@@ -229,6 +237,7 @@ impl TierInner {
                         device.engine = Some(engine);
                         device.generation = generation;
                         device.busy = None;
+                        super::devices_changed();
                     }
                     // Whoever had it may be on the way out still.
                     Err(_) => device.busy = Some(now),

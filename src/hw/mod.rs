@@ -107,6 +107,20 @@ pub(crate) fn topology_changed() {
     TOPOLOGY_GEN.fetch_add(1, Ordering::Relaxed);
 }
 
+/// A generation that goes up with each change of what devices can do.
+static DEVICES_GEN: AtomicU32 = AtomicU32::new(0);
+
+/// Notes that flows that were refused may be accepted now: features, sizes or the choice of devices
+/// have changed. May be called in any context.
+pub(crate) fn devices_changed() {
+    DEVICES_GEN.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A flow that was refused may be asked for again, if devices have changed since.
+pub(crate) fn reconsider(flow: &FlowShared) {
+    flow.hw.reconsider(DEVICES_GEN.load(Ordering::Relaxed));
+}
+
 fn now() -> u32 {
     ffi::jiffies32()
 }
@@ -257,6 +271,8 @@ struct TierInner {
     room: Room,
     /// Rules in all engines.
     rules: u32,
+    /// When engines were last told to delete what is left, in `jiffies`.
+    retried: u32,
     scans: ScanCursors,
     rulesets: Rulesets,
     counts: Counts,
@@ -302,6 +318,7 @@ impl HwOffload {
             moves: [KVVec::new(), KVVec::new()],
             room: Room::new(),
             rules: 0,
+            retried: now(),
             scans: ScanCursors::new(now()),
             rulesets: Rulesets::new(now()),
             counts: Counts::default(),

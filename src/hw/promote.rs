@@ -19,6 +19,7 @@ use super::{
     TierInner,
     AT_ONCE,
     BUSY,
+    DEVICES_GEN,
     MOVES, //
 };
 use crate::{
@@ -167,7 +168,8 @@ impl TierInner {
             }
             Outcome::Refused => {
                 self.take_waiting(at);
-                flow.hw.set_stage(Stage::Refused);
+                // As of now: what has changed meanwhile may be missed until the next change.
+                flow.hw.refuse(DEVICES_GEN.load(Ordering::Relaxed));
             }
             Outcome::In(mut resident) => {
                 if let Some(w) = self.take_waiting(at) {
