@@ -90,6 +90,7 @@ const CAPS: Caps = Caps {
     mtu: SizeLimit::None,
     ttl: Ttl::Unknown,
     counting: Counting::Delta,
+    bind_rate: 0,
     ageing: Ageing::Host,
 };
 
@@ -105,6 +106,8 @@ const MEDIATEK: Quirks = Quirks {
         // mtk_ppe_update_mtu() gets the largest of all MACs, and that of one below a switch has
         // room for the switch's tag.
         mtu: SizeLimit::LargestPort,
+        // MTK_PPE_BIND_RATE: until then the rule is in a list of the driver.
+        bind_rate: 30,
         ..CAPS
     },
     qinq: false,

@@ -272,6 +272,7 @@ impl FlowEngine for Engines {
                 true => Counting::Delta,
                 false => Counting::None,
             },
+            bind_rate: 0,
             ageing: engine::Ageing::Engine,
         }
     }

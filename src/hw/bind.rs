@@ -59,6 +59,8 @@ pub(super) struct Device {
     /// The hardware belongs to another flowtable still, or is away, since it was last asked at this
     /// time.
     pub(super) busy: Option<u32>,
+    /// It has told packets of some rule.
+    pub(super) has_counted: bool,
 }
 
 /// Where a device is in the list of a flowtable.
@@ -107,6 +109,7 @@ impl HwOffload {
                 engine,
                 generation: generation.unwrap_or(0),
                 busy,
+                has_counted: false,
             },
             GFP_KERNEL,
         )?;

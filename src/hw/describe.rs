@@ -280,6 +280,11 @@ impl FlowShared {
         valid.then(|| self.qos.each_ref().map(Qos::generation))
     }
 
+    /// When the latest packet of the direction with index `dir` was, in `jiffies`.
+    pub(super) fn last_seen(&self, dir: usize) -> u32 {
+        with_family!(self, |flow| flow.entries.get(dir).map_or(0, |e| e.seen()))
+    }
+
     /// Notes that hardware saw a packet of the direction with index `dir` at `jiffies`.
     pub(super) fn seen_at(&self, dir: usize, jiffies: u32) {
         with_family!(self, |flow| {

@@ -72,6 +72,7 @@ use nft_flow::{
     direction::Direction,
     engine::{
         AddError,
+        Counting,
         Delta, //
     },
     llist::{
@@ -211,7 +212,31 @@ struct Resident {
     /// Bytes that hardware has forwarded, and all bytes at the last look.
     by_hardware: u64,
     bytes_seen: u64,
+    health: [Health; 2],
+}
+
+/// What is known of a direction in hardware.
+#[derive(Clone, Copy)]
+struct Health {
+    /// When its latest packet was at the last look, whoever saw it.
+    seen: u32,
+    /// Hardware has forwarded packets of it since the last look; ever.
+    active: bool,
+    proven: bool,
+    /// Hardware need not forward from the first packet on.
+    binds_late: bool,
+    /// Looks in a row at which packets came to software that hardware should have forwarded.
     strikes: u8,
+    /// Times that its rule was taken away for that, and when that was last.
+    failures: u8,
+    since: u32,
+}
+
+impl Health {
+    /// Hardware forwards the packets, as far as is known.
+    fn is_well(&self) -> bool {
+        self.proven || !self.binds_late
+    }
 }
 
 /// A flow that waits for a place.
@@ -482,6 +507,28 @@ impl TierInner {
         }
     }
 
+    /// Says what a flow is now: in hardware with both directions, as far as that is known, or not.
+    fn settle(&self, flow: FlowRef, resident: &Resident) {
+        let whole = resident.rules.iter().all(Option::is_some)
+            && resident.health.iter().all(Health::is_well);
+        let stage = match whole {
+            true => Stage::Hardware,
+            false => Stage::Partial,
+        };
+
+        if flow.hw.stage() == stage {
+            return;
+        }
+        flow.hw.set_stage(stage);
+        let ct = flow.ct.get();
+
+        ct.set_hardware(whole);
+        // Whoever tears the flow down clears the bit afterwards.
+        if !flow.is_live() {
+            ct.set_hardware(false);
+        }
+    }
+
     fn fail(&self, flow: FlowRef) {
         let n = flow.hw.failures.load(Ordering::Relaxed);
 
@@ -510,6 +557,8 @@ impl TierInner {
     /// Reads the statistics of a rule from its engine and adds them to the flow's counters. False
     /// if the engine has lost the rule.
     fn read_stats(&mut self, resident: &mut Resident, dir: usize) -> bool {
+        resident.health[dir].active = false;
+        resident.health[dir].seen = resident.flow.last_seen(dir);
         let Some(rule) = resident.rules.get(dir).and_then(|r| r.as_ref()) else {
             return true;
         };
@@ -520,7 +569,23 @@ impl TierInner {
             return false;
         };
         let flow = resident.flow;
+        let device = self.devices.iter_mut().find(|d| d.ifindex == rule.ifindex);
+        let counts = device.is_some_and(|device| {
+            device.has_counted |= delta.packets != 0;
+            device.has_counted
+        }) || engine.caps(rule.ifindex).counting == Counting::Delta;
+        let health = &mut resident.health[dir];
 
+        // Engines that do not count may say when the last packet was.
+        health.active = delta.packets != 0
+            || !counts
+                && delta.used.is_some_and(|used| {
+                    let now = now();
+
+                    now.wrapping_sub(used) as i32 <= 2 * HZ as i32
+                        && used.wrapping_sub(health.since) as i32 > 2 * HZ as i32
+                });
+        health.proven |= health.active;
         if delta.packets != 0 {
             resident.by_hardware = resident.by_hardware.wrapping_add(delta.bytes);
             // What a driver says may be anything.
@@ -534,6 +599,7 @@ impl TierInner {
         if let Some(used) = delta.used {
             flow.seen_at(dir, used);
         }
+        resident.health[dir].seen = flow.last_seen(dir);
         true
     }
 }

@@ -13,6 +13,7 @@ use super::{
     DemoteTo,
     Device,
     FlowRef,
+    Health,
     HwOffload,
     Resident,
     Stage,
@@ -176,29 +177,16 @@ impl TierInner {
                     resident.rate = w.rate;
                     resident.rate.sample(resident.bytes_seen, ms);
                 }
-                let whole = resident.rules.iter().all(Option::is_some);
-
                 flow.hw
                     .index
                     .store(self.resident.len() as u32, Ordering::Relaxed);
+                self.settle(flow, &resident);
+                if flow.hw.stage() == Stage::Partial {
+                    self.counts.partial += 1;
+                }
                 // There is room: reserved before the rules were added.
                 if let Err(e) = self.resident.push(resident, GFP_KERNEL) {
                     kernel::pr_warn_once!("a rule is lost: {e:?}\n");
-                }
-                flow.hw.set_stage(match whole {
-                    true => Stage::Hardware,
-                    false => Stage::Partial,
-                });
-                if whole {
-                    let ct = flow.ct.get();
-
-                    ct.set_hardware(true);
-                    // Whoever tears the flow down clears the bit afterwards.
-                    if !flow.is_live() {
-                        ct.set_hardware(false);
-                    }
-                } else {
-                    self.counts.partial += 1;
                 }
             }
         }
@@ -226,6 +214,14 @@ impl TierInner {
         };
         if self.resident.reserve(1, GFP_KERNEL).is_err() {
             return Outcome::Failed;
+        }
+
+        let ifindices = described.descs.map(|d| d.ingress.port.ifindex);
+        let caps = ifindices.map(|ifindex| self.engine(ifindex).map(|e| e.caps(ifindex)));
+        let rate = self.waiting.get(at).map_or(0, |w| w.rate.get());
+        // It would have the rule, and not forward the packets.
+        if caps.iter().flatten().any(|caps| rate < caps.bind_bytes()) {
+            return Outcome::Later;
         }
 
         // Conntrack must not judge by what the packet path saw before.
@@ -283,12 +279,20 @@ impl TierInner {
             rules,
             validated,
             epoch: self.rulesets.epoch(),
-            ifindices: described.descs.map(|d| d.ingress.port.ifindex),
+            ifindices,
             fingerprint: described.fingerprint(),
             rate: Rate::new(total, now_ms(), 0, 1000),
             by_hardware: 0,
             bytes_seen: total,
-            strikes: 0,
+            health: [0, 1].map(|dir| Health {
+                seen: flow.last_seen(dir),
+                active: false,
+                proven: false,
+                binds_late: caps[dir].is_some_and(|caps| caps.bind_rate != 0),
+                strikes: 0,
+                failures: 0,
+                since: now(),
+            }),
         })
     }
 

@@ -10,7 +10,6 @@ use super::{
     now_ms,
     DemoteTo,
     Resident,
-    Stage,
     TierInner,
     AT_ONCE, //
     TOPOLOGY_GEN,
@@ -24,6 +23,7 @@ use core::{
     sync::atomic::Ordering, //
 };
 use nft_flow::{
+    admit,
     reason::TeardownReason,
     sweep::Sweep, //
 };
@@ -202,9 +202,11 @@ impl TierInner {
             ..*r
         };
         let before = taken.by_hardware;
-        let answered = [0, 1].map(|dir| self.read_stats(&mut taken, dir));
         let flow = taken.flow;
         let hw = &flow.hw;
+        // Software has seen packets of the direction since the last look.
+        let came = [0, 1].map(|dir| flow.last_seen(dir) != taken.health[dir].seen);
+        let answered = [0, 1].map(|dir| self.read_stats(&mut taken, dir));
         let total = hw.bytes.load(Ordering::Relaxed);
 
         taken.rate.sample(total, ms);
@@ -213,21 +215,23 @@ impl TierInner {
             .wrapping_sub(taken.bytes_seen)
             .saturating_sub(by_hardware);
         taken.bytes_seen = total;
-        // Packets that hardware should have forwarded come here: it has forgotten the flow and not
-        // told the driver, or never knew it.
-        taken.strikes = match by_hardware == 0 && by_software > STRAY {
-            true => taken.strikes.saturating_add(1),
-            false => 0,
-        };
-        let silent = taken.strikes >= STRIKES && hw.stage() == Stage::Hardware;
+        let active = taken.health.iter().any(|h| h.active);
+
         // An engine lets go of a direction that is idle, while the other one may have all the
         // traffic.
         let mut there = true;
         for (dir, answered) in answered.into_iter().enumerate() {
-            there &= answered || by_hardware != 0 && self.reinstall(&mut taken, dir);
+            there &= answered || active && self.reinstall(&mut taken, dir);
         }
-        if by_hardware != 0 {
+        if active {
             hw.failures.store(0, Ordering::Relaxed);
+        }
+        for (dir, came) in came.into_iter().enumerate() {
+            self.judge_direction(&mut taken, dir, came && by_software > STRAY);
+        }
+        let silent = taken.rules.iter().all(Option::is_none);
+        if !silent {
+            self.settle(flow, &taken);
         }
         if let Some(r) = self.resident.get_mut(at) {
             *r = taken;
@@ -236,8 +240,43 @@ impl TierInner {
             () if silent => Some(DemoteTo::Failed),
             () if there => None,
             // Engines let go of what is idle.
-            () if by_hardware == 0 && by_software <= STRAY => Some(DemoteTo::Software),
+            () if !active && by_software <= STRAY => Some(DemoteTo::Software),
             () => Some(DemoteTo::Failed),
+        }
+    }
+
+    /// Takes the rule of a direction away whose packets come to software all the same: hardware has
+    /// forgotten it and not told the driver, or never knew it. Adds it again after a pause.
+    fn judge_direction(&mut self, resident: &mut Resident, dir: usize, came: bool) {
+        let health = &mut resident.health[dir];
+        let now = now();
+
+        if resident.rules[dir].is_some() {
+            health.strikes = match came && !health.active && health.is_well() {
+                true => health.strikes.saturating_add(1),
+                false => 0,
+            };
+            if health.active {
+                health.failures = 0;
+            }
+            if health.strikes < STRIKES {
+                return;
+            }
+            health.strikes = 0;
+            health.since = now;
+            health.failures = health.failures.saturating_add(1);
+            self.counts.lost += 1;
+            if let Some(rule) = resident.rules[dir].take() {
+                self.delete(rule);
+            }
+        } else if health.failures != 0
+            && now.wrapping_sub(health.since) > admit::backoff(health.failures).div_ceil(1000 / HZ)
+        {
+            health.since = now;
+            // Until it has shown that it works.
+            health.proven = false;
+            health.binds_late = true;
+            self.reinstall(resident, dir);
         }
     }
 }

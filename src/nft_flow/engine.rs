@@ -77,11 +77,22 @@ pub struct Caps {
     pub ttl: Ttl,
     /// How it counts.
     pub counting: Counting,
+    /// It takes a rule for a flow of which it has then to see so many packets in a second before it
+    /// forwards them; 0 if it does so at once.
+    pub bind_rate: u16,
     /// Who ages.
     pub ageing: Ageing,
 }
 
 impl Caps {
+    /// Bytes in a second from which an engine forwards a flow for sure: with packets that are
+    /// smaller than the largest ones there are more of them.
+    pub fn bind_bytes(&self) -> u64 {
+        const LARGEST: u64 = 1514;
+
+        u64::from(self.bind_rate) * LARGEST
+    }
+
     /// Whether the engine leaves packets of up to `takes` bytes (from the network header on) that
     /// exceed the egress MTU to software. `port` is the MTU of the port that they leave by.
     pub fn fits(&self, takes: u32, egress: &Egress, port: u32) -> bool {
@@ -227,8 +238,10 @@ mod tests {
             mtu,
             ttl: Ttl::Unknown,
             counting: Counting::Delta,
+            bind_rate: 30,
             ageing: Ageing::Host,
         };
+        assert_eq!(caps(SizeLimit::None).bind_bytes(), 45420);
         let mut egress = Egress {
             port: Port::plain(1),
             macs: Macs {
