@@ -122,6 +122,23 @@ unsafe extern "C" fn switchdev_event(
     NOTIFY_DONE
 }
 
+/// A bridge knows a station that it did not know there before, or no more; in atomic context.
+///
+/// # Safety
+///
+/// Called by the atomic notifier chain of switchdev only.
+unsafe extern "C" fn fdb_event(
+    _nb: *mut c::notifier_block,
+    event: c_ulong,
+    _info: *mut c_void,
+) -> c_int {
+    // SAFETY: Any number is fine.
+    if unsafe { c::nfo_fdb_event_matters(event) } {
+        hw::topology_changed();
+    }
+    NOTIFY_DONE
+}
+
 /// A neighbour or a redirect has changed, in atomic context.
 ///
 /// # Safety
@@ -129,10 +146,13 @@ unsafe extern "C" fn switchdev_event(
 /// Called by the notifier chain of network events only.
 unsafe extern "C" fn netevent(
     _nb: *mut c::notifier_block,
-    _event: c_ulong,
-    _info: *mut c_void,
+    event: c_ulong,
+    info: *mut c_void,
 ) -> c_int {
-    hw::topology_changed();
+    // SAFETY: What comes with an event of this chain.
+    if unsafe { c::nfo_netevent_matters(event, info) } {
+        hw::topology_changed();
+    }
     NOTIFY_DONE
 }
 
@@ -149,6 +169,7 @@ const fn notifier(call: c::notifier_fn_t) -> Notifier {
 static NETDEV: Notifier = notifier(Some(netdev_event));
 static SWITCHDEV: Notifier = notifier(Some(switchdev_event));
 static NETEVENT: Notifier = notifier(Some(netevent));
+static FDB: Notifier = notifier(Some(fdb_event));
 
 /// Keeps the notifiers registered.
 pub(crate) struct Registration(());
@@ -159,11 +180,16 @@ impl Registration {
         // SAFETY: The blocks are static and not registered yet.
         unsafe {
             to_result(c::nfo_switchdev_register(SWITCHDEV.get()))?;
+            to_result(c::nfo_fdb_register(FDB.get())).inspect_err(|_| {
+                c::nfo_switchdev_unregister(SWITCHDEV.get());
+            })?;
             to_result(c::register_netdevice_notifier(NETDEV.get())).inspect_err(|_| {
+                c::nfo_fdb_unregister(FDB.get());
                 c::nfo_switchdev_unregister(SWITCHDEV.get());
             })?;
             to_result(c::nfo_direct_register()).inspect_err(|_| {
                 c::unregister_netdevice_notifier(NETDEV.get());
+                c::nfo_fdb_unregister(FDB.get());
                 c::nfo_switchdev_unregister(SWITCHDEV.get());
             })?;
             // These cannot fail.
@@ -183,6 +209,7 @@ impl Drop for Registration {
             c::unregister_netevent_notifier(NETEVENT.get());
             c::nfo_direct_unregister();
             c::unregister_netdevice_notifier(NETDEV.get());
+            c::nfo_fdb_unregister(FDB.get());
             c::nfo_switchdev_unregister(SWITCHDEV.get());
             c::nfo_bridge_unregister();
         }

@@ -182,3 +182,19 @@ void nfo_switchdev_unregister(struct notifier_block *nb)
 {
 	unregister_switchdev_blocking_notifier(nb);
 }
+
+/* Stations that come, go and move; in atomic context. */
+int nfo_fdb_register(struct notifier_block *nb)
+{
+	return register_switchdev_notifier(nb);
+}
+
+bool nfo_fdb_event_matters(unsigned long event)
+{
+	return event == SWITCHDEV_FDB_ADD_TO_DEVICE || event == SWITCHDEV_FDB_DEL_TO_DEVICE;
+}
+
+void nfo_fdb_unregister(struct notifier_block *nb)
+{
+	unregister_switchdev_notifier(nb);
+}

@@ -269,6 +269,10 @@ bool nfo_rtnl_trylock(void);
 void nfo_rtnl_unlock(void);
 int nfo_switchdev_register(struct notifier_block *nb);
 void nfo_switchdev_unregister(struct notifier_block *nb);
+int nfo_fdb_register(struct notifier_block *nb);
+void nfo_fdb_unregister(struct notifier_block *nb);
+bool nfo_fdb_event_matters(unsigned long event);
+bool nfo_netevent_matters(unsigned long event, void *info);
 
 void nfo_ft_init(struct nf_flowtable *ft, void *ours);
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Routes and neighbours, for Rust: what is an inline function or a macro in C. */
 #include <linux/etherdevice.h>
+#include <linux/hash.h>
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
+#include <linux/jhash.h>
 #include <net/ip.h>
 #include <net/ip_fib.h>
 #include <net/ip6_fib.h>
@@ -10,6 +12,7 @@
 #include <net/l3mdev.h>
 #include <net/lwtunnel.h>
 #include <net/neighbour.h>
+#include <net/netevent.h>
 #include <net/xfrm.h>
 
 #include "helpers.h"
@@ -279,4 +282,31 @@ void nfo_xfrm_output(struct sk_buff *skb, struct dst_entry *dst, u8 family, u32 
 	skb_dst_drop(skb);
 	skb_dst_set_noref(skb, dst);
 	dst_output(net, NULL, skb);
+}
+
+/* What was last said about a neighbour, by where it is. Two that share a slot are taken for changed. */
+static u32 nfo_neighs[1024];
+
+/* Whether something has changed that rules are made of. Most events of a neighbour only say how old is
+ * what is known of it.
+ */
+bool nfo_netevent_matters(unsigned long event, void *info)
+{
+	const struct neighbour *n = info;
+	u8 ha[ALIGN(MAX_ADDR_LEN, sizeof(u32))] = {};
+	u32 slot, said;
+
+	switch (event) {
+	case NETEVENT_REDIRECT:
+		return true;
+	case NETEVENT_NEIGH_UPDATE:
+		break;
+	default:
+		return false;
+	}
+	neigh_ha_snapshot(ha, n, n->dev);
+	said = jhash2((const u32 *)ha, sizeof(ha) / sizeof(u32), (u32)(unsigned long)n);
+	said = (said & ~1) | !!(READ_ONCE(n->nud_state) & NUD_VALID);
+	slot = hash_ptr(n, 10);
+	return xchg(&nfo_neighs[slot], said) != said;
 }

@@ -64,6 +64,8 @@ pub(super) struct Described {
     pub(super) ingress_mtu: [u32; 2],
     /// The MTUs of the ports that they leave by.
     pub(super) port_mtu: [u32; 2],
+    /// What is behind these ports: see [`device_path::DevicePathWalk::below`].
+    below: [u64; 2],
     /// Whether something sees packets on their way in before a flowtable would.
     pub(super) is_filtered: [bool; 2],
 }
@@ -122,6 +124,7 @@ impl Described {
         let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);
 
         (&self.descs, &self.ingress_mtu, &self.is_filtered).hash(&mut h);
+        self.below.hash(&mut h);
         h.finish()
     }
 }
@@ -138,6 +141,7 @@ struct EgressDesc {
     ingress_mtu: u32,
     /// The MTU of the device.
     port_mtu: u32,
+    below: u64,
     /// The same packets meet something on their way in.
     is_filtered: bool,
     dscp: Option<u8>,
@@ -165,6 +169,9 @@ fn egress_desc<F: Family>(
     }
     if walk.end() != device_path::WalkEnd::Lowest {
         return Err(Indescribable::Later);
+    }
+    if walk.keeps_tag() {
+        return Err(Indescribable::Never(Unsupported::HwUntag));
     }
     let dst = match stack.peer {
         Some(peer) => peer,
@@ -205,6 +212,7 @@ fn egress_desc<F: Family>(
         },
         ingress_mtu: walk.mtu_below().saturating_sub(pppoe),
         port_mtu: walk.mtu_below(),
+        below: walk.below(),
         is_filtered: walk.is_filtered(),
         dscp: uniform.dscp,
     })
@@ -250,6 +258,7 @@ impl<F: Family> Flow<F> {
             cookies: [ptr::from_ref(orig) as usize, ptr::from_ref(reply) as usize],
             ingress_mtu: [back.ingress_mtu, out.ingress_mtu],
             port_mtu: [out.port_mtu, back.port_mtu],
+            below: [out.below, back.below],
             is_filtered: [back.is_filtered, out.is_filtered],
         })
     }

@@ -154,6 +154,11 @@ pub(crate) struct DevicePathWalk<'rcu> {
     tunnel: Option<(*const c::net_device, EncapStack)>,
     /// `best` is a tunnel that nobody has listed.
     followed: bool,
+    /// What the engine has to know of the lowest device besides its number: the port of a switch,
+    /// the station behind a radio.
+    below: u64,
+    /// A bridge on the way leaves it to the hardware of its port to take a tag off.
+    untags_in_hardware: bool,
     /// Why packets must not be picked up here, if it is because of what is above.
     barred: Option<SkipReason>,
     /// How it ended.
@@ -198,6 +203,8 @@ impl<'rcu> DevicePathWalk<'rcu> {
             best: None,
             tunnel: None,
             followed: false,
+            below: 0,
+            untags_in_hardware: false,
             barred: None,
             end: WalkEnd::Lowest,
         };
@@ -354,6 +361,32 @@ impl<'rcu> DevicePathWalk<'rcu> {
         Ok(())
     }
 
+    /// Notes what is said about the other side of the lowest device.
+    fn note_below(&mut self, path: &c::net_device_path) {
+        // SAFETY: The kind says which member of the union is meant.
+        let below = unsafe {
+            match path.type_ {
+                c::net_device_path_type_DEV_PATH_DSA => {
+                    let dsa = &path.__bindgen_anon_1.dsa;
+
+                    (u64::from(dsa.proto) << 32) | u64::from(dsa.port as u32)
+                }
+                c::net_device_path_type_DEV_PATH_MTK_WDMA => {
+                    let wdma = &path.__bindgen_anon_1.mtk_wdma;
+
+                    (u64::from(wdma.wdma_idx) << 48)
+                        | (u64::from(wdma.queue) << 40)
+                        | (u64::from(wdma.bss) << 32)
+                        | (u64::from(wdma.amsdu) << 24)
+                        | u64::from(wdma.wcid)
+                }
+                _ => return,
+            }
+        };
+
+        self.below = (u64::from(path.type_) << 56) | (below & !(0xff << 56));
+    }
+
     fn push(&mut self, encap: Encap) -> Result<(), WalkEnd> {
         if self.here.encaps.push_outer(encap) {
             Ok(())
@@ -376,7 +409,8 @@ impl<'rcu> DevicePathWalk<'rcu> {
 
         match mode {
             // The last one: tagged by the switch on its way out, and not untagged on its way in.
-            BR_VLAN_KEEP | BR_VLAN_UNTAG_HW => (),
+            BR_VLAN_KEEP => (),
+            BR_VLAN_UNTAG_HW => self.untags_in_hardware = true,
             BR_VLAN_TAG => self.push(tag)?,
             BR_VLAN_UNTAG if self.here.encaps.pop_outer() => (),
             _ => return Err(WalkEnd::Lowest),
@@ -419,6 +453,19 @@ impl<'rcu> DevicePathWalk<'rcu> {
         }
         // SAFETY: A device of the walk, and RCU is held; the flowtable is that of the walk.
         unsafe { c::nfo_dev_filters_before(self.dev.cast_mut(), nf) }
+    }
+
+    /// A number that changes when the lowest device is the same, and what is behind it another: the
+    /// port of a switch, a station of a radio.
+    pub(crate) fn below(&self) -> u64 {
+        self.below
+    }
+
+    /// Whether packets leave with a tag that the hardware of a bridge port should take off, and
+    /// that port is not one of a switch, which does.
+    pub(crate) fn keeps_tag(&self) -> bool {
+        self.untags_in_hardware
+            && self.below >> 56 != u64::from(c::net_device_path_type_DEV_PATH_DSA)
     }
 
     /// The largest packet that the lowest device takes, from the network header of the frame on.
@@ -557,6 +604,7 @@ fn walk_devices<'rcu, F: Family>(
             walk.end = WalkEnd::Unknown;
         }
         for (i, path) in paths.iter().enumerate() {
+            walk.note_below(path);
             // The one that could not go on is not among the paths.
             let below = match paths.get(i + 1) {
                 Some(next) => next.dev,

@@ -315,6 +315,8 @@ reasons! {
         /// Something sees packets on their way in before a flowtable would: a filter, a program, a
         /// chain.
         IngressFilter = "ingress_filter",
+        /// The hardware of a bridge port takes a VLAN tag off, which rules would leave on.
+        HwUntag = "hw_untag",
     }
 }
 
