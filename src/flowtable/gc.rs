@@ -133,12 +133,12 @@ impl Flowtable {
     /// Returns how many jiffies to pause then.
     fn gc_pass(&self) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
-        self.gc_collect();
+        let mut behind = self.gc_collect_some();
         self.fold_mib_stats();
         self.check_bridges();
         let sure = self.check_next_hops() & self.check_egress();
-        let behind = self.gc_step();
-        self.gc_collect();
+        behind |= self.gc_step();
+        behind |= self.gc_collect_some();
         self.follow();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
@@ -194,9 +194,30 @@ impl Flowtable {
 
     /// Takes dead flows out of table and wheel, and frees them.
     pub(super) fn gc_collect(&self) {
+        self.gc_collect_while(|| true);
+    }
+
+    /// Does a part of [`Flowtable::gc_collect`]: rules of dead flows are deleted by drivers, and
+    /// those of flows that should not be in hardware any more wait meanwhile. Returns whether some
+    /// are left.
+    fn gc_collect_some(&self) -> bool {
+        const AT_ONCE: u32 = HZ.div_ceil(50);
+
+        let begun = ffi::jiffies32();
+        self.gc_collect_while(|| ffi::jiffies32().wrapping_sub(begun) <= AT_ONCE)
+    }
+
+    /// Returns whether some are left.
+    fn gc_collect_while(&self, go_on: impl Fn() -> bool) -> bool {
         let mut n = 0;
+        let mut left = false;
 
         for flow in self.dead() {
+            left |= !go_on();
+            if left {
+                self.queue_gc(&flow);
+                continue;
+            }
             if self.hw.as_ref().is_some_and(|tier| !tier.forget(&flow)) {
                 // Another time.
                 self.queue_gc(&flow);
@@ -209,6 +230,7 @@ impl Flowtable {
                 ffi::cond_resched();
             }
         }
+        left
     }
 
     /// Takes a dead flow out of tables and wheel, and frees it.
@@ -233,6 +255,7 @@ impl Flowtable {
             drop(routes);
             flow.free();
         }
+        left
     }
 
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
