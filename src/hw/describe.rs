@@ -119,6 +119,16 @@ impl Hasher for Fingerprint {
 }
 
 impl Described {
+    /// What an engine knows packets of direction `dir` by that looks at addresses and ports only.
+    pub(super) fn tuple_hash(&self, dir: usize) -> u64 {
+        let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);
+
+        if let Kind::Routed { proto, tuple, .. } = self.descs[dir].kind {
+            (proto, tuple).hash(&mut h);
+        }
+        h.finish()
+    }
+
     /// Returns a fingerprint that changes when either rule would be another one.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut h = Fingerprint(0xcbf2_9ce4_8422_2325);

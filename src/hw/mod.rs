@@ -208,6 +208,8 @@ struct Resident {
     ifindices: [u32; 2],
     /// The fingerprint of what the rules were made of.
     fingerprint: u64,
+    /// What engines know the packets by that look at addresses and ports only; 0 for others.
+    tuples: [u64; 2],
     rate: Rate,
     /// Bytes that hardware has forwarded, and all bytes at the last look.
     by_hardware: u64,
@@ -327,6 +329,8 @@ enum DemoteTo {
     Waiting,
     /// To software, for a while.
     Failed,
+    /// To software, as one that was refused.
+    Refused,
     /// Nowhere: it is dead.
     Closed,
 }
@@ -504,6 +508,7 @@ impl TierInner {
             DemoteTo::Software => flow.hw.leave(now, 0),
             DemoteTo::Waiting => self.enqueue(flow, taken.rate, now),
             DemoteTo::Failed => self.fail(flow),
+            DemoteTo::Refused => flow.hw.refuse(DEVICES_GEN.load(Ordering::Relaxed)),
         }
     }
 

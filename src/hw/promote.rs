@@ -138,9 +138,6 @@ impl TierInner {
         for (at, w) in self.waiting.iter().enumerate() {
             waiting.push(rank(&w.rate, at), GFP_KERNEL).ok()?;
         }
-        for (at, r) in self.resident.iter().enumerate() {
-            resident.push(rank(&r.rate, at), GFP_KERNEL).ok()?;
-        }
         let known = self
             .devices
             .iter()
@@ -151,6 +148,12 @@ impl TierInner {
             .unwrap_or(u32::MAX);
         let left = self.room.left(self.rules, now_ms()).min(known);
 
+        // Where there is room for all, nobody has to leave.
+        if ((left / 2) as usize) < waiting.len() {
+            for (at, r) in self.resident.iter().enumerate() {
+                resident.push(rank(&r.rate, at), GFP_KERNEL).ok()?;
+            }
+        }
         Some(admit::plan(config, waiting, resident, (left / 2) as usize))
     }
 
@@ -224,6 +227,20 @@ impl TierInner {
             return Outcome::Later;
         }
 
+        // One rule would serve both.
+        let tuples = [0, 1].map(|dir| match &caps[dir] {
+            Some(caps) if !caps.matches_vlan => described.tuple_hash(dir),
+            _ => 0,
+        });
+        if let Some(other) = self.alias(&tuples) {
+            for _ in 0..2 {
+                self.counts
+                    .declined(AddError::Unsupported(Unsupported::Alias));
+            }
+            self.demote(other, DemoteTo::Refused);
+            return Outcome::Refused;
+        }
+
         // Conntrack must not judge by what the packet path saw before.
         flow.tcp.mark_windows_stale();
         let mut rules = [None, None];
@@ -280,6 +297,7 @@ impl TierInner {
             validated,
             epoch: self.rulesets.epoch(),
             ifindices,
+            tuples,
             fingerprint: described.fingerprint(),
             rate: Rate::new(total, now_ms(), 0, 1000),
             by_hardware: 0,
@@ -293,6 +311,18 @@ impl TierInner {
                 failures: 0,
                 since: now(),
             }),
+        })
+    }
+
+    /// A flow in hardware whose packets have the same addresses and ports, for engines that look at
+    /// nothing else.
+    fn alias(&self, tuples: &[u64; 2]) -> Option<usize> {
+        if *tuples == [0; 2] {
+            return None;
+        }
+        // A dead one is about to go, and may have been the same connection's.
+        self.resident.iter().position(|r| {
+            r.tuples.iter().any(|t| *t != 0 && tuples.contains(t)) && r.flow.is_live()
         })
     }
 

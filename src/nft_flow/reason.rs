@@ -317,6 +317,8 @@ reasons! {
         IngressFilter = "ingress_filter",
         /// The hardware of a bridge port takes a VLAN tag off, which rules would leave on.
         HwUntag = "hw_untag",
+        /// The engine cannot tell packets of the flow from those of another one.
+        Alias = "alias",
     }
 }
 
