@@ -143,7 +143,7 @@ static int mock_parse(struct sk_buff *skb, struct mock_key *key, u16 *flags)
 
 unsigned int mock_hook(void *priv, struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	bool mtk = !strcmp(mock_profile, "mtk");
+	bool mtk = mock_is_ppe();
 	struct net_device *out;
 	struct mock_rule *r;
 	struct mock_key key;
@@ -160,8 +160,17 @@ unsigned int mock_hook(void *priv, struct sk_buff *skb, const struct nf_hook_sta
 	if (off < 0)
 		return NF_ACCEPT;
 	r = mock_find(&key);
-	if (!r || r->lost)
+	if (!r || r->lost || r->deaf)
 		return NF_ACCEPT;
+	if (mock_bind_rate && !r->bound) {
+		if (time_after(jiffies, r->since + HZ)) {
+			r->since = jiffies;
+			r->came = 0;
+		}
+		if (++r->came < mock_bind_rate)
+			return NF_ACCEPT;
+		r->bound = true;
+	}
 	if (key.l4proto == IPPROTO_TCP && (flags & (be16_to_cpu(r->tcp_mask) | 2)))
 		return NF_ACCEPT;
 	out = dev_get_by_index_rcu(state->net, r->out);

@@ -6,7 +6,7 @@
  * every flowtable's. Which rules it takes is that of mlx5_core or of the MediaTek PPE driver.
  *
  * Parameters, all but the first three at any time:
- *   profile       mlx5, mtk or any: which rules are taken
+ *   profile       mlx5, mtk, airoha (which counts nothing), npu or any: which rules are taken
  *   ports         names of devices, comma-separated; empty: every veth
  *   direct        the NIC is the device's own, with ndo_setup_tc(), instead of one below
  *   exclusive     a device serves one flowtable at a time, as those of mlx5 do
@@ -22,6 +22,11 @@
  *   stub_restart  with stub: time is counted from the next rule on
  *   refuse_in     rules for packets that come in by this device are refused
  *   no_lastused   statistics do not say when the last packet was
+ *   wcid          with direct: the device is a radio, and this the number of the station behind it
+ *   full_errno    what is said when there is no room
+ *   deaf_in       rules for packets that come in by this device are taken, and forward none
+ *   bind_rate     a rule forwards nothing before so many of its packets have come in a second
+ * With NETIF_F_HW_TC off (direct), as those of mtk_eth and airoha, it listens to no command, and keeps its rules.
  * Debugfs, in mock_hw/: rules (what is in the table), stats, reset (write: the table is lost), flap (write
  * N: the driver goes and comes back N times).
  */
@@ -57,6 +62,14 @@ module_param(fail_add, int, 0644);
 module_param(fail_del, int, 0644);
 module_param(fail_stats, int, 0644);
 module_param(fail_count, int, 0644);
+static int wcid = -1;
+module_param(wcid, int, 0644);
+static int full_errno = ENOSPC;
+module_param(full_errno, int, 0644);
+static char deaf_in[IFNAMSIZ];
+module_param_string(deaf_in, deaf_in, sizeof(deaf_in), 0644);
+unsigned int mock_bind_rate;
+module_param_named(bind_rate, mock_bind_rate, uint, 0644);
 static int fail_at, fail_errno = EIO;
 module_param(fail_at, int, 0644);
 module_param(fail_errno, int, 0644);
@@ -156,7 +169,7 @@ static int mock_replace(struct mock_port *port, struct flow_cls_offload *f)
 		mock_full++;
 		if (f->common.extack)
 			f->common.extack->_msg = "mock_hw: The table is full";
-		err = -ENOSPC;
+		err = -full_errno;
 		goto free;
 	}
 	rcu_read_lock();
@@ -168,6 +181,7 @@ static int mock_replace(struct mock_port *port, struct flow_cls_offload *f)
 	}
 	r->cookie = f->cookie;
 	r->port = port;
+	r->deaf = deaf_in[0] && !strcmp(deaf_in, port->dev->name);
 	r->lastused = jiffies;
 	hash_add(mock_cookies, &r->cookie_node, r->cookie);
 	hash_add_rcu(mock_rules, &r->node, mock_hash(&r->key));
@@ -219,6 +233,8 @@ static int mock_command(struct mock_port *port, enum tc_setup_type type, void *t
 		return -EOPNOTSUPP;
 	if (stub)
 		return mock_stub(f);
+	if (direct && !(port->dev->features & NETIF_F_HW_TC))
+		return -EOPNOTSUPP;
 	if (latency_us)
 		fsleep(latency_us);
 	mutex_lock(&mock_lock);
@@ -248,8 +264,11 @@ static int mock_command(struct mock_port *port, enum tc_setup_type type, void *t
 		}
 		mock_stats_asked++;
 		spin_lock_bh(&mock_count_lock);
-		flow_stats_update(&f->stats, r->bytes - r->told_bytes, r->pkts - r->told_pkts, 0,
-				  no_lastused ? 0 : r->lastused, FLOW_ACTION_HW_STATS_DELAYED);
+		if (mock_is("airoha"))
+			flow_stats_update(&f->stats, 0, 0, 0, r->lastused, FLOW_ACTION_HW_STATS_DELAYED);
+		else
+			flow_stats_update(&f->stats, r->bytes - r->told_bytes, r->pkts - r->told_pkts, 0,
+					  no_lastused ? 0 : r->lastused, FLOW_ACTION_HW_STATS_DELAYED);
 		r->told_bytes = r->bytes;
 		r->told_pkts = r->pkts;
 		spin_unlock_bh(&mock_count_lock);
@@ -272,6 +291,16 @@ static int mtk_eth_setup_tc_block_cb(enum tc_setup_type type, void *type_data, v
 	return mock_command(cb_priv, type, type_data);
 }
 
+static int airoha_dev_setup_tc_block_cb(enum tc_setup_type type, void *type_data, void *cb_priv)
+{
+	return mock_command(cb_priv, type, type_data);
+}
+
+static int mt76_npu_setup_tc_block_cb(enum tc_setup_type type, void *type_data, void *cb_priv)
+{
+	return mock_command(cb_priv, type, type_data);
+}
+
 static int mock_setup_block_cb(enum tc_setup_type type, void *type_data, void *cb_priv)
 {
 	return mock_command(cb_priv, type, type_data);
@@ -281,8 +310,12 @@ static flow_setup_cb_t *mock_cb(void)
 {
 	if (!strcmp(mock_profile, "mlx5"))
 		return mlx5e_rep_setup_ft_cb;
-	if (!strcmp(mock_profile, "mtk"))
+	if (mock_is("mtk"))
 		return mtk_eth_setup_tc_block_cb;
+	if (mock_is("airoha"))
+		return airoha_dev_setup_tc_block_cb;
+	if (mock_is("npu"))
+		return mt76_npu_setup_tc_block_cb;
 	return mock_setup_block_cb;
 }
 
@@ -468,6 +501,15 @@ static int mock_setup_tc(struct net_device *dev, enum tc_setup_type type, void *
 	return err;
 }
 
+static int mock_fill_forward_path(struct net_device_path_ctx *ctx, struct net_device_path *path)
+{
+	path->type = DEV_PATH_MTK_WDMA;
+	path->dev = ctx->dev;
+	path->mtk_wdma.wcid = wcid;
+	ctx->dev = NULL;
+	return 0;
+}
+
 /* Also called for each device that is there already, and, in the end, still. */
 static int mock_netdev_event(struct notifier_block *nb, unsigned long event, void *ptr)
 {
@@ -478,7 +520,12 @@ static int mock_netdev_event(struct notifier_block *nb, unsigned long event, voi
 		mock_real_ops = dev->netdev_ops;
 		mock_ops = *mock_real_ops;
 		mock_ops.ndo_setup_tc = mock_setup_tc;
+		if (wcid >= 0)
+			mock_ops.ndo_fill_forward_path = mock_fill_forward_path;
 		dev->netdev_ops = &mock_ops;
+		dev->hw_features |= NETIF_F_HW_TC;
+		dev->features |= NETIF_F_HW_TC;
+		dev->wanted_features |= NETIF_F_HW_TC;
 	} else if (event == NETDEV_UNREGISTER && dev->netdev_ops == &mock_ops) {
 		dev->netdev_ops = mock_real_ops;
 	}

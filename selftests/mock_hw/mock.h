@@ -56,6 +56,10 @@ struct mock_rule {
 	u8			mangles;
 	u8			pushes;
 	u8			pops;
+	bool			deaf;		/* forwards nothing */
+	bool			bound;
+	u32			came;		/* packets before that, in the second that began at... */
+	unsigned long		since;
 	bool			lost;		/* the table was reset, the driver has not noticed */
 	u64			pkts;
 	u64			bytes;
@@ -76,8 +80,20 @@ struct mock_port {
 
 /* main.c */
 extern char mock_profile[8];
+extern unsigned int mock_bind_rate;
 extern spinlock_t mock_count_lock;	/* the counters of rules, and this one */
 extern u64 mock_forwarded;
+/* The engine of the SoC, in three disguises. */
+static inline bool mock_is(const char *profile)
+{
+	return !strcmp(mock_profile, profile);
+}
+
+static inline bool mock_is_ppe(void)
+{
+	return mock_is("mtk") || mock_is("airoha") || mock_is("npu");
+}
+
 struct mock_rule *mock_find(const struct mock_key *key);
 
 /* rules.c */

@@ -23,7 +23,7 @@ int mock_match(struct mock_port *port, struct flow_cls_offload *f, struct mock_r
 	struct flow_match_control control;
 	struct flow_match_basic basic;
 	struct flow_match_meta meta;
-	bool mtk = !strcmp(mock_profile, "mtk");
+	bool mtk = mock_is_ppe();
 
 	r->used_keys = used;
 	if (!mtk && used & ~(KEY(META) | KEY(CONTROL) | KEY(BASIC) | KEY(ETH_ADDRS) | KEY(VLAN) |
@@ -133,7 +133,7 @@ int mock_actions(struct flow_cls_offload *f, struct mock_rule *r)
 {
 	struct flow_rule *rule = flow_cls_offload_flow_rule(f);
 	struct netlink_ext_ack *extack = f->common.extack;
-	bool mtk = !strcmp(mock_profile, "mtk"), mlx5 = !strcmp(mock_profile, "mlx5");
+	bool mtk = mock_is_ppe(), mlx5 = !strcmp(mock_profile, "mlx5");
 	const struct flow_action_entry *act;
 	int i, err, vlans = 0, pppoe = 0;
 
