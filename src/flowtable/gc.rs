@@ -255,7 +255,6 @@ impl Flowtable {
             drop(routes);
             flow.free();
         }
-        left
     }
 
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
