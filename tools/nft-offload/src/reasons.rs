@@ -122,6 +122,11 @@ fn decline_advice(reason: Unsupported) -> &'static str {
         U::Pcp | U::Dscp | U::Mark => {
             "Give the connection's packets one DSCP, mark and priority, or leave it to software."
         }
+        U::IngressFilter => {
+            "Move the tc filter, XDP program or netdev chain behind the flowtable's device, or list the device above it."
+        }
+        U::HwUntag => "Untag in software: take the bridge VLAN's untagging out of the port's hardware.",
+        U::Alias => "Nothing to do: the hardware could not tell this connection from another one.",
         U::Mtu => "Clamp the MSS, or make the MTUs of both sides equal.",
         U::EgressPort | U::IngressPort => {
             "Nothing to do: only connections between ports of one engine go into hardware."
