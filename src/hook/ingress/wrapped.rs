@@ -6,6 +6,7 @@ use super::{
     dispatch,
     forward,
     miss,
+    not_so_plain,
     tag,
     verdict,
     L3Location,
@@ -165,20 +166,15 @@ pub(super) fn in_session(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
     });
 
     match found {
-        Some((path, ethertype::IP)) if serves.v4 => session_packet::<V4>(ft, skb, serves, path),
-        Some((path, ethertype::IPV6)) if serves.v6 => session_packet::<V6>(ft, skb, serves, path),
+        Some((path, ethertype::IP)) if serves.v4 => session_packet::<V4>(ft, skb, path),
+        Some((path, ethertype::IPV6)) if serves.v6 => session_packet::<V6>(ft, skb, path),
         _ => wrapped(ft, skb, serves),
     }
 }
 
 /// The same for a packet of a family, which fills the frame.
 #[inline(always)]
-fn session_packet<F: Store>(
-    ft: &Flowtable,
-    skb: Skb,
-    serves: Serves,
-    path: &IngressPath,
-) -> c_uint {
+fn session_packet<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
     // SAFETY: The header of the session is there, and is put back.
     unsafe { skb.pull_header(encap::SESSION_LEN, F::ETHERTYPE) };
     let loc = L3Location {
@@ -186,17 +182,18 @@ fn session_packet<F: Store>(
         ..L3Location::plain(path.id)
     };
 
-    let Err(reason) = forward::<F, true>(ft, skb, loc) else {
-        return NF_STOLEN;
-    };
-    // SAFETY: It was pulled above.
-    unsafe { skb.push_header(encap::SESSION_LEN, ETH_P_PPP_SES) };
-    match reason {
-        MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram => {
-            wrapped(ft, skb, serves)
+    let verdict = match forward::<F, true>(ft, skb, loc) {
+        Ok(()) => return NF_STOLEN,
+        Err(why @ (MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram)) => {
+            not_so_plain::<F>(ft, skb, path.id, Some(path), why)
         }
-        reason => miss(reason),
+        Err(reason) => miss(reason),
+    };
+    if verdict != NF_STOLEN {
+        // SAFETY: It was pulled above, and the packet is as it was.
+        unsafe { skb.push_header(encap::SESSION_LEN, ETH_P_PPP_SES) };
     }
+    verdict
 }
 
 /// A packet in a packet, maybe.
