@@ -12,13 +12,13 @@
 //! C headers: [`include/net/netfilter/nf_conntrack.h`](srctree/include/net/netfilter/nf_conntrack.h),
 //! [`include/uapi/linux/netfilter/nf_conntrack_tcp.h`](srctree/include/uapi/linux/netfilter/nf_conntrack_tcp.h)
 
+mod show;
 mod tcp;
 
 use crate::ffi::{
     self,
     c,
     skb::Skb,
-    NetRef,
     HZ, //
 };
 use core::{
@@ -31,10 +31,6 @@ use core::{
 };
 use nft_flow::{
     deadline,
-    desc::{
-        Addrs,
-        Tuple, //
-    },
     direction::Direction, //
     key::L4Proto,
 };
@@ -98,8 +94,6 @@ const SCTP_ESTABLISHED: u32 = c::sctp_conntrack_SCTP_CONNTRACK_ESTABLISHED;
 const IPS_EXPECTED: usize = c::ip_conntrack_status_IPS_EXPECTED as usize;
 const IPS_SEEN_REPLY: usize = c::ip_conntrack_status_IPS_SEEN_REPLY as usize;
 const IPS_ASSURED: usize = c::ip_conntrack_status_IPS_ASSURED as usize;
-const IPS_SRC_NAT: usize = c::ip_conntrack_status_IPS_SRC_NAT as usize;
-const IPS_DST_NAT: usize = c::ip_conntrack_status_IPS_DST_NAT as usize;
 const IPS_CONFIRMED: usize = c::ip_conntrack_status_IPS_CONFIRMED as usize;
 const IPS_DYING: usize = c::ip_conntrack_status_IPS_DYING as usize;
 const IPS_SEQ_ADJUST: usize = c::ip_conntrack_status_IPS_SEQ_ADJUST as usize;
@@ -451,19 +445,6 @@ impl Ct {
         unsafe { c::nfo_ct_mark(self.as_ptr(), &mut mark) }.then_some(mark)
     }
 
-    /// The zone (`NF_CT_DEFAULT_ZONE_ID` where this kernel has none).
-    pub(crate) fn zone(self) -> u16 {
-        // SAFETY: Valid by the type invariant.
-        unsafe { c::nfo_ct_zone(self.as_ptr()) }
-    }
-
-    /// Whether source and destination of packets are translated.
-    pub(crate) fn nat(self) -> [bool; 2] {
-        let status = self.status();
-
-        [IPS_SRC_NAT, IPS_DST_NAT].map(|bit| status & bit != 0)
-    }
-
     /// The packet and byte counters of both directions, if this entry counts.
     pub(crate) fn counters(self) -> Option<Counters> {
         // SAFETY: Valid by the type invariant.
@@ -550,33 +531,6 @@ impl CtRef {
                 _ => Direction::Reply,
             },
         ))
-    }
-
-    /// The entry of packets of IPv4 or IPv6 with these addresses and ports, as they lie in a packet.
-    pub(crate) fn find(net: NetRef<'_>, proto: u8, zone: u16, tuple: &Tuple) -> Option<Self> {
-        let (family, addrs) = match &tuple.addrs {
-            Addrs::V4 { src, dst } => (c::NFPROTO_IPV4, [src.as_ptr(), dst.as_ptr()]),
-            Addrs::V6 { src, dst } => (c::NFPROTO_IPV6, [src.as_ptr(), dst.as_ptr()]),
-        };
-        let ports = tuple
-            .ports
-            .map_or([0; 2], |p| [p.src.to_be(), p.dst.to_be()]);
-        let mut addrs = addrs;
-
-        // SAFETY: By the type invariant of `NetRef`; addresses are as long as the family says.
-        let ct = NonNull::new(unsafe {
-            c::nfo_ct_find(
-                net.as_ptr(),
-                family as u8,
-                proto,
-                zone,
-                addrs.as_mut_ptr(),
-                ports.as_ptr(),
-            )
-        })?;
-
-        // INVARIANT: With a reference.
-        Some(Self(Ct(ct)))
     }
 
     /// Takes a reference to an entry that somebody else keeps alive now.
