@@ -130,7 +130,7 @@ measure() {
 	passed=$(seen)
 	forward forward "$order" "$2" "$packets" $((packets / 8)) "$3"
 	passed=$(($(seen) - passed))
-	[ "$(got came_back)" -ge $((packets / 100 * 99)) ] || die "$1, $2 flows: only $(got came_back) of $packets packets came out, $(got lost) were lost"
+	[ "$(got came_back)" -ge $((packets * 99 / 100)) ] || die "$1, $2 flows: only $(got came_back) of $packets packets came out, $(got lost) were lost"
 	[ $passed -le $((packets / 100)) ] || die "$1, $2 flows: $passed of $packets packets were seen by the forward chain"
 	echo "$2 $3 $4 $1 $base $(got wall) $(got cpu) $(got median) $passed" >>"$TMP/figures"
 	at "$bench" nft flush ruleset

@@ -11,7 +11,7 @@ types="callback_head delayed_work dst_entry dst_ops flow_action_entry flow_cls_o
 	genl_family genl_info genl_ops hh_cache ida in6_addr in_addr ip_ct_sctp ip_ct_tcp
 	ip_ct_tcp_state list_head neighbour net net_device net_device_ops net_device_path
 	net_device_path_ctx net_device_path_stack netdev_notifier_changeupper_info
-	netdev_notifier_info netlink_ext_ack netns_ipv4 netns_ipv6 netns_nftables nf_conn nf_conn_acct
+	netdev_notifier_info netlink_callback netlink_ext_ack netns_ipv4 netns_ipv6 netns_nftables nf_conn nf_conn_acct
 	nf_conn_counter nf_conntrack_man nf_conntrack_tuple nf_conntrack_tuple_hash nf_flow_key
 	nf_flow_match nf_flowtable nf_flowtable_type nf_hook_entries nf_hook_entry nf_hook_ops
 	nf_hook_state nft_chain nft_ctx nft_expr nft_expr_ops nft_expr_type nft_flowtable nft_hook
