@@ -2,7 +2,7 @@
 
 //! The nftables expression `flow_offload` (`flow add @f`, `flow offload @f`).
 //!
-//! Its [`eval`] is what every packet of a connection that is not offloaded yet passes, the first
+//! Its `eval` is what every packet of a connection that is not offloaded yet passes, the first
 //! ones included: the cheap refusals come first. A refusal breaks the rule, as every expression
 //! that does not match, and is counted with its reason.
 //!

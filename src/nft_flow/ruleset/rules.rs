@@ -31,7 +31,7 @@ impl Classes {
         Self(0x01_0101 << proto.rank())
     }
 
-    /// Returns the classes with one of the states, in the order of [`STATES`].
+    /// Returns the classes with one of the states, in the order of `STATES`.
     pub(super) fn in_states(states: [bool; 3]) -> Self {
         let [a, b, c] = states.map(|s| if s { 0xff } else { 0 });
 

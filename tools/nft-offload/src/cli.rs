@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Flows(Flows),
     /// Why a connection is offloaded, or not
     Why {
-        /// One end: an address, maybe with a port (10.0.0.1:443, [fd00::1]:443)
+        /// One end: an address, maybe with a port (10.0.0.1:443, `[fd00::1]:443`)
         #[arg(value_name = "ADDR[:PORT]", value_parser = end)]
         one: End,
         /// The other end
