@@ -97,6 +97,10 @@ straight() {
 		n=$(queued)
 		conv_ok x echo $N 500
 		want_le "of $N packets, queued at wan" $(($(queued) - n)) 3
+		# ... where the trace would have shown them
+		n=$(queued)
+		at "$rt" ping -c3 -i0.1 -W1 -q $V4 >/dev/null
+		want_ge "of 3 packets of the router's own, queued at wan" $(($(queued) - n)) 3
 	else
 		fail "packets are queued at wan"
 	fi
