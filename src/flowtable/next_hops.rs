@@ -117,7 +117,7 @@ impl Flowtable {
         match new {
             Ok(new) => {
                 if old.is_none_or(|old| !old.is_same(&new)) {
-                    hop.set_direct(KBox::new(new, GFP_ATOMIC | __GFP_NOWARN).ok());
+                    hop.set_direct(Some(new));
                 }
                 true
             }

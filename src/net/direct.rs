@@ -142,7 +142,7 @@ impl Direct {
     ///
     /// # Errors
     ///
-    /// They have to go through the devices.
+    /// They have to go through the devices, or there is no memory.
     ///
     /// # Safety
     ///
@@ -153,7 +153,7 @@ impl Direct {
         nft: NftRef,
         topology: &AtomicUsize,
         ports: Ports,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<KBox<Self>, Refusal> {
         // Before anything is looked at.
         let generation = topology.load(Ordering::Acquire);
         let dev = n.device(rcu);
@@ -177,24 +177,29 @@ impl Direct {
             return Err(Refusal::Stack);
         }
 
-        let mut this = Self {
-            topology: topology.into(),
-            generation,
-            address: 0,
-            mask: 0,
-            // SAFETY: Plain integers and pointers.
-            path: unsafe { MaybeUninit::zeroed().assume_init() },
-            header: [0; ROOM],
-            len: 0,
-            headroom: 0,
-            protocol: 0,
-            pppoe: stack.peer.is_some(),
-            tag: [0; 2],
-            rcu: c::callback_head {
-                next: ptr::null_mut(),
-                func: None,
+        // More than a kilobyte: not on the stack.
+        let mut this = KBox::new(
+            Self {
+                topology: topology.into(),
+                generation,
+                address: 0,
+                mask: 0,
+                // SAFETY: Plain integers and pointers.
+                path: unsafe { MaybeUninit::zeroed().assume_init() },
+                header: [0; ROOM],
+                len: 0,
+                headroom: 0,
+                protocol: 0,
+                pppoe: stack.peer.is_some(),
+                tag: [0; 2],
+                rcu: c::callback_head {
+                    next: ptr::null_mut(),
+                    func: None,
+                },
             },
-        };
+            GFP_ATOMIC | __GFP_NOWARN,
+        )
+        .map_err(|_| Refusal::Stack)?;
         let dst = match stack.peer {
             Some(peer) => peer,
             None => {
