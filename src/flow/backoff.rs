@@ -209,7 +209,9 @@ impl Backoff {
             .find(|slot| slot.mark.load(Ordering::Acquire) == mark)?;
         let when = slot.when.load(Ordering::Relaxed);
         let why = match when & REFUSED {
-            0 => SkipReason::RouteUnsettled,
+            0 if when & WEIGHT == Self::MISMATCH_LIMIT => SkipReason::RouteUnsettled,
+            // One or two are nothing that it would be refused for.
+            0 => return None,
             _ => {
                 let index = self.why(ct, seed)?.load(Ordering::Relaxed);
                 SkipReason::from_index(index.into())?

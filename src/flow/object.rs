@@ -211,11 +211,13 @@ pub(crate) struct FlowUses {
 impl FlowUses {
     /// Whether the worker has to look at something before all packets are as fast as they can be.
     pub(crate) fn want_worker(&self) -> bool {
+        let hops = self.next_hops.iter().flatten().count();
+
         self.ingress_paths
             .iter()
             .flatten()
             .any(|path| !path.is_checked())
-            || self.next_hops.iter().flatten().any(HopUse::is_first)
+            || self.next_hops.iter().flatten().any(|hop| hop.is_new(hops))
     }
 }
 

@@ -53,7 +53,7 @@ impl Flowtable {
             }
             *at = FlowPlace {
                 v6: true,
-                place: Place::default(),
+                place: at.place.restart(),
             };
         }
         self.scan_family::<V6, R>(&mut at.place, &mut see, &go_on)

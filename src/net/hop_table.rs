@@ -60,9 +60,10 @@ impl HopUse {
         Self(self.0)
     }
 
-    /// Whether the next hop was made for this use.
-    pub(crate) fn is_first(&self) -> bool {
-        self.uses.load(Ordering::Relaxed) == 1
+    /// Whether the next hop may have been made just now, for a flow that has `most` uses: nobody else
+    /// has more of it. Both directions may have the same one.
+    pub(crate) fn is_new(&self, most: usize) -> bool {
+        self.uses.load(Ordering::Relaxed) as usize <= most
     }
 }
 

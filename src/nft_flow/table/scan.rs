@@ -75,6 +75,14 @@ impl Place {
         self.moved
     }
 
+    /// The beginning of another table, in the same walk.
+    pub fn restart(self) -> Self {
+        Place {
+            moved: self.moved,
+            ..Place::default()
+        }
+    }
+
     /// The place as plain words, for who keeps nothing else; see [`Place::from_words`].
     pub fn to_words(self) -> [usize; 2] {
         [

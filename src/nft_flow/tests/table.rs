@@ -314,6 +314,9 @@ fn a_scan_notices_a_resize() {
     let (more, _, moved) = scan(&model);
     assert!(more && moved);
     assert!(!Place::from_words(place.to_words()).has_moved());
+    // Another table is begun: what is known of this one stays.
+    assert!(place.restart().has_moved());
+    assert_eq!(place.restart().to_words(), [0, 0]);
     model.close();
 }
 
