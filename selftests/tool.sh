@@ -192,7 +192,9 @@ metrics() {
 	talks a || return
 	tool 0 metrics
 	says '^nft_offload_flows\{family="inet",table="t",flowtable="f"\} 1$'
-	says '^# TYPE nft_offload_skip counter$'
+	says '^# TYPE nft_offload_skip_total counter$'
+	says '^# TYPE nft_offload_module_info gauge$'
+	! grep -E '^#' "$TMP/out" | grep -vE '^# (HELP .*|TYPE [a-z_]+ (gauge|counter))$' || fail "that is not Prometheus' text format"
 	says '^nft_offload_skip_total\{reason="helper"\} '"$(stat_get skip.helper)"'$'
 	says '^nft_offload_packets_total\{.*\} [1-9]'
 	tool 0 metrics --textfile "$TMP/x.prom"
