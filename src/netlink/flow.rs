@@ -132,7 +132,8 @@ impl Operation for FlowGet {
         shown?;
         if !any {
             let message = c"there is no flowtable of this module in this network namespace";
-            return Err(request.refuse(ENOENT, message, None));
+            // Not ENOENT, by which the connection would be unknown.
+            return Err(request.refuse(ESRCH, message, None));
         }
         if let Some((why, ago)) = why {
             reply.put_str(attr::SKIP, why.name())?;

@@ -70,14 +70,15 @@ pub(crate) struct End {
 }
 
 impl End {
-    fn is(&self, addr: IpAddr, port: u16) -> bool {
-        self.addr == addr && self.port.is_none_or(|p| p == port)
+    fn is(&self, addr: IpAddr, port: Option<u16>) -> bool {
+        self.addr == addr && (self.port.is_none() || self.port == port)
     }
 }
 
 /// Whether packets of a direction run between these ends, either way.
 fn between(tuple: &Tuple, one: &End, other: Option<&End>) -> bool {
-    let (src, dst) = ((tuple.src, tuple.sport), (tuple.dst, tuple.dport));
+    let [sport, dport] = tuple.ports();
+    let (src, dst) = ((tuple.src, sport), (tuple.dst, dport));
 
     [(src, dst), (dst, src)]
         .iter()
@@ -91,7 +92,8 @@ impl Connection {
     }
 }
 
-fn tuple(attrs: &IterableTupleAttrs<'_>, zone: u16) -> Option<Tuple> {
+/// `zone`: that of the connection, if it is one of both directions.
+fn tuple(attrs: &IterableTupleAttrs<'_>, zone: Option<u16>) -> Option<Tuple> {
     let (ip, proto) = (attrs.get_tuple_ip().ok()?, attrs.get_tuple_proto().ok()?);
     let v4 = (ip.get_ip_v4_src(), ip.get_ip_v4_dst());
     let (src, dst) = match v4 {
@@ -102,18 +104,37 @@ fn tuple(attrs: &IterableTupleAttrs<'_>, zone: u16) -> Option<Tuple> {
         ),
     };
 
+    let l4proto = proto.get_proto_num().ok()?;
+    // Where others have ports conntrack has the identifier of ICMP, and its type and code.
+    let (sport, dport) = match l4proto {
+        1 => (
+            proto.get_proto_icmp_id(),
+            of_message(proto.get_proto_icmp_type(), proto.get_proto_icmp_code()),
+        ),
+        58 => (
+            proto.get_proto_icmpv6_id(),
+            of_message(proto.get_proto_icmpv6_type(), proto.get_proto_icmpv6_code()),
+        ),
+        _ => (proto.get_proto_src_port(), proto.get_proto_dst_port()),
+    };
+
     Some(Tuple {
-        l4proto: proto.get_proto_num().ok()?,
+        l4proto,
         src,
         dst,
-        sport: proto.get_proto_src_port().unwrap_or(0),
-        dport: proto.get_proto_dst_port().unwrap_or(0),
-        zone,
+        sport: sport.unwrap_or(0),
+        dport: dport.unwrap_or(0),
+        zone: zone.or(attrs.get_tuple_zone().ok()).unwrap_or(0),
     })
 }
 
+/// Type and code of an ICMP message in one number.
+fn of_message<E>(kind: Result<u8, E>, code: Result<u8, E>) -> Result<u16, E> {
+    Ok(u16::from_be_bytes([kind?, code?]))
+}
+
 fn connection(attrs: &IterableConntrackAttrs<'_>) -> Option<Connection> {
-    let zone = attrs.get_zone().unwrap_or(0);
+    let zone = attrs.get_zone().ok();
     let tcp = attrs
         .get_protoinfo()
         .and_then(|info| info.get_protoinfo_tcp());
@@ -149,6 +170,7 @@ pub(crate) fn connections(mut each: impl FnMut(Connection)) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_bindings::conntrack::ConntrackAttrs;
 
     fn end(addr: &str, port: Option<u16>) -> End {
         End {
@@ -187,5 +209,56 @@ mod tests {
         assert!(!it.is_between(&end("10.0.0.6", None), None));
         assert!(it.is_offloaded() && !it.is_in_hardware());
         assert_eq!(it.tcp_state(), Some("ESTABLISHED"));
+
+        // The identifier of an echo is no port.
+        let mut echo = it.clone();
+        echo.original.l4proto = 1;
+        echo.reply.l4proto = 1;
+        assert!(echo.is_between(&end("10.0.0.5", None), None));
+        assert!(!echo.is_between(&end("10.0.0.5", Some(4000)), None));
+    }
+
+    /// An attribute of netlink, whose payload fills it.
+    fn attr(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut all = (4 + payload.len() as u16).to_ne_bytes().to_vec();
+
+        all.extend(kind.to_ne_bytes());
+        all.extend(payload);
+        all.resize(all.len().next_multiple_of(4), 0);
+        all
+    }
+
+    fn raw_tuple(src: u8, proto: &[Vec<u8>], zone: Option<u16>) -> Vec<u8> {
+        let ip = [attr(1, &[10, 0, 0, src]), attr(2, &[10, 0, 0, 3 - src])].concat();
+        let mut all = [attr(1, &ip), attr(2, &proto.concat())].concat();
+
+        if let Some(zone) = zone {
+            all.extend(attr(3, &zone.to_be_bytes()));
+        }
+        all
+    }
+
+    #[test]
+    fn echoes_and_zones_of_a_direction() {
+        let echo = |kind: u8| {
+            [
+                attr(1, &[1]),
+                attr(4, &77_u16.to_be_bytes()),
+                attr(5, &[kind]),
+                attr(6, &[0]),
+            ]
+        };
+        let one = attr(1, &raw_tuple(1, &echo(8), Some(5)));
+        let other = attr(2, &raw_tuple(2, &echo(0), None));
+        let all = [one, other].concat();
+        let it = connection(&ConntrackAttrs::new(&all)).unwrap();
+        assert_eq!((it.original.sport, it.original.dport), (77, 8 << 8));
+        assert_eq!((it.reply.sport, it.reply.dport), (77, 0));
+        assert_eq!((it.original.zone, it.reply.zone), (5, 0));
+
+        // CTA_ZONE is that of both.
+        let all = [all, attr(18, &9_u16.to_be_bytes())].concat();
+        let it = connection(&ConntrackAttrs::new(&all)).unwrap();
+        assert_eq!((it.original.zone, it.reply.zone), (9, 9));
     }
 }

@@ -373,18 +373,27 @@ impl Filter {
     }
 }
 
-/// Addresses and ports of packets of one direction of a connection.
+/// Addresses and ports of packets of one direction of a connection, as conntrack has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tuple {
     pub(crate) l4proto: u8,
     pub(crate) src: IpAddr,
     pub(crate) dst: IpAddr,
+    /// The source port; the identifier of ICMP, the key of GRE.
     pub(crate) sport: u16,
+    /// The destination port; type and code of ICMP, the other key of GRE.
     pub(crate) dport: u16,
     pub(crate) zone: u16,
 }
 
 impl Tuple {
+    /// Source and destination port, where the protocol has ports.
+    pub(crate) fn ports(&self) -> [Option<u16>; 2] {
+        let has = matches!(self.l4proto, 6 | 17 | 33 | 132 | 136);
+
+        [self.sport, self.dport].map(|port| has.then_some(port))
+    }
+
     fn encode(&self, request: &mut Vec<u8>) {
         put(request, 11, &[self.l4proto]);
         for (v4, v6, addr) in [(14, 16, self.src), (15, 17, self.dst)] {

@@ -219,8 +219,11 @@ fn known(kernel: Option<&mut Kernel>, connection: &Connection) -> Result<Known> 
             Some(reason) => Known::Skip(reason, flow.skip_age_ms),
             None => Known::Unseen,
         }),
-        Err(e) if is_errno(&e, Errno::NOENT) && local => Ok(Known::Local),
-        Err(e) if is_errno(&e, Errno::NOENT) => Ok(Known::NotOurs),
+        Err(e) if local && (is_errno(&e, Errno::NOENT) || is_errno(&e, Errno::SRCH)) => {
+            Ok(Known::Local)
+        }
+        Err(e) if is_errno(&e, Errno::NOENT) => Ok(Known::Gone),
+        Err(e) if is_errno(&e, Errno::SRCH) => Ok(Known::NotOurs),
         Err(e) => Err(e),
     }
 }

@@ -29,6 +29,8 @@ pub(crate) enum Known {
     Unseen,
     /// One end of it is this machine.
     Local,
+    /// Conntrack knew it a moment ago.
+    Gone,
     /// Our module is not there, or has no flowtable here.
     NotOurs,
 }
@@ -83,13 +85,13 @@ impl Answer {
 
 /// A connection in words.
 pub(crate) fn name(tuple: &Tuple) -> String {
-    let port = |port| matches!(tuple.l4proto, 6 | 17 | 132).then_some(port);
+    let [sport, dport] = tuple.ports();
 
     format!(
         "{} {} > {}",
         protocol(tuple.l4proto),
-        end(tuple.src, port(tuple.sport)),
-        end(tuple.dst, port(tuple.dport))
+        end(tuple.src, sport),
+        end(tuple.dst, dport)
     )
 }
 
@@ -240,6 +242,7 @@ pub(crate) fn answer(connection: &Connection, known: &Known, ruleset: &Ruleset) 
             answer.because =
                 "one end of it is this machine, and only forwarded packets are offloaded".into();
         }
+        Known::Gone => answer.because = "it has just ended".into(),
         Known::NotOurs => {
             answer.offloaded = connection.is_offloaded();
             answer.because = match connection.is_offloaded() {
@@ -344,6 +347,10 @@ mod tests {
             line(&Known::Local, &ruleset),
             "tcp 10.0.0.7:40112 > 198.51.100.3:21: not offloaded, because one end of it is this machine, and only \
              forwarded packets are offloaded."
+        );
+        assert_eq!(
+            line(&Known::Gone, &ruleset),
+            "tcp 10.0.0.7:40112 > 198.51.100.3:21: not offloaded, because it has just ended."
         );
     }
 
