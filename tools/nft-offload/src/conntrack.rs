@@ -4,7 +4,10 @@
 
 use crate::{
     kernel::Tuple,
-    netlink::Netlink, //
+    netlink::{
+        self,
+        Netlink, //
+    }, //
 };
 use anyhow::Result;
 use netlink_bindings::conntrack::{
@@ -147,7 +150,7 @@ fn connection(attrs: &IterableConntrackAttrs<'_>) -> Option<Connection> {
             .get_help()
             .and_then(|help| help.get_help_name())
             .ok()
-            .map(|name| name.to_string_lossy().into_owned()),
+            .map(|name| netlink::text(name.to_bytes())),
         tcp_state: tcp.and_then(|tcp| tcp.get_tcp_state()).ok(),
     })
 }

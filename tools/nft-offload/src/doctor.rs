@@ -8,6 +8,7 @@ use crate::{
         Info,
         Kernel, //
     },
+    netlink,
     nft::Ruleset, //
 };
 use serde::Serialize;
@@ -257,10 +258,10 @@ pub(crate) fn hardware(debugfs: &str, netns: u64) -> Vec<Finding> {
             ["netns", inum, "table", table, "flowtable", flowtable] => {
                 finish(if here { &name } else { "" }, &mut devices);
                 here = inum.parse() == Ok(netns);
-                name = format!("{table} {flowtable}");
+                name = netlink::text(format!("{table} {flowtable}").as_bytes());
             }
             ["device", ifindex, engine, ..] if here => {
-                devices.push((ifindex.into(), engine.into()))
+                devices.push((ifindex.into(), netlink::text(engine.as_bytes())))
             }
             _ => {}
         }

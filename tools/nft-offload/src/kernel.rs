@@ -4,6 +4,8 @@
 
 use crate::netlink::{
     is_errno,
+    put,
+    text,
     Netlink,
     NLM_F_DUMP, //
 };
@@ -13,8 +15,7 @@ use anyhow::{
 };
 use netlink_bindings::utils::{
     chop_header,
-    find_attr,
-    push_header, //
+    find_attr, //
 };
 use netlink_sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
@@ -37,14 +38,6 @@ mod command {
     pub(super) const TABLE_GET: u8 = 3;
     pub(super) const FLOW_GET: u8 = 4;
     pub(super) const STATS_GET: u8 = 5;
-}
-
-/// Adds an attribute, and what fills it up to four bytes.
-fn put(request: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    // Attributes are shorter than 64 KiB here: names, addresses and numbers.
-    push_header(request, kind, payload.len() as u16);
-    request.extend(payload);
-    request.resize(request.len().next_multiple_of(4), 0);
 }
 
 fn put_string(request: &mut Vec<u8>, kind: u16, text: &str) {
@@ -72,12 +65,6 @@ fn number(payload: &[u8]) -> u64 {
         [a, b, c, d, e, f, g, h] => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
         _ => 0,
     }
-}
-
-fn text(payload: &[u8]) -> String {
-    String::from_utf8_lossy(payload)
-        .trim_end_matches('\0')
-        .to_owned()
 }
 
 fn address(payload: &[u8]) -> Option<IpAddr> {

@@ -12,7 +12,10 @@ use netlink_bindings::{
         NetlinkRequest,
         Protocol, //
     },
-    utils::find_attr,
+    utils::{
+        find_attr,
+        push_header, //
+    },
 };
 use netlink_sys::{
     Socket,
@@ -61,6 +64,22 @@ pub(crate) fn is_errno(error: &anyhow::Error, errno: rustix::io::Errno) -> bool 
         .is_some_and(|e| e.errno == errno.raw_os_error())
 }
 
+/// Adds an attribute, and what fills it up to four bytes.
+pub(crate) fn put(request: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    // Attributes are shorter than 64 KiB here: names, addresses and numbers.
+    push_header(request, kind, payload.len() as u16);
+    request.extend(payload);
+    request.resize(request.len().next_multiple_of(4), 0);
+}
+
+/// Text of the kernel, in which others may have chosen a name: without what would be a command to a
+/// terminal.
+pub(crate) fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload)
+        .trim_end_matches('\0')
+        .replace(char::is_control, "\u{fffd}")
+}
+
 /// One message of an answer.
 struct Message<'a> {
     kind: u16,
@@ -102,20 +121,16 @@ fn end(message: &Message<'_>) -> Result<()> {
         }
         _ => 4 + HEADER,
     };
-    let text = (message.flags & NLM_F_ACK_TLVS != 0)
+    let words = (message.flags & NLM_F_ACK_TLVS != 0)
         .then(|| find_attr(message.payload.get(skip..)?, NLMSGERR_ATTR_MSG))
         .flatten()
-        .map(|text| {
-            String::from_utf8_lossy(text)
-                .trim_end_matches('\0')
-                .to_owned()
-        });
+        .map(text);
 
     match code {
         0 => Ok(()),
         code => Err(Refused {
-            errno: -code,
-            message: text.unwrap_or_default(),
+            errno: code.wrapping_neg(),
+            message: words.unwrap_or_default(),
         }
         .into()),
     }
@@ -187,6 +202,10 @@ impl Netlink {
                 }
                 each(message.payload)?;
             }
+            // Without the end of the answer there would be nothing to wait for.
+            if !rest.is_empty() {
+                bail!("a netlink message was cut off");
+            }
         }
     }
 
@@ -244,6 +263,14 @@ mod tests {
     }
 
     #[test]
+    fn text_is_no_command_to_a_terminal() {
+        assert_eq!(text(b"fw4\0\0"), "fw4");
+        assert_eq!(text(b"a\x1b[2Jb\rc\n\0"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}");
+        assert_eq!(text("\u{9b}2J\u{e9}".as_bytes()), "\u{fffd}2J\u{e9}");
+        assert_eq!(text(b"\xff"), "\u{fffd}");
+    }
+
+    #[test]
     fn errors_have_the_words_of_the_kernel() {
         let mut tlv = Vec::new();
         tlv.extend(13_u16.to_ne_bytes());
@@ -269,6 +296,8 @@ mod tests {
             assert!(is_errno(&error, rustix::io::Errno::NODEV));
             assert_eq!(error.to_string(), "no such (No such device (os error 19))");
         }
+        let all = message(NLMSG_ERROR, NLM_F_CAPPED, &i32::MIN.to_ne_bytes());
+        assert!(end(&take(&mut &all[..]).unwrap()).is_err());
         let all = message(NLMSG_ERROR, NLM_F_CAPPED, &(-1_i32).to_ne_bytes());
         let error = end(&take(&mut &all[..]).unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "Operation not permitted (os error 1)");

@@ -4,7 +4,10 @@
 
 use crate::{
     kernel::family_name,
-    netlink::Netlink, //
+    netlink::{
+        self,
+        Netlink, //
+    }, //
 };
 use anyhow::Result;
 use netlink_bindings::nftables::{
@@ -65,7 +68,7 @@ pub(crate) struct Rule {
 }
 
 fn rule(family: u8, attrs: &IterableRuleAttrs<'_>) -> Option<Rule> {
-    let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    let text = |s: &std::ffi::CStr| netlink::text(s.to_bytes());
     let mut rule = Rule {
         family: family_name(family),
         table: text(attrs.get_table().ok()?),
@@ -130,7 +133,7 @@ impl Ruleset {
         let mut netlink = Netlink::open(NETLINK_NETFILTER)?;
         let mut this = Self::default();
         let header = Nfgenmsg::default();
-        let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+        let text = |s: &std::ffi::CStr| netlink::text(s.to_bytes());
 
         netlink.request(
             &Request::new().op_getflowtable_dump(&header),

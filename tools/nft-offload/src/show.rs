@@ -10,6 +10,7 @@ use crate::{
         Flow,
         Tier, //
     },
+    netlink,
 };
 use std::{
     borrow::Cow,
@@ -111,7 +112,10 @@ impl Devices {
 
             socket(AddressFamily::INET, SocketType::DGRAM, None)
                 .and_then(|socket| netdevice::index_to_name(&socket, ifindex))
-                .unwrap_or_else(|_| format!("if{ifindex}"))
+                .map_or_else(
+                    |_| format!("if{ifindex}"),
+                    |name| netlink::text(name.as_bytes()),
+                )
         })
     }
 
