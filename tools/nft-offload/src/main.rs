@@ -14,6 +14,7 @@ mod metrics;
 mod netlink;
 mod nft;
 mod reasons;
+mod route;
 mod show;
 mod status;
 mod why;
@@ -39,6 +40,7 @@ use kernel::{
 };
 use netlink::is_errno;
 use nft::Ruleset;
+use route::Routes;
 use rustix::{
     fs::{
         open,
@@ -64,7 +66,6 @@ use std::{
         BufWriter,
         Write, //
     },
-    net::UdpSocket,
     os::fd::AsFd,
     path::PathBuf,
     process::ExitCode,
@@ -195,15 +196,13 @@ fn flows(out: &Out, args: &Flows) -> Result<Exit> {
     Ok(Exit::Yes)
 }
 
-/// Whether this machine has an address.
-fn is_local(addr: std::net::IpAddr) -> bool {
-    UdpSocket::bind((addr, 0)).is_ok()
-}
-
-fn known(kernel: Option<&mut Kernel>, connection: &Connection) -> Result<Known> {
-    let local = [connection.original.src, connection.reply.src]
-        .into_iter()
-        .any(is_local);
+fn known(
+    kernel: Option<&mut Kernel>,
+    routes: &mut Routes,
+    connection: &Connection,
+) -> Result<Known> {
+    let local =
+        routes.is_local(connection.original.src)? || routes.is_local(connection.reply.src)?;
     let Some(kernel) = kernel else {
         return Ok(match local {
             true => Known::Local,
@@ -245,10 +244,11 @@ fn why(out: &Out, one: &End, other: Option<&End>) -> Result<Exit> {
         }
     })?;
     let ruleset = Ruleset::read()?;
+    let mut routes = Routes::open()?;
     let mut answers = Vec::new();
 
     for connection in &found {
-        let known = known(kernel.as_mut(), connection)?;
+        let known = known(kernel.as_mut(), &mut routes, connection)?;
         answers.push(why::answer(connection, &known, &ruleset));
     }
     if out.json {
