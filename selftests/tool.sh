@@ -135,6 +135,53 @@ why() {
 }
 tcase -o "why: offloaded, device, helper, rewritten, accepted before, no rule" why
 
+echoes() {
+	local a
+	rules "DEVS=$DEVS" L4="icmp, ipv6-icmp" || return
+	for a in $V4 $V6; do at "$cl" ping -q -c 20 -i 0.01 -W 5 $a >/dev/null || fail "ping $a"; done
+	tool 0 why 10.0.1.2 $V4
+	silent
+	says "^icmp 10.0.1.2 > $V4: offloaded, in software; in flowtable inet t f for [0-9]+s"
+	tool 0 why fd00:1::2 $V6
+	says "^icmpv6 fd00:1::2 > $V6: offloaded, in software"
+	rules DEVS=lan L4="icmp, ipv6-icmp" || return
+	at "$cl" ping -q -c 20 -i 0.01 -W 5 $V4 >/dev/null || fail "ping"
+	tool 1 why 10.0.1.2 $V4
+	says "^icmp 10.0.1.2 > $V4: not offloaded, because the device .* \[skip.device_not_listed\]"
+}
+tcase -o "why: echoes" echoes
+
+zones() { # packets of the original direction are in zone 5, those of the other in none
+	rules "DEVS=$DEVS" "NAT=chain raw { type filter hook prerouting priority -300; iifname lan ct original zone set 5; }" || return
+	talks a || return
+	tool 0 why 10.0.1.2 $V4:$PORT
+	says "^udp 10.0.1.2:[0-9]+ > $V4:$PORT: offloaded, in software"
+	hushed a
+}
+tcase -o "why: a zone of one direction" zones
+
+nonlocal() { # sockets can be bound to any address
+	rules "DEVS=$DEVS" "MATCH=udp dport 53" || return
+	at "$rt" sysctl -qw net.ipv4.ip_nonlocal_bind=1 net.ipv6.ip_nonlocal_bind=1
+	talks a b || return
+	tool 1 why 10.0.1.2 $V4:$PORT
+	says "not offloaded, because no packet of it has come to the rule"
+	tool 1 why fd00:1::2 "[$V6]:$PORT"
+	says "not offloaded, because no packet of it has come to the rule"
+	at "$cl" ping -q -c1 10.0.1.1 >/dev/null
+	tool 1 why 10.0.1.1
+	says "one end of it is this machine"
+	at "$rt" sysctl -qw net.ipv4.ip_nonlocal_bind=0 net.ipv6.ip_nonlocal_bind=0
+	nft_rt flush ruleset
+	forget
+	nft_rt "add table t; add chain t c { type filter hook forward priority 0; }; add rule t c ct state new,established counter"
+	conv_ok a echo 5 100
+	tool 1 why 10.0.1.2 $V4:$PORT
+	says "not offloaded, because the module nft_offload has no flowtable here"
+	hushed a b
+}
+tcase -o "why: another's addresses are not those of this machine; no flowtable" nonlocal
+
 local_end() {
 	rules "DEVS=$DEVS" "SEEN=" || return
 	nft_rt 'add chain inet t in { type filter hook input priority 0; }'
@@ -222,13 +269,18 @@ tcase -o "reasons: each counter is explained" reasons
 permission() {
 	local what as="setpriv --reuid=65534 --clear-groups"
 	command -v setpriv >/dev/null || { skip "needs setpriv"; return; }
-	for what in status flows "why 10.0.1.2" flush metrics; do
+	for what in status flows "why 10.0.1.2" flush doctor metrics; do
 		# shellcheck disable=SC2086
 		at "$rt" $as "$TOOL" $what >"$TMP/out" 2>"$TMP/err"
 		want_eq "status of $what" $? 4
 		want_eq "lines of $what" "$(wc -l <"$TMP/err")" 1
 		says "^not permitted: this needs CAP_NET_ADMIN" err
 	done
+	# what else is not permitted is named
+	# shellcheck disable=SC2086
+	at "$rt" $as "$TOOL" -N /proc/1/ns/net status >"$TMP/out" 2>"$TMP/err"
+	want_eq "status of status in the namespace of init" $? 4
+	says "^/proc/1/ns/net: (Permission denied|Operation not permitted)" err
 	# shellcheck disable=SC2086
 	at "$rt" $as "$TOOL" reasons helper >"$TMP/out" 2>&1 || fail "reasons need no permission"
 	if ! $as unshare -Urn true 2>/dev/null; then skip "no user namespaces for nobody"; return; fi
@@ -260,6 +312,39 @@ output() {
 	"$TOOL" --help | grep -q "Exit status" || fail "no exit status in the help"
 }
 tcase -o "colours, completions and man page" output
+
+# unread ARG...: nobody reads what it prints, which is no error
+unread() {
+	(
+		trap '' PIPE
+		# not before the other end is closed
+		while echo; do :; done
+		"$TOOL" -N "$rt" "$@" 2>"$TMP/err"
+		echo $? >"$TMP/rc"
+	) 2>/dev/null | true
+	want_eq "status of $*, unread" "$(cat "$TMP/rc")" 0
+	silent
+}
+pipes() {
+	local out what
+	rules "DEVS=$DEVS" || return
+	talks a || return
+	for what in status flows "flows --jsonl" "why 10.0.1.2" doctor metrics reasons; do
+		# shellcheck disable=SC2086
+		unread $what
+	done
+	for what in status flows "why 10.0.1.2" doctor reasons flush; do
+		# shellcheck disable=SC2086
+		unread -j $what
+	done
+	unread generate man
+	unread generate bash
+	out=$("$TOOL" reasons 2>"$TMP/err" | head -n 1; echo "${PIPESTATUS[0]}")
+	[[ $out == *.*$'\n'0 ]] || fail "reasons | head: $out"
+	silent
+	hushed a
+}
+tcase -o "output that nobody reads" pipes
 
 absent() {
 	rules "DEVS=$DEVS" || return

@@ -24,7 +24,7 @@ use std::{
 
 const STATUS: &str = "\
 Exit status:
-  0  yes, or all is well
+  0  yes, or all is well; or nobody reads the output to its end
   1  no, or there is something to say (why, doctor)
   2  the command line is wrong
   3  the module nft_offload is not loaded

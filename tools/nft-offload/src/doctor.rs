@@ -11,6 +11,7 @@ use crate::{
     netlink,
     nft::Ruleset, //
 };
+use anyhow::Result;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -327,10 +328,10 @@ fn efi_variable() -> Option<Vec<u8>> {
         .and_then(|entry| fs::read(entry.path()).ok())
 }
 
-/// All checks.
-pub(crate) fn all(kernel: Option<&mut Kernel>) -> Vec<Finding> {
+/// All checks. An error: the module is there, and does not answer.
+pub(crate) fn all(kernel: Option<&mut Kernel>) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
-    let info = kernel.and_then(|kernel| kernel.info().ok());
+    let info = kernel.map(Kernel::info).transpose()?;
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
     let built_in: Vec<_> = INTREE
         .into_iter()
@@ -379,7 +380,7 @@ pub(crate) fn all(kernel: Option<&mut Kernel>) -> Vec<Finding> {
     if listed.is_ok() {
         found.extend(helpers(&count));
     }
-    found
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -85,6 +85,13 @@ enum Exit {
     Failed = 6,
 }
 
+/// Says something beside the output, if anybody is there to read it.
+macro_rules! say {
+    ($($words:tt)*) => {
+        let _ = writeln!(io::stderr(), $($words)*);
+    };
+}
+
 /// What to print: text for people, or JSON.
 pub(crate) struct Out {
     json: bool,
@@ -96,7 +103,8 @@ impl Out {
     pub(crate) fn document(&self, value: &impl Serialize) -> Result<()> {
         let mut out = io::stdout().lock();
 
-        serde_json::to_writer_pretty(&mut out, value)?;
+        // An error of the output as such, which main knows.
+        serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
         writeln!(out)?;
         Ok(())
     }
@@ -120,7 +128,7 @@ const ABSENT: &str = "the module nft_offload is not loaded";
 /// The module, which this cannot do without.
 fn module() -> Result<Result<Kernel, Exit>> {
     Ok(Kernel::open()?.ok_or_else(|| {
-        eprintln!("{ABSENT}: modprobe nft_offload");
+        say!("{ABSENT}: modprobe nft_offload");
         Exit::Absent
     }))
 }
@@ -148,7 +156,7 @@ fn flows(out: &Out, args: &Flows) -> Result<Exit> {
     filter.tier = args.tier;
     let mut print = |flow: &Flow, stdout: &mut BufWriter<io::StdoutLock<'_>>| -> Result<()> {
         if args.jsonl {
-            serde_json::to_writer(&mut *stdout, flow)?;
+            serde_json::to_writer(&mut *stdout, flow).map_err(io::Error::from)?;
             writeln!(stdout)?;
             return Ok(());
         }
@@ -191,7 +199,7 @@ fn flows(out: &Out, args: &Flows) -> Result<Exit> {
         stdout.flush()?;
     }
     if !consistent {
-        eprintln!("the flowtables have changed meanwhile: flows may be missing, or listed twice");
+        say!("the flowtables have changed meanwhile: flows may be missing, or listed twice");
     }
     Ok(Exit::Yes)
 }
@@ -254,6 +262,8 @@ fn why(out: &Out, one: &End, other: Option<&End>) -> Result<Exit> {
     if out.json {
         out.document(&answers)?;
     } else {
+        let mut stdout = io::stdout().lock();
+
         for answer in &answers {
             let line = answer.line();
             let style = if answer.offloaded {
@@ -262,18 +272,18 @@ fn why(out: &Out, one: &End, other: Option<&End>) -> Result<Exit> {
                 Style::Bad
             };
 
-            println!("{}", paint(&line, style, out.colours));
+            writeln!(stdout, "{}", paint(&line, style, out.colours))?;
         }
         if more != 0 {
-            println!("and {more} more connections");
+            writeln!(stdout, "and {more} more connections")?;
         }
     }
     if found.is_empty() {
-        eprintln!("conntrack knows no such connection");
+        say!("conntrack knows no such connection");
         return Ok(Exit::Missing);
     }
     if kernel.is_none() {
-        eprintln!("{ABSENT}: reasons are not known");
+        say!("{ABSENT}: reasons are not known");
         return Ok(Exit::Absent);
     }
     Ok(match answers.iter().all(|answer| answer.offloaded) {
@@ -290,7 +300,10 @@ fn flush(out: &Out, which: &cli::Which) -> Result<Exit> {
         out.document(&serde_json::json!({ "flows": flows }))?;
     } else {
         let plural = if flows == 1 { "" } else { "s" };
-        println!("{flows} flow{plural} taken down; what the ruleset still lets in is added again by its next packets");
+        writeln!(
+            io::stdout(),
+            "{flows} flow{plural} taken down; what the ruleset still lets in is added again by its next packets"
+        )?;
     }
     Ok(Exit::Yes)
 }
@@ -299,21 +312,24 @@ fn doctor(out: &Out) -> Result<Exit> {
     use doctor::Grade;
 
     let mut kernel = Kernel::open()?;
-    let found = doctor::all(kernel.as_mut());
+    let found = doctor::all(kernel.as_mut())?;
 
     if out.json {
         out.document(&found)?;
     } else {
+        let mut stdout = io::stdout().lock();
+
         for finding in &found {
             let (word, style) = match finding.grade {
                 Grade::Ok => ("ok  ", Style::Good),
                 Grade::Note => ("note", Style::Strong),
                 Grade::Warn => ("WARN", Style::Bad),
             };
+            let word = paint(word, style, out.colours);
 
-            println!("  {}  {}", paint(word, style, out.colours), finding.text);
+            writeln!(stdout, "  {word}  {}", finding.text)?;
             if !finding.advice.is_empty() {
-                println!("        -> {}", finding.advice);
+                writeln!(stdout, "        -> {}", finding.advice)?;
             }
         }
     }
@@ -349,14 +365,21 @@ fn reasons(out: &Out, name: Option<&str>) -> Result<Exit> {
     if out.json {
         out.document(&found)?;
     } else {
+        let mut stdout = io::stdout().lock();
+
         for r in &found {
             let name = format!("{}.{}", r.group, r.name);
-            println!("{}", paint(&name, Style::Strong, out.colours));
-            println!("    {}\n    {}", reasons::plain(r.meaning), r.advice);
+            writeln!(stdout, "{}", paint(&name, Style::Strong, out.colours))?;
+            writeln!(
+                stdout,
+                "    {}\n    {}",
+                reasons::plain(r.meaning),
+                r.advice
+            )?;
         }
     }
     if found.is_empty() {
-        eprintln!("there is no such reason; nft-offload reasons lists them");
+        say!("there is no such reason; nft-offload reasons lists them");
         return Ok(Exit::Missing);
     }
     Ok(Exit::Yes)
@@ -394,7 +417,10 @@ fn generate(what: &str) -> Result<Exit> {
     let shell = clap_complete::Shell::from_str(what, true)
         .map_err(|_| anyhow::anyhow!("man, or the name of a shell"))?;
 
-    clap_complete::generate(shell, &mut command, "nft-offload", &mut io::stdout());
+    let mut script = Vec::new();
+
+    clap_complete::generate(shell, &mut command, "nft-offload", &mut script);
+    io::stdout().write_all(&script)?;
     Ok(Exit::Yes)
 }
 
@@ -440,17 +466,22 @@ fn main() -> ExitCode {
         if is_system(&e, Errno::PIPE) {
             return Exit::Yes;
         }
-        if is_errno(&e, Errno::PERM) || is_system(&e, Errno::PERM) || is_system(&e, Errno::ACCESS) {
-            eprintln!(
+        if is_errno(&e, Errno::PERM) {
+            say!(
                 "not permitted: this needs CAP_NET_ADMIN in the network namespace (be root there)"
             );
             return Exit::Forbidden;
         }
+        // A file, or a namespace to go into: no capability that is known here would do.
+        if is_system(&e, Errno::PERM) || is_system(&e, Errno::ACCESS) {
+            say!("{e:#}");
+            return Exit::Forbidden;
+        }
         if is_errno(&e, Errno::NOENT) || is_errno(&e, Errno::NODEV) {
-            eprintln!("{e}");
+            say!("{e}");
             return Exit::Missing;
         }
-        eprintln!("{e:#}");
+        say!("{e:#}");
         Exit::Failed
     });
 

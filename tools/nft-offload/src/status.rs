@@ -22,9 +22,15 @@ use crate::{
 use anyhow::Result;
 use rustix::io::Errno;
 use serde::Serialize;
-use std::time::{
-    Duration,
-    Instant, //
+use std::{
+    io::{
+        self,
+        Write, //
+    },
+    time::{
+        Duration,
+        Instant, //
+    },
 };
 
 /// A flowtable, and its rates.
@@ -232,7 +238,7 @@ pub(crate) fn status(out: &Out, interval: f64) -> Result<Exit> {
     if out.json {
         out.document(&status)?;
     } else {
-        print!("{}", status.text(interval));
+        io::stdout().write_all(status.text(interval).as_bytes())?;
     }
     Ok(match kernel {
         None => Exit::Absent,
