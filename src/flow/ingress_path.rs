@@ -37,8 +37,8 @@ use core::{
     ops::Deref,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool,
         AtomicU32,
+        AtomicU8,
         Ordering, //
     }, //
 };
@@ -63,6 +63,16 @@ pub(crate) use table::{
     MAX_FOLLOWED, //
 };
 
+/// What is known of the bridges on an ingress path.
+mod bridges {
+    /// All of them forward.
+    pub(super) const OPEN: u8 = 1;
+    /// As far as their spanning trees are concerned.
+    pub(super) const FORWARDED: u8 = 2;
+    /// The worker has checked.
+    pub(super) const CHECKED: u8 = 4;
+}
+
 /// What packets of some flows come in with: device, encapsulations, tunnel, bridge ports.
 ///
 /// # Invariants
@@ -86,12 +96,8 @@ pub(crate) struct IngressPath {
     found: AtomicU32,
     /// Bridges that the packets pass.
     bridge_ports: [Option<BridgePort>; MAX_BRIDGE_PORTS],
-    /// All bridges on the path forward from this port. Assumed false of a new path until the worker
-    /// has checked.
-    open: AtomicBool,
-    checked: AtomicBool,
-    /// The spanning tree's part in that.
-    forwarded: AtomicBool,
+    /// What is known of these, see [`bridges`].
+    bridges: AtomicU8,
     /// See [`IngressPath::frame_key`].
     frame_key: FrameKey,
     /// Where the devices count packets.
@@ -230,11 +236,11 @@ impl IngressPath {
         (self.key.ports != 0).then_some(self.key.ports as u8)
     }
 
-    /// Whether all bridges on the path forward from this port. False of a new path until the worker
-    /// has checked.
+    /// Whether all bridges on the path forward from this port. False of a new path until a packet
+    /// [proves](IngressPath::prove) it or the worker has checked.
     #[inline(always)]
     pub(crate) fn ports_forwarding(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.bridges.load(Ordering::Relaxed) & bridges::OPEN != 0
     }
 
     /// Whether the bridges forward, or have not been checked yet.
@@ -242,9 +248,14 @@ impl IngressPath {
         self.ports_forwarding() || !self.is_checked()
     }
 
-    /// Whether the worker has checked the bridges of the path.
+    /// Whether the worker has checked the bridges of the path, or that it is followed.
     pub(crate) fn is_checked(&self) -> bool {
-        self.checked.load(Ordering::Relaxed)
+        self.bridges.load(Ordering::Relaxed) & bridges::CHECKED != 0
+    }
+
+    /// The worker has seen to it that the path is followed.
+    fn set_followed(&self) {
+        self.bridges.fetch_or(bridges::CHECKED, Ordering::Relaxed);
     }
 
     /// Whether a device or tunnel above the one where packets are picked up would filter them.
@@ -260,18 +271,49 @@ impl IngressPath {
     }
 
     /// Checks the bridges of the path again. The spanning tree's part is read only with `rtnl`
-    /// held.
+    /// held. The worker alone does this.
     fn recheck(&self, net: NetRef<'_>, rtnl: bool) {
-        let forwarded = self.forwarded.load(Ordering::Relaxed);
-        let open = |port: &BridgePort| port.is_forwarding(net, rtnl, forwarded);
-        let open = self.bridge_ports.iter().flatten().all(open);
+        let known = self.bridges.load(Ordering::Relaxed);
+        let forwarded = known & bridges::FORWARDED != 0;
+        let open = self.are_forwarding(net, rtnl, forwarded);
+        let now = match (open, rtnl) {
+            (true, true) => bridges::OPEN | bridges::FORWARDED | bridges::CHECKED,
+            (false, true) => bridges::CHECKED,
+            (true, false) => known | bridges::OPEN,
+            (false, false) => known & !bridges::OPEN,
+        };
 
-        if rtnl {
-            self.forwarded.store(open, Ordering::Relaxed);
-            self.checked.store(true, Ordering::Relaxed);
+        self.bridges.store(now, Ordering::Relaxed);
+    }
+
+    /// Notes that a packet was passed up by the bridges of this path, so that their spanning trees
+    /// let it. That holds until the worker has checked them, for which it has to wait for RTNL.
+    #[inline]
+    pub(crate) fn prove(&self, net: NetRef<'_>) {
+        if self.is_bridged() && self.bridges.load(Ordering::Relaxed) == 0 {
+            self.prove_now(net);
         }
-        self.open
-            .store(open && self.is_checked(), Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn prove_now(&self, net: NetRef<'_>) {
+        if self.are_forwarding(net, false, true) {
+            let proven = bridges::OPEN | bridges::FORWARDED;
+            // What the worker knows is better.
+            let _ = self.bridges.compare_exchange(
+                0,
+                proven,
+                Ordering::Relaxed,
+                Ordering::Relaxed, //
+            );
+        }
+    }
+
+    /// Whether all bridges of the path pass packets up, see [`BridgePort::is_forwarding`].
+    fn are_forwarding(&self, net: NetRef<'_>, rtnl: bool, forwarded: bool) -> bool {
+        let mut ports = self.bridge_ports.iter().flatten();
+
+        ports.all(|port| port.is_forwarding(net, rtnl, forwarded))
     }
 
     /// Whether packets of the path pass a bridge.

@@ -175,6 +175,9 @@ impl FlowShared {
             }
             return;
         }
+        if let Some(path) = self.ingress_path(dir) {
+            path.prove(self.table().net());
+        }
         let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
         let probe = qos.take_probe(pkt.fingerprint());

@@ -3,6 +3,7 @@
 //! The ingress paths of a flowtable: their numbers, how they are made, shared and freed.
 
 use super::{
+    bridges,
     IngressPath,
     PathRef, //
 };
@@ -28,8 +29,8 @@ use core::{
     mem::offset_of,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool,
         AtomicU32,
+        AtomicU8,
         Ordering, //
     }, //
 };
@@ -106,9 +107,11 @@ impl Prealloc {
                 followed,
                 found: AtomicU32::new(ffi::jiffies32()),
                 bridge_ports: ingress.stack.bridge_ports,
-                open: AtomicBool::new(!ingress.is_bridged()),
-                checked: AtomicBool::new(!ingress.is_bridged() && !followed),
-                forwarded: AtomicBool::new(true),
+                bridges: AtomicU8::new(match (ingress.is_bridged(), followed) {
+                    (true, _) => 0,
+                    (false, true) => bridges::OPEN,
+                    (false, false) => bridges::OPEN | bridges::CHECKED,
+                }),
                 frame_key: FrameKey::of(&key),
                 rx_stats: RxStats::default(),
                 parent: None,
@@ -200,7 +203,7 @@ impl IngressTable {
 
         self.writer.visit(cursor, BUCKETS_AT_ONCE, |path| {
             if path.followed {
-                path.checked.store(true, Ordering::Relaxed);
+                path.set_followed();
                 if let Some(ifindex) = path.key.ingress.ingress().ifindex() {
                     each(ifindex);
                 }
