@@ -37,6 +37,30 @@ dropped() { # stream to ADDRESS, dropped by a new rule
 tcase -x "IPv4: a new drop rule stops an offloaded stream at once" dropped $V4
 tcase -x "IPv6: a new drop rule stops an offloaded stream at once" dropped $V6
 
+# Packets meet the old policy for a while after the generation that changes it is announced: as long as the
+# rest of the transaction takes.
+policy_last() {
+	local RATE=2000 i
+	rules || return
+	nft_rt add table inet other
+	nft_rt add set inet other s "{ type ipv4_addr; }"
+	stream_start "$1" || return
+	fast_now
+	{
+		for i in 1 2 3 4; do
+			awk -v i=$i 'BEGIN { for (n = 0; n < 10000; n++) s = s (n ? ", " : "") "10." i "." int(n / 200) "." n % 200
+				print "add element inet other s { " s " }" }'
+		done
+		echo "chain inet t forward { policy drop; }"
+	} >"$TMP/policy.nft"
+	want_ok "policy drop" nft_rt -f "$TMP/policy.nft"
+	busywait $((3000 * SLOW)) not_flowing || fail "$(received_in 0.2) datagrams in 0.2 s still pass"
+	want_ok "policy accept" nft_rt add chain inet t forward "{ policy accept; }"
+	fast_now
+	stream_end 9000
+}
+tcase "IPv4: a policy that comes last stops an offloaded stream" policy_last $V4
+
 kept() { # an unrelated change
 	rules || return
 	stream_start "$1" || return

@@ -458,8 +458,11 @@ struct nfo_set {
 	bool	stateful;
 };
 
+u32 nfo_drop_policies(const struct net *net);
+
 int nfo_rules_begin(struct nfo_rules *r, struct net *net, u32 gen);
 void nfo_rules_end(struct nfo_rules *r);
+int nfo_rules_enter(const struct nfo_rules *r);
 int nfo_rules_in_force(const struct nfo_rules *r);
 int nfo_rules_base(const struct nfo_rules *r, bool v6, u32 n, const struct nft_chain **chain);
 int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,

@@ -47,7 +47,8 @@ static u32 generation(const struct net *net)
 	return READ_ONCE(net->nft.base_seq) << 1 | (READ_ONCE(net->nft.gencursor) & 1);
 }
 
-static int enter(const struct nfo_rules *r)
+/* Enters an RCU section if the ruleset that is read is in force, -EAGAIN otherwise. */
+int nfo_rules_enter(const struct nfo_rules *r)
 {
 	rcu_read_lock();
 	if (generation(r->net) == r->generation)
@@ -73,45 +74,11 @@ void nfo_rules_end(struct nfo_rules *r)
 /* 0 as long as the ruleset that is read is in force. */
 int nfo_rules_in_force(const struct nfo_rules *r)
 {
-	int err = enter(r);
+	int err = nfo_rules_enter(r);
 
 	if (!err)
 		rcu_read_unlock();
 	return err;
-}
-
-/* The base chain number n that forwarded packets of a family come to. Those for NAT see none of the
- * packets that flows have, and are not among them.
- */
-int nfo_rules_base(const struct nfo_rules *r, bool v6, u32 n, const struct nft_chain **chain)
-{
-	static const u8 path[] = { NF_INET_PRE_ROUTING, NF_INET_FORWARD, NF_INET_POST_ROUTING };
-	const struct nf_hook_entries *e;
-	struct nf_hook_ops **ops;
-	int i, j, err;
-
-	err = enter(r);
-	if (err)
-		return err;
-	*chain = NULL;
-	for (i = 0; i < ARRAY_SIZE(path); i++) {
-		if (v6)
-			e = rcu_dereference(r->net->nf.hooks_ipv6[path[i]]);
-		else
-			e = rcu_dereference(r->net->nf.hooks_ipv4[path[i]]);
-		if (!e)
-			continue;
-		ops = nf_hook_entries_get_hook_ops(e);
-		for (j = 0; j < e->num_hook_entries; j++) {
-			if (READ_ONCE(ops[j])->hook_ops_type != NF_HOOK_OP_NF_TABLES || n--)
-				continue;
-			*chain = e->hooks[j].priv;
-			goto out;
-		}
-	}
-out:
-	rcu_read_unlock();
-	return 0;
 }
 
 static const struct nft_set *set_by_name(const struct nfo_rules *r, const struct nft_table *table,
@@ -235,9 +202,11 @@ static void decode(const struct nfo_rules *r, const struct nft_chain *chain,
 	nla_for_each_attr(a, (const struct nlattr *)msg->data, msg->len, rem) {
 		if (nla_type(a) <= NFT_EXPR_MAXATTR)
 			tb[nla_type(a)] = a;
-		/* This one changes by itself, with the flags. */
+		/* What is consumed, and whether all of it is, changes by itself. */
 		if (strcmp(type, "quota") || nla_type(a) == NFTA_QUOTA_BYTES)
 			e->digest = digest(a, nla_attr_size(nla_len(a)), e->digest);
+		else if (nla_type(a) == NFTA_QUOTA_FLAGS)
+			e->digest = siphash_2u64(e->digest, get_be32(a, 0) & NFT_QUOTA_F_INV, &digest_key);
 	}
 
 	if (!strcmp(type, "immediate")) {
@@ -322,7 +291,7 @@ int nfo_rules_next(const struct nfo_rules *r, const struct nft_chain *chain,
 	const struct nft_expr *expr;
 	int err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
 	blob = r->generation & 1 ? rcu_dereference(chain->blob_gen_1) :
@@ -361,7 +330,7 @@ int nfo_rules_set(const struct nfo_rules *r, const struct nft_set *set, struct n
 {
 	int i, err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
 	strscpy(about->name, set->name, sizeof(about->name));
@@ -381,7 +350,7 @@ int nfo_rules_find(const struct nfo_rules *r, const struct nft_set *set, u32 key
 	u32 reg[NFT_REG32_NUM] = {};
 	int err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
 	if (len == 1)
@@ -443,7 +412,7 @@ int nfo_rules_targets(const struct nfo_rules *r, const struct nft_set *set, void
 	};
 	int err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
 	walk.iter.genmask = 1 << (r->generation & 1);
@@ -519,77 +488,25 @@ int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, v
 		.ctx		= ctx,
 		.want		= want,
 	};
-	int err;
+	int i, err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
-	/* Elements for everything else are not for us to look at. */
+	/* Elements for everything else are not for us to look at, nor is what elements do. */
 	err = -E2BIG;
 	if (!list_empty(&set->catchall_list))
 		goto out;
+	for (i = 0; i < set->num_exprs; i++)
+		if (!is_stateless(set->exprs[i]->ops->type->name))
+			goto out;
 	set->ops->walk(&nft, (struct nft_set *)set, &walk.iter);
 	err = walk.iter.err;
-	*sum = digest_name(set->table->name, walk.sum);
+	*sum = digest_name(set->table->name, walk.sum + set->table->family);
 	*sum = digest_name(set->name, *sum);
 	*sum = siphash_3u64(*sum, (u64)set->klen << 32 | set->dlen, (u64)set->dtype << 32 | set->flags,
 			    &digest_key);
 out:
-	rcu_read_unlock();
-	return err;
-}
-
-static int want_hooks(const struct nf_hook_entries *e, void *ctx,
-		      int (*want)(void *ctx, const struct nft_chain *chain, u64 where), u64 where)
-{
-	struct nf_hook_ops **ops;
-	int i, err = 0;
-
-	if (!e)
-		return 0;
-	ops = nf_hook_entries_get_hook_ops(e);
-	for (i = 0; i < e->num_hook_entries && !err; i++)
-		if (READ_ONCE(ops[i])->hook_ops_type == NF_HOOK_OP_NF_TABLES)
-			err = want(ctx, e->hooks[i].priv, where << 16 | i);
-	return err;
-}
-
-/* Calls want(), in an RCU section, for every base chain that packets may pass which are forwarded
- * from one device to another, with a number that says where it is.
- */
-int nfo_rules_bases(const struct nfo_rules *r, bool v4, bool v6, void *ctx,
-		    int (*want)(void *ctx, const struct nft_chain *chain, u64 where))
-{
-	static const u8 path[] = { NF_INET_PRE_ROUTING, NF_INET_FORWARD, NF_INET_POST_ROUTING };
-	const struct net_device *dev;
-	u64 where;
-	int i, err;
-
-	err = enter(r);
-	if (err)
-		return err;
-	for (i = 0; i < ARRAY_SIZE(path) && !err; i++) {
-		if (v4)
-			err = want_hooks(rcu_dereference(r->net->nf.hooks_ipv4[path[i]]), ctx, want, i);
-		if (v6 && !err)
-			err = want_hooks(rcu_dereference(r->net->nf.hooks_ipv6[path[i]]), ctx, want, 8 | i);
-	}
-#ifdef CONFIG_NETFILTER_FAMILY_BRIDGE
-	for (i = 0; i < NF_INET_NUMHOOKS && !err; i++)
-		err = want_hooks(rcu_dereference(r->net->nf.hooks_bridge[i]), ctx, want, 16 | i);
-#endif
-	for_each_netdev_rcu(r->net, dev) {
-		if (err)
-			break;
-		where = (u64)dev->ifindex << 8 | 32;
-#ifdef CONFIG_NETFILTER_INGRESS
-		err = want_hooks(rcu_dereference(dev->nf_hooks_ingress), ctx, want, where);
-#endif
-#ifdef CONFIG_NETFILTER_EGRESS
-		if (!err)
-			err = want_hooks(rcu_dereference(dev->nf_hooks_egress), ctx, want, where | 1);
-#endif
-	}
 	rcu_read_unlock();
 	return err;
 }
@@ -599,7 +516,7 @@ int nfo_rules_chain_digest(const struct nfo_rules *r, const struct nft_chain *ch
 {
 	int err;
 
-	err = enter(r);
+	err = nfo_rules_enter(r);
 	if (err)
 		return err;
 	*sum = digest_name(chain->table->name, chain->table->family);

@@ -23,7 +23,10 @@ use crate::{
         teardown::DeadFlow, //
     },
     hw,
-    net::family::Family,
+    net::{
+        family::Family,
+        ruleset, //
+    },
     stats, //
 };
 use core::sync::atomic::Ordering;
@@ -133,6 +136,7 @@ impl Flowtable {
     /// Returns how many jiffies to pause then.
     fn gc_pass(&self) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
+        self.check_policies();
         let mut behind = self.gc_collect_some();
         self.fold_mib_stats();
         self.check_bridges();
@@ -159,6 +163,32 @@ impl Flowtable {
             1
         } else {
             pause.min(hardware) as usize
+        }
+    }
+
+    /// Has all flows pass the rules once more if chains drop by policy that did not, or the other
+    /// way: policies follow some time after the generation that flows were validated by.
+    fn check_policies(&self) {
+        let now = ruleset::drop_policies(self.net());
+
+        if self.drop_policies.swap(now, Ordering::Relaxed) != now {
+            self.invalidate_flows();
+        }
+    }
+
+    /// Has the next packet of each direction of all flows take the slow path.
+    fn invalidate_flows(&self) {
+        let mut cursor = Cursor::default();
+        let mut more = true;
+
+        while more && !self.is_closed() {
+            more = self.locked(|inner| {
+                inner.cts.visit(&mut cursor, REVAL_BUCKETS, |shared| {
+                    shared.invalidate();
+                    Visit::Keep
+                })
+            });
+            ffi::cond_resched();
         }
     }
 

@@ -145,6 +145,8 @@ pub(crate) struct Flowtable {
     pub(crate) list_node: ListNode,
     /// Something about bridges has changed, and the worker has not looked yet.
     bridge_check_scheduled: AtomicBool,
+    /// What [`ruleset::drop_policies`] said last.
+    drop_policies: AtomicU32,
     /// Nobody else is to begin a walk, or go on with one.
     closed: AtomicBool,
     /// The families that are served: IPv4, IPv6.
@@ -307,6 +309,7 @@ impl Flowtable {
             netns,
             list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),
+            drop_policies: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             ids <- IdPool::new(),
             follows <- Follows::new(),

@@ -76,6 +76,12 @@ const GAP: u32 = HZ / 10;
 const NEAR_BYTES: u64 = 1 << 20;
 const NEAR_PACKETS: u64 = 1000;
 
+/// Returns where base chains that forwarded packets come to drop by policy, as a number to compare.
+pub(crate) fn drop_policies(net: NetRef<'_>) -> u32 {
+    // SAFETY: The namespace is valid while there is a reference to it.
+    unsafe { c::nfo_drop_policies(net.as_ptr()) }
+}
+
 /// What a flowtable knows about the ruleset.
 #[pin_data]
 pub(crate) struct Watch {
