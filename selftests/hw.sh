@@ -278,6 +278,31 @@ ruleset_change() {
 }
 tcase "the ruleset changes" ruleset_change
 
+# Policies follow at the end of a transaction, long after its generation is announced: that of elements takes a while.
+policy_changes() {
+	local i
+	mock ports=lan,wan || return
+	hw_rules || return
+	nft_rt add table inet other
+	nft_rt add set inet other s "{ type ipv4_addr; }"
+	for i in 1 2 3; do
+		heavy x udp $V4 || { conv_close x; return 1; }
+		{
+			echo "add element inet other s { $(seq -s, -f "10.$i.%.0f.1" 0 255), $(seq -s, -f "10.$((i + 9)).%.0f.1" 0 255) }"
+			for ((n = 0; n < 300; n++)); do echo "add element inet other s { 10.$((i + 20)).$((n / 200)).$((n % 200)) }"; done
+			echo "chain inet t forward { policy drop; }"
+		} >"$TMP/policy.nft"
+		want_ok "policy drop" nft_rt -f "$TMP/policy.nft"
+		busywait $((3000 * SLOW)) rules_is 0 || fail "policy drop, and still in hardware: $(cat "$HW")"
+		conv_cmd x echo 3 100 >/dev/null && fail "packets still pass"
+		conv_close x
+		nft_rt add chain inet t forward "{ policy accept; }"
+	done
+	nft_rt delete table inet other
+	clean
+}
+tcase "the policy of a chain changes" policy_changes
+
 # edits N: commits that have nothing to do with forwarded packets, 20 a second: elements of sets that nobody
 # on their way looks at, the same rules again, a table of somebody else's
 edits() {

@@ -93,7 +93,7 @@ blocked() { # what a port of a bridge may not pass, hardware does not either
 }
 tcase "a port of a bridge is blocked" blocked
 
-roams() { # a station is behind another port: known at once
+roams() { # a station is behind another port: known within a second or so
 	mock ports=lan,wan || return
 	bridged
 	ipn "$rt" link add lan2 type veth peer name lan3
@@ -159,7 +159,7 @@ binds_late() { # an engine that wants to see 30 packets in a second: a flow with
 		not_in_hw -p udp || { fail "shown as [HW_OFFLOAD]"; break; }
 	done
 	want_eq "rules lost" "$(hw_get lost)" 0
-	want_le "rules added" "$(mock_get adds)" 2
+	want_eq "rules added" "$(mock_get adds)" 0
 	busywait 15000 heavier x udp || fail "not in hardware: $(cat "$HW")"
 	by_hardware x 20
 	conv_close x

@@ -264,7 +264,7 @@ static int mock_command(struct mock_port *port, enum tc_setup_type type, void *t
 		}
 		mock_stats_asked++;
 		spin_lock_bh(&mock_count_lock);
-		if (mock_is("airoha"))
+		if (mock_is("airoha") || mock_is("npu"))
 			flow_stats_update(&f->stats, 0, 0, 0, r->lastused, FLOW_ACTION_HW_STATS_DELAYED);
 		else
 			flow_stats_update(&f->stats, r->bytes - r->told_bytes, r->pkts - r->told_pkts, 0,

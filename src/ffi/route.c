@@ -293,19 +293,23 @@ static u32 nfo_neighs[1024];
 bool nfo_netevent_matters(unsigned long event, void *info)
 {
 	const struct neighbour *n = info;
-	u8 ha[ALIGN(MAX_ADDR_LEN, sizeof(u32))] = {};
+	u32 ha[MAX_ADDR_LEN / sizeof(u32)] = {};
 	u32 slot, said;
 
 	switch (event) {
 	case NETEVENT_REDIRECT:
+	case NETEVENT_IPV4_MPATH_HASH_UPDATE:
+	case NETEVENT_IPV6_MPATH_HASH_UPDATE:
 		return true;
 	case NETEVENT_NEIGH_UPDATE:
 		break;
 	default:
 		return false;
 	}
-	neigh_ha_snapshot(ha, n, n->dev);
-	said = jhash2((const u32 *)ha, sizeof(ha) / sizeof(u32), (u32)(unsigned long)n);
+	neigh_ha_snapshot((char *)ha, n, n->dev);
+	/* Another one may lie at the same address now. */
+	said = jhash(n->primary_key, n->tbl->key_len, (u32)(unsigned long)n);
+	said = jhash2(ha, ARRAY_SIZE(ha), said);
 	said = (said & ~1) | !!(READ_ONCE(n->nud_state) & NUD_VALID);
 	slot = hash_ptr(n, 10);
 	return xchg(&nfo_neighs[slot], said) != said;

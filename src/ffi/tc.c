@@ -77,16 +77,21 @@ static void nfo_port_destroy(struct nfo_port *port, u32 slot)
 	struct nfo_slot *s = &port->slots[slot];
 	struct netlink_ext_ack extack = {};
 	struct flow_block_cb *block_cb;
+	bool refused = false, heard = false;
 	struct flow_cls_offload cls;
-	bool deaf = false;
+	int err;
 
 	lockdep_assert_held(&port->lock);
 	if (s->cookie) {
 		nfo_port_command(port, &cls, FLOW_CLS_DESTROY, s->cookie, &extack);
-		list_for_each_entry(block_cb, &port->block.cb_list, list)
-			deaf |= block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv) == -EOPNOTSUPP;
+		list_for_each_entry(block_cb, &port->block.cb_list, list) {
+			err = block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv);
+			/* One of several may take no rules at all. */
+			refused |= err == -EOPNOTSUPP;
+			heard |= err >= 0;
+		}
 	}
-	if (!deaf) {
+	if (heard || !refused) {
 		nfo_port_free_slot(port, slot);
 	} else if (!s->undead) {
 		s->undead = true;
@@ -94,13 +99,19 @@ static void nfo_port_destroy(struct nfo_port *port, u32 slot)
 	}
 }
 
-static void nfo_port_destroy_undead(struct nfo_port *port, unsigned long cookie)
+/* All of them, or those with this cookie. False if some are left. */
+static bool nfo_port_destroy_undead(struct nfo_port *port, unsigned long cookie)
 {
+	bool left = false;
 	u32 i;
 
-	for (i = 0; port->undead && i < port->used; i++)
-		if (port->slots[i].undead && (!cookie || port->slots[i].cookie == cookie))
+	for (i = 0; port->undead && i < port->used; i++) {
+		if (port->slots[i].undead && (!cookie || port->slots[i].cookie == cookie)) {
 			nfo_port_destroy(port, i);
+			left |= port->slots[i].undead;
+		}
+	}
+	return !left;
 }
 
 /* Takes all rules away from a driver, which keeps working until then; what they have forwarded is
@@ -353,9 +364,10 @@ int nfo_port_add(struct nfo_port *port, struct nfo_rule *r, unsigned long cookie
 	int err;
 
 	mutex_lock(&port->lock);
-	/* A rule of a flow that was at the same address. */
-	nfo_port_destroy_undead(port, cookie);
-	err = nfo_port_reserve(port);
+	/* A rule of a flow that was at the same address would be deleted with this cookie one day; its
+	 * driver does not listen.
+	 */
+	err = nfo_port_destroy_undead(port, cookie) ? nfo_port_reserve(port) : -EOPNOTSUPP;
 	if (!err)
 		err = nfo_port_call(port, r, FLOW_CLS_REPLACE, cookie);
 	if (!err) {

@@ -336,6 +336,11 @@ impl TierInner {
         if let Some(rule) = slot.take() {
             self.delete(rule);
         }
+        let health = &mut resident.health[dir];
+        health.since = now();
+        health.strikes = 0;
+        // It has to bind once more.
+        health.proven &= !health.binds_late;
         let Ok(described) = flow.describe() else {
             return false;
         };

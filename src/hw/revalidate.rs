@@ -226,8 +226,10 @@ impl TierInner {
         if active {
             hw.failures.store(0, Ordering::Relaxed);
         }
+        // Bytes of a direction that is left to software say nothing about the other one.
+        let whole = taken.rules.iter().all(Option::is_some);
         for (dir, came) in came.into_iter().enumerate() {
-            self.judge_direction(&mut taken, dir, came && by_software > STRAY);
+            self.judge_direction(&mut taken, dir, whole && came && by_software > STRAY);
         }
         let silent = taken.rules.iter().all(Option::is_none);
         if !silent {
@@ -272,10 +274,13 @@ impl TierInner {
         } else if health.failures != 0
             && now.wrapping_sub(health.since) > admit::backoff(health.failures).div_ceil(1000 / HZ)
         {
-            health.since = now;
+            // A commit may have come in between.
+            let validated = resident.flow.validated_by();
+            if !validated.is_some_and(|by| self.rulesets.is_agreed(by[dir])) {
+                return;
+            }
             // Until it has shown that it works.
-            health.proven = false;
-            health.binds_late = true;
+            resident.health[dir].binds_late = true;
             self.reinstall(resident, dir);
         }
     }
