@@ -292,7 +292,7 @@ removed() { # a container ends under traffic; the next one has its address
 	sv=$c3
 	# the first thing that it says is whose the address is now
 	busywait $((5000 * SLOW)) at "$c3" ping -c1 -W1 -q 10.88.0.1 || fail "no way out of the next container"
-	bg "$c3" python3 "$HERE/streams.py" sink --port 6000 --out "$TMP/sink2.json"
+	bg "$c3" "${PY[@]}" streams sink --port 6000 --out "$TMP/sink2.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) flowing || fail "the next container gets nothing"
 	[ "$FT" != ours ] || busywait $((9000 * SLOW)) fast_sample || fail "not fast"
@@ -425,7 +425,7 @@ wild() { # two tables, both with all devices whose names begin with veth; device
 	CNT0=()
 	for t in "ip a" "ip6 b"; do
 		# shellcheck disable=SC2086
-		at "$rt" python3 "$HERE/links.py" flowtable $t f veth || { skip "the kernel knows no wildcards"; return; }
+		at "$rt" "${PY[@]}" links flowtable $t f veth || { skip "the kernel knows no wildcards"; return; }
 	done
 	forget
 	FROM=$c1 bypass_all $V4 $V6

@@ -116,7 +116,7 @@ idle_oneway() { # never answered: the short timeout
 	defaults
 	ct_set nf_flowtable_udp_timeout=2 nf_conntrack_udp_timeout=60
 	rules || return
-	at "$cl" python3 "$HERE/streams.py" send $V4 5999 --count 20 --rate 100
+	at "$cl" "${PY[@]}" streams send $V4 5999 --count 20 --rate 100
 	ct_offloaded -p udp || fail "not offloaded: $(ct_list -p udp)"
 	busywait $((9000 * SLOW)) ct_back -p udp || fail "still offloaded or gone: $(ct_list -p udp)"
 	t=$(ct_timeout -p udp)
@@ -161,7 +161,7 @@ tcase -x "udp IPv6: a stream becomes assured" becomes_assured $V6
 never_assured() { # nobody answers: never
 	defaults
 	rules || return
-	at "$cl" python3 "$HERE/streams.py" send $V4 5999 --count 400 --rate 100
+	at "$cl" "${PY[@]}" streams send $V4 5999 --count 400 --rate 100
 	ct_list -p udp -u ASSURED | grep -q "dport=5999 " && fail "assured: $(ct_list -p udp)"
 	return 0
 }
@@ -179,7 +179,7 @@ full_table() { # a stream keeps its entry when a port scan fills the table
 	max=$(sysctl -n net.netfilter.nf_conntrack_max) buckets=$(sysctl -n net.netfilter.nf_conntrack_buckets)
 	# few lists, so that the scan meets every one of them
 	sysctl -qw net.netfilter.nf_conntrack_buckets=512 net.netfilter.nf_conntrack_max=100
-	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 4000
+	at "$cl" "${PY[@]}" forge scan $V4 6000 4000
 	sysctl -qw net.netfilter.nf_conntrack_max="$max" net.netfilter.nf_conntrack_buckets="$buckets"
 	want_ge "entries dropped early" "$(at "$rt" conntrack -S | grep -o 'early_drop=[0-9]*' | awk -F= '{ n += $2 } END { print n }')" 1000
 	want_eq "conntrack entry" "$(ct_list -p udp -o id --orig-port-dst 5000 | grep -o 'id=[0-9]*$')" "${id##* }"
@@ -213,11 +213,11 @@ no_day() { # flows that die while the worker looks at them: no entry keeps the l
 	defaults
 	ct_set nf_conntrack_udp_timeout=60 nf_conntrack_udp_timeout_stream=60
 	rules || return
-	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 2000 --times 3
+	at "$cl" "${PY[@]}" forge scan $V4 6000 2000 --times 3
 	ct_offloaded -p udp || fail "nothing is offloaded"
 	# half of them by a route, the rest with the flowtable
 	ipn "$rt" route add 10.0.2.2/32 via 10.0.2.2 dev wan onlink mtu 1400
-	at "$cl" python3 "$HERE/forge.py" scan $V4 6000 1000 --times 3
+	at "$cl" "${PY[@]}" forge scan $V4 6000 1000 --times 3
 	nft_rt flush ruleset
 	ipn "$rt" route del 10.0.2.2/32
 	busywait $((9000 * SLOW)) ct_back -p udp || fail "still offloaded"
@@ -428,7 +428,7 @@ exact_many() { # many flows at once, on every CPU
 	ct_set nf_conntrack_acct=1
 	rules FLAGS="counter;" || return
 	end_counters
-	out=$(at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 --count 30 --bytes 1000000 --timeout $((60 * SLOW)) \
+	out=$(at "$cl" "${PY[@]}" traffic parallel tcp $V4 --count 30 --bytes 1000000 --timeout $((60 * SLOW)) \
 		--at-end "nsenter --net=/run/netns/$rt conntrack -L -p tcp 2>/dev/null | grep -c '\[OFFLOAD\]' >$TMP/many")
 	[ "${out%% *}" = ok ] || fail "parallel: $out"
 	want_eq "flows shown as [OFFLOAD]" "$(cat "$TMP/many")" 30

@@ -174,7 +174,7 @@ wildcard() { # devices whose names begin with "wan": those that are there, and t
 	local s3
 	rules DEVS="p1" WATCH="p1, wan" || return
 	# not every nft can say that
-	at "$rt" python3 "$HERE/links.py" flowtable inet t f wan || { skip "the kernel knows no wildcards"; return; }
+	at "$rt" "${PY[@]}" links flowtable inet t f wan || { skip "the kernel knows no wildcards"; return; }
 	bypass_all $V4 $V6
 	ns_add s3
 	ip link add wan7 netns "$rt" type veth peer name eth0 netns "$s3"

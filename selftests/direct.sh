@@ -166,7 +166,7 @@ goes_quiet() { conv_ok x echo $N 500; }
 # tap_open DEV|any, tap_close: TAPPED is how many datagrams to the server it saw go out, at each device
 tap_open() {
 	rm -f "$TMP"/tap.*
-	bg "$rt" python3 "$HERE/streams.py" tap "$1" 5000 --ready "$TMP/tap.ready" --out "$TMP/tap.out"
+	bg "$rt" "${PY[@]}" streams tap "$1" 5000 --ready "$TMP/tap.ready" --out "$TMP/tap.out"
 	TAP=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/tap.ready" || { fail "no tap"; return 1; }
 }

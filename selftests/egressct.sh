@@ -86,7 +86,7 @@ fair() {
 	tc_rt qdisc replace dev "$2" root cake bandwidth 1500kbit besteffort "${@:3}"
 	[[ $dst != *:* ]] || { a=fd00:1::2 b=fd00:1::3; }
 	rules NAT="$MASQ" DEVS="${DEVS:-}" WATCH="${WATCH:-}" || return
-	bg "$cl" python3 "$HERE/streams.py" crowd "$dst" "$a#6#6001" "$b#1#6002" --rate 250
+	bg "$cl" "${PY[@]}" streams crowd "$dst" "$a#6#6001" "$b#1#6002" --rate 250
 	p=$!
 	if [ "${PLAIN:-}" != 1 ]; then
 		busywait $((4000 * SLOW)) crowded || fail "not all [OFFLOAD]: $(ct_list -p udp | head -n2)"
@@ -294,7 +294,7 @@ tcase -o "noticed within two seconds, coming and going" comes_and_goes
 for_all() { # flows that are there and flows that come, of both directions
 	tc_rt qdisc add dev lan root cake nat
 	rules NAT="$MASQ" || return
-	bg "$cl" python3 "$HERE/streams.py" crowd $V4 "10.0.1.2#3#6001" "10.0.1.3#4#6002" --rate 20
+	bg "$cl" "${PY[@]}" streams crowd $V4 "10.0.1.2#3#6001" "10.0.1.3#4#6002" --rate 20
 	busywait $((4000 * SLOW)) crowded || fail "not all [OFFLOAD]"
 	talking $V4 seen || return
 	conv_ok x echo $N 300
@@ -334,7 +334,7 @@ ends() { # packets that are queued for minutes do not keep their namespace
 	tc_rt qdisc add dev wan clsact
 	tc_rt filter add dev wan egress matchall action pass
 	rules NAT="$MASQ" || return
-	bg "$cl" python3 "$HERE/streams.py" crowd $V4 "10.0.1.2#3#6001" "10.0.1.3#4#6002" --rate 50 --size 300
+	bg "$cl" "${PY[@]}" streams crowd $V4 "10.0.1.2#3#6001" "10.0.1.3#4#6002" --rate 50 --size 300
 	busywait $((4000 * SLOW)) crowded || fail "not all [OFFLOAD]"
 	settled
 	ct_zero

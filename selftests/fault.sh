@@ -158,7 +158,7 @@ others() {
 	ipn "$rt" link del d1
 	conv_open x "$cl" udp $V4 || return
 	conv_ok x echo 20
-	LEAST=1 in_turn "flushing flows" after_any nsenter "--net=/run/netns/$rt" -- python3 "$HERE/genl.py" flush table=t
+	LEAST=1 in_turn "flushing flows" after_any nsenter "--net=/run/netns/$rt" -- "${PY[@]}" genl flush table=t
 	for f in stats flowtables hardware; do
 		LEAST=0 in_turn "reading $f" after_any cat "$DEBUGFS/$f"
 	done
@@ -195,12 +195,12 @@ under() {
 }
 talks() { # nothing is lost meanwhile: it takes the slow path
 	local out
-	out=$(at "$cl" python3 "$HERE/traffic.py" churn $V6 $TAGGED --seconds 3 --threads 6 --timeout $((10 * SLOW)))
+	out=$(at "$cl" "${PY[@]}" traffic churn $V6 $TAGGED --seconds 3 --threads 6 --timeout $((10 * SLOW)))
 	# A softirq runs on the stack of what it interrupts: when that is the module's worker, one datagram
 	# may have failed for its sender.
 	[[ $out = ok\ * || $out =~ ^bad\ 1\ failed:\ udp ]] || fail "$out"
 }
-wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows 1500 --seed "$1" --repeat 3 >/dev/null; }
+wave() { at "$cl" "${PY[@]}" streams wave eth0 "$(mac "$rt" lan)" --flows 1500 --seed "$1" --repeat 3 >/dev/null; }
 flows() {
 	local k
 	ready; only_module

@@ -29,7 +29,7 @@ setup() {
 	busywait 5000 at "$c2" ping -c1 -W1 -q $V4 || { fail "no way from c2"; return; }
 	serve "$sv"
 }
-genl() { at "$rt" python3 "$HERE/genl.py" "$@"; }
+genl() { at "$rt" "${PY[@]}" genl "$@"; }
 # flush N ARG...: takes down exactly N flows
 flush() {
 	local n=$1 out; shift
@@ -235,17 +235,17 @@ tcase -o "malformed requests are refused, with a reason" malformed
 namespaces() { # only those of the socket's own namespace
 	rules "DEVS=$DEVS" || return
 	talks a || return
-	want_eq "from another namespace" "$(at "$cl" python3 "$HERE/genl.py" flush 2>&1)" "flows 0"
+	want_eq "from another namespace" "$(at "$cl" "${PY[@]}" genl flush 2>&1)" "flows 0"
 	on a
 	command -v setpriv >/dev/null || { conv_close a; skip "needs setpriv"; return; }
-	want_err "by nobody" "EPERM" at "$rt" setpriv --reuid=65534 --clear-groups python3 "$HERE/genl.py" flush
+	want_err "by nobody" "EPERM" at "$rt" setpriv --reuid=65534 --clear-groups "${PY[@]}" genl flush
 	if ! setpriv --reuid=65534 --clear-groups unshare -Urn true 2>/dev/null; then
 		conv_close a; skip "no user namespaces for nobody"; return
 	fi
 	want_err "by the root of a user namespace that does not own it" "EPERM" \
-		at "$rt" setpriv --reuid=65534 --clear-groups unshare -Ur python3 "$HERE/genl.py" flush
+		at "$rt" setpriv --reuid=65534 --clear-groups unshare -Ur "${PY[@]}" genl flush
 	want_eq "by the root of a user namespace, in its own" \
-		"$(setpriv --reuid=65534 --clear-groups unshare -Urn python3 "$HERE/genl.py" flush 2>&1)" "flows 0"
+		"$(setpriv --reuid=65534 --clear-groups unshare -Urn "${PY[@]}" genl flush 2>&1)" "flows 0"
 	on a
 	conv_close a
 }
@@ -254,7 +254,7 @@ tcase -o "each network namespace by its own administrator" namespaces
 unload() {
 	nft_rt flush ruleset
 	forget
-	bg "$rt" python3 "$HERE/genl.py" storm 60 >"$TMP/storm" 2>&1
+	bg "$rt" "${PY[@]}" genl storm 60 >"$TMP/storm" 2>&1
 	local i
 	for i in 1 2 3 4 5 6 7 8; do
 		want_ok "unload" unload_ours

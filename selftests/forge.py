@@ -14,7 +14,6 @@ session DEV MAC PEER SESSION SOURCE@PORT DESTINATION@PORT [--more N] [--pad N] [
 scan ADDRESS PORT COUNT [--times N]
     sends a datagram, or some, to each of so many ports, from a port of its own each time
 """
-import argparse
 import signal
 import socket
 import struct
@@ -22,6 +21,7 @@ import sys
 import time
 
 import slowpath
+from commands import Commands
 
 ETH_P_ALL = 3
 BITS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16}
@@ -107,8 +107,7 @@ def scan(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(required=True)
+    sub = Commands(__doc__)
     r = sub.add_parser("record")
     r.set_defaults(run=record)
     r.add_argument("dev")
@@ -139,7 +138,7 @@ def main():
     r.add_argument("port", type=int)
     r.add_argument("count", type=int)
     r.add_argument("--times", type=int, default=1)
-    a = p.parse_args()
+    a = sub.parser.parse_args()
     a.run(a)
 
 

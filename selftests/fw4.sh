@@ -48,7 +48,7 @@ end() {
 	rm -f "$ready"
 	[ -p "$TMP/forever" ] || mkfifo "$TMP/forever"
 	# the process reads commands; this one never comes
-	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$2" "$3" "$4" --name "$5" --ready "$ready" <>"$TMP/forever" &
+	nsenter --net="/run/netns/$1" -- "${PY[@]}" links pppoe "$2" "$3" "$4" --name "$5" --ready "$ready" <>"$TMP/forever" &
 	PIDS+=($!); disown $!
 	busywait $((5000 * SLOW)) test -e "$ready" || { fail "no session"; return 1; }
 	addr_lines "$5" "$6" "$7" | batch "$1"

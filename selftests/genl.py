@@ -320,4 +320,5 @@ def main():
         sys.exit(f"{errno.errorcode.get(e.errno, e.errno)}: {os.strerror(e.errno)}")
 
 
-main()
+if __name__ == "__main__":
+    main()

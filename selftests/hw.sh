@@ -57,9 +57,9 @@ frames_of() { # frames_of WHAT SRC DST: through a flow that exists
 	mac=$(ipn "$rt" -j link show lan | jq -r '.[0].address')
 	n=20; [[ $3 != *:* ]] || n=19
 	rm -f "$TMP/ready"
-	at "$sv" python3 "$HERE/hwframes.py" catch eth0 5000 "$n" --ready "$TMP/ready" >"$TMP/frames.$1" & local pid=$!
+	at "$sv" "${PY[@]}" hwframes catch eth0 5000 "$n" --ready "$TMP/ready" >"$TMP/frames.$1" & local pid=$!
 	busywait 8000 test -e "$TMP/ready"
-	at "$cl" python3 "$HERE/hwframes.py" send eth0 "$mac" "$2" "$3" 7000 5000
+	at "$cl" "${PY[@]}" hwframes send eth0 "$mac" "$2" "$3" 7000 5000
 	wait $pid
 }
 same_frames() { # same_frames PROFILE SRC DST NAT
@@ -216,7 +216,7 @@ slow() { # a driver that takes its time for statistics of many flows: the tier a
 	hw_rules || return
 	local longest=0 n before end t
 	rm -f "$TMP/all"
-	at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 40 --bytes 600000 --timeout 120 \
+	at "$cl" "${PY[@]}" traffic parallel tcp $V4 5000 --count 40 --bytes 600000 --timeout 120 \
 		--at-end "touch $TMP/all; while [ -e $TMP/all ]; do sleep 0.2; done" >"$TMP/par" & local pid=$!
 	busywait 40000 test -e "$TMP/all" && busywait 10000 rules_ge 40 || fail "too few rules: $(mock_rules)"
 	n=$(mock_rules)
@@ -434,7 +434,7 @@ tcase "a device goes down, and leaves the flowtable" gone_device
 deleted() { # under load
 	mock ports=lan,wan latency_us=2000 || return
 	hw_rules || return
-	at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 40 --bytes 200000 --timeout 60 >"$TMP/par" & local pid=$!
+	at "$cl" "${PY[@]}" traffic parallel tcp $V4 5000 --count 40 --bytes 200000 --timeout 60 >"$TMP/par" & local pid=$!
 	busywait 15000 rules_ge 20 || fail "too few rules: $(mock_rules)"
 	nft_rt flush ruleset
 	busywait 5000 rules_is 0 || fail "rules: $(mock_rules)"
@@ -465,7 +465,7 @@ full() { # 8 rules, 12 flows: the heavy ones go in, nobody is asked all the time
 	mock ports=lan,wan capacity=8 || return
 	hw_rules || return
 	local out
-	out=$(at "$cl" python3 "$HERE/traffic.py" parallel tcp $V4 5000 --count 12 --bytes 600000 --timeout 60)
+	out=$(at "$cl" "${PY[@]}" traffic parallel tcp $V4 5000 --count 12 --bytes 600000 --timeout 60)
 	[ "${out%% *}" = ok ] || fail "$out"
 	want_ge "rules at the most" "$(mock_get max_rules)" 8
 	want_le "rules at the most" "$(mock_get max_rules)" 8

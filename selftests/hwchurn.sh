@@ -57,7 +57,7 @@ churn() {
 	want_eq "commands for unknown rules" "$(mock_get unknown)" 0
 	want_eq "duplicate rules" "$(mock_get duplicates)" 0
 }
-connections() { at "$cl" python3 "$HERE/traffic.py" churn $V4 $V6 --seconds "$1" --threads 40 --timeout 20; }
+connections() { at "$cl" "${PY[@]}" traffic churn $V4 $V6 --seconds "$1" --threads 40 --timeout 20; }
 less_than() { [ "$(memory)" -le "$1" ]; }
 tcase "connections come and go, 64 rules fit" churn
 

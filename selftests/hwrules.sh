@@ -21,9 +21,9 @@ begin() {
 arrive() {
 	local pid
 	rm -f "$TMP/ready"
-	at "$sv" python3 "$HERE/hwframes.py" catch eth0 5000 20 --ready "$TMP/ready" >"$TMP/frames" & pid=$!
+	at "$sv" "${PY[@]}" hwframes catch eth0 5000 20 --ready "$TMP/ready" >"$TMP/frames" & pid=$!
 	busywait 8000 test -e "$TMP/ready"
-	at "$cl" python3 "$HERE/hwframes.py" send eth0 "$(mac "$rt" lan)" 10.0.1.2 $TAGGED 7000 5000
+	at "$cl" "${PY[@]}" hwframes send eth0 "$(mac "$rt" lan)" 10.0.1.2 $TAGGED 7000 5000
 	wait $pid
 	# whether drivers count down the TTL, or cut padding off, of themselves is another question
 	sed -E 's/(ee){8,}$//; s/(080045[0-9a-f]{14})[0-9a-f]{2}11[0-9a-f]{4}/\1/' "$TMP/frames" | sort

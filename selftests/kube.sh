@@ -172,7 +172,7 @@ tcase "offloaded after 20 packets, IPv6"        threshold $VIP6
 spread() { # many connections: each endpoint has its share, all are offloaded
 	local n e
 	client_rules kube "$DEVS" 2 3 || return
-	n=$(at "$p1" python3 "$HERE/traffic.py" parallel tcp $VIP4 80 --count 40 --bytes 400000 --timeout $((60 * SLOW)) \
+	n=$(at "$p1" "${PY[@]}" traffic parallel tcp $VIP4 80 --count 40 --bytes 400000 --timeout $((60 * SLOW)) \
 		--at-end "nsenter --net=/run/netns/$rt conntrack -L -p tcp 2>/dev/null >$TMP/spread")
 	[ "${n%% *}" = ok ] || fail "$n"
 	want_eq "offloaded connections" "$(grep -c '\[OFFLOAD\]' "$TMP/spread")" 40
@@ -255,7 +255,7 @@ killed() { # a pod is deleted under traffic: its flows end, the others go on
 	sleep 0.3
 	[ "$FT" != ours ] || busywait $((3000 * SLOW)) flows_are 0 || fail "flows of a pod that is gone: $(stat_get flows)"
 	pod p4 4 || return
-	bg "$p4" python3 "$HERE/streams.py" sink --port 6000 --out "$TMP/sink2.json"
+	bg "$p4" "${PY[@]}" streams sink --port 6000 --out "$TMP/sink2.json"
 	SINK=$!
 	sv=$p4
 	busywait $((5000 * SLOW)) flowing || fail "the new pod with the same address gets nothing"

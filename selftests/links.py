@@ -14,7 +14,6 @@ hold        holds the packets of an NFQUEUE until it is told to let them go on (
             as soon as there is one.
 updown      takes a device down and up again, and prints how long going down took, in microseconds.
 """
-import argparse
 import fcntl
 import os
 import select
@@ -23,6 +22,8 @@ import statistics
 import struct
 import sys
 import time
+
+from commands import Commands
 
 AF_PPPOX, PX_PROTO_OE, PX_PROTO_OL2TP, PX_PROTO_PPTP = 24, 0, 1, 2
 PPPIOCGCHAN, PPPIOCATTCHAN, PPPIOCNEWUNIT = 0x80047437, 0x40047438, 0xc004743e
@@ -291,8 +292,7 @@ def updown(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(dest="what", required=True)
+    sub = Commands(__doc__)
     q = sub.add_parser("pppoe")
     q.add_argument("dev", help="Ethernet device")
     q.add_argument("mac", help="of the other end")
@@ -330,7 +330,7 @@ def main():
     q = sub.add_parser("updown")
     q.add_argument("dev")
     q.add_argument("times", type=int)
-    a = p.parse_args()
+    a = sub.parser.parse_args()
     globals()[a.what](a)
 
 

@@ -138,7 +138,7 @@ ppp() { # ppp KIND: PPP whose channel has no forward path
 		[ $n = rt ] || l=10.0.2.2 r=10.0.2.1
 		rm -f "$TMP/ppp.ready" "$TMP/ppp.in"; mkfifo "$TMP/ppp.in"
 		exec {fd}<>"$TMP/ppp.in"
-		nsenter --net="/run/netns/${!n}" -- python3 "$HERE/links.py" "$1" $l $r --name tun --ready "$TMP/ppp.ready" <"$TMP/ppp.in" 2>"$TMP/ppp.err" &
+		nsenter --net="/run/netns/${!n}" -- "${PY[@]}" links "$1" $l $r --name tun --ready "$TMP/ppp.ready" <"$TMP/ppp.in" 2>"$TMP/ppp.err" &
 		PIDS+=($!) PPPS+=($!); disown $!
 		busywait $((5000 * SLOW)) ready_or_gone "${PPPS[-1]}"
 		[ -e "$TMP/ppp.ready" ] || { skip "no $1: $(tail -n1 "$TMP/ppp.err")"; unlink; return; }

@@ -242,7 +242,7 @@ batches() { # datagrams of two kinds in one batch, while the ruleset changes
 		}
 	}
 	END
-	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" "${PY[@]}" streams sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
 	conv_open x "$cl" udp $V4 6000 || return

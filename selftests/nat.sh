@@ -171,7 +171,7 @@ many() {
 	local out n
 	rules NAT="$DNAT4 $MASQ" || return
 	counters_zero
-	out=$(at "$cl" python3 "$HERE/traffic.py" parallel tcp "$1" "$2" --count 200 --bytes 200000 --timeout $((60 * SLOW)) \
+	out=$(at "$cl" "${PY[@]}" traffic parallel tcp "$1" "$2" --count 200 --bytes 200000 --timeout $((60 * SLOW)) \
 		--at-end "nsenter --net=/run/netns/$rt conntrack -L -p tcp -f $3 2>/dev/null | grep -c '\[OFFLOAD\]' >$TMP/many")
 	[ "${out%% *}" = ok ] || fail "parallel: $out"
 	n=$(cat "$TMP/many")

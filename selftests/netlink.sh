@@ -36,7 +36,7 @@ setup() {
 		add rule netdev far in udp dport 7000-7999 drop"
 	serve "$sv"
 }
-genl() { at "$rt" python3 "$HERE/genl.py" "$@"; }
+genl() { at "$rt" "${PY[@]}" genl "$@"; }
 # flows [NAME=VALUE...]: the addresses and ports of the listed flows, sorted
 flows() { genl flows "$@" >"$TMP/flows" 2>&1 || fail "flows $*: $(tail -n1 "$TMP/flows")"; jq -r '.orig | "\(.src) \(.dst) \(.sport) \(.dport)"' "$TMP/flows" | sort; }
 # listed N ARG...: a dump has exactly N flows, all different
@@ -61,7 +61,7 @@ talks() {
 }
 hushed() { local i; for i in "$@"; do conv_close "$i"; done; }
 refused() { local pat=$1; shift; want_err "$*" "$pat" genl "$@"; }
-wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed "$2"; }
+wave() { at "$cl" "${PY[@]}" streams wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed "$2"; }
 waves() { wave "$1" 1; wave "$1" 2; wave "$1" 3; }
 index() { ipn "$rt" -j link show "$1" | jq -r '.[0].ifindex'; }
 
@@ -249,16 +249,15 @@ changes() { # a dump says that the list has changed under it
 	waves $MANY
 	# 20 milliseconds pass between two parts
 	out=$(at "$rt" python3 - "$HERE" "$MANY" <<-'END'
-	import subprocess, sys, time
-	sys.argv, here, many = ["genl.py", "none"], sys.argv[1], int(sys.argv[2])
-	src = open(here + "/genl.py").read().rsplit("\nmain()", 1)[0]
-	exec(src)
+	import subprocess, sys
+	sys.path.insert(0, sys.argv[1])
+	from genl import FLOW, Genl
 	genl, n = Genl(), 0
 	for found in genl.get(FLOW):
 	    n += 1
 	    if n == 100:
 	        subprocess.run(["nft", "delete table inet t"], check=True)
-	print("changed" if genl.changed else "same", n < many)
+	print("changed" if genl.changed else "same", n < int(sys.argv[2]))
 	END
 	)
 	want_eq "a flowtable that went" "$out" "changed True"
@@ -303,21 +302,21 @@ permission() {
 	talks a || return
 	local what as="setpriv --reuid=65534 --clear-groups"
 	listed 1
-	want_eq "from another namespace" "$(at "$cl" python3 "$HERE/genl.py" flows 2>&1)" ""
+	want_eq "from another namespace" "$(at "$cl" "${PY[@]}" genl flows 2>&1)" ""
 	command -v setpriv >/dev/null || { hushed a; skip "needs setpriv"; return; }
 	for what in info tables flows stats "flow l4proto=17"; do
 		# shellcheck disable=SC2086
-		want_err "$what by nobody" "EPERM" at "$rt" $as python3 "$HERE/genl.py" $what
+		want_err "$what by nobody" "EPERM" at "$rt" $as "${PY[@]}" genl $what
 	done
 	if ! $as unshare -Urn true 2>/dev/null; then hushed a; skip "no user namespaces for nobody"; return; fi
 	for what in info tables flows; do
 		# shellcheck disable=SC2086
 		want_err "$what by the root of a user namespace that does not own it" "EPERM" \
-			at "$rt" $as unshare -Ur python3 "$HERE/genl.py" $what
+			at "$rt" $as unshare -Ur "${PY[@]}" genl $what
 	done
-	want_eq "by the root of a user namespace, in its own" "$($as unshare -Urn python3 "$HERE/genl.py" info 2>&1 | jq -c '[.flowtables, .flows]')" "[0,0]"
-	want_eq "flows" "$($as unshare -Urn python3 "$HERE/genl.py" flows 2>&1)" ""
-	want_err "counters of the machine" "EPERM" $as unshare -Urn python3 "$HERE/genl.py" stats
+	want_eq "by the root of a user namespace, in its own" "$($as unshare -Urn "${PY[@]}" genl info 2>&1 | jq -c '[.flowtables, .flows]')" "[0,0]"
+	want_eq "flows" "$($as unshare -Urn "${PY[@]}" genl flows 2>&1)" ""
+	want_err "counters of the machine" "EPERM" $as unshare -Urn "${PY[@]}" genl stats
 	hushed a
 }
 tcase -o "each network namespace by its own administrator" permission

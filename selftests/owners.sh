@@ -102,7 +102,7 @@ meanwhile() {
 	begun=$(now_ms)
 	ipn "$rt" link set lan mtu 1400
 	busywait $((5000 * SLOW)) flows_are 0 || fail "$(stat_get flows) flows after a change of the MTU"
-	out=$(at "$rt" python3 "$HERE/genl.py" flush 2>&1)
+	out=$(at "$rt" "${PY[@]}" genl flush 2>&1)
 	[[ $out = "flows 0" || $out = "EBUSY: other flushes of this network namespace are under way" ]] || fail "flush: $out"
 	want_ok "ruleset" nft_rt flush ruleset
 	want_le "ms" $(($(now_ms) - begun)) $((8000 * SLOW))

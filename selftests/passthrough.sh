@@ -169,11 +169,11 @@ tcase -x "ESP, idle: keeps its timeout"                 esp_idle
 pptp() { # pptp NAT
 	modprobe -q nf_nat_pptp; modprobe -q nf_conntrack_pptp
 	rules L4=gre NAT="ct helper pptp { type \"pptp\" protocol tcp; }; chain help { type filter hook prerouting priority 0; tcp dport 1723 ct helper set pptp; }; $1" || return
-	bg "$sv" python3 "$HERE/protocols.py" pptp-server --ready "$TMP/pptp"
+	bg "$sv" "${PY[@]}" protocols pptp-server --ready "$TMP/pptp"
 	busywait 5000 test -e "$TMP/pptp" || fail "no PPTP server"
 	rm -f "$TMP/pptp"
 	counters_zero
-	at "$cl" python3 "$HERE/protocols.py" pptp-client $V4 --count 300 --at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/ct 2>/dev/null" >"$TMP/out" 2>&1 ||
+	at "$cl" "${PY[@]}" protocols pptp-client $V4 --count 300 --at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/ct 2>/dev/null" >"$TMP/out" 2>&1 ||
 		fail "$(tail -n1 "$TMP/out")"
 	awk '$2 == 47' "$TMP/ct" | grep -q 'srckey=0x[1-9a-f].*\[OFFLOAD\]' || fail "no [OFFLOAD] in: $(awk '$2 == 47' "$TMP/ct")"
 	counters

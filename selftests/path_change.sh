@@ -60,7 +60,7 @@ start() {
 		for d in eth0 eth1; do echo "counter $d { }; chain $d { type filter hook ingress device $d priority 0; udp sport 5000 counter name $d; udp dport 5000 counter name $d; };"; done
 		echo "}"; } | want_ok "counters" at "$n" nft -f -
 	done
-	bg "$cl" python3 "$HERE/streams.py" send "$1" 5000 --rate $RATE --size 200 --out "$TMP/send.json"
+	bg "$cl" "${PY[@]}" streams send "$1" 5000 --rate $RATE --size 200 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) offloaded_line udp 5000 || { fail "the stream to $1 is not offloaded"; finish; return 1; }
 	busywait $((3000 * SLOW)) fast_sample || fail "the stream is not fast: in 0.3 s $ARRIVED arrived, $FORWARDED in the forward chain"

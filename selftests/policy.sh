@@ -182,7 +182,7 @@ queued() {
 	rm -f "$TMP/held" "$TMP/hold"
 	mkfifo "$TMP/hold"
 	exec {hold}<>"$TMP/hold"
-	nsenter --net="/run/netns/$rt" -- python3 "$HERE/links.py" hold --queue 7 --ready "$TMP/held" <"$TMP/hold" &
+	nsenter --net="/run/netns/$rt" -- "${PY[@]}" links hold --queue 7 --ready "$TMP/held" <"$TMP/hold" &
 	PIDS+=($!); disown $!
 	sleep 0.3
 	conv_open x "$cl" udp $V4 || return

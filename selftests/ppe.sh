@@ -110,7 +110,7 @@ tcase -o "two VLAN tags" vlan 4 8 9 6152
 
 # ppp_end NS WHICH DEVICE OTHER-MAC: one end of a session
 ppp_end() {
-	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$3" "$4" 77 --name ppp0 --ready "$TMP/ppp.$2" <"$TMP/ppp.in" &
+	nsenter --net="/run/netns/$1" -- "${PY[@]}" links pppoe "$3" "$4" 77 --name ppp0 --ready "$TMP/ppp.$2" <"$TMP/ppp.in" &
 	PIDS+=($!); disown $!
 }
 # pppoe DEVICE-OF-RT DEVICE-OF-SV VLAN IB1

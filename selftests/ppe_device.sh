@@ -213,9 +213,9 @@ frames_of() { # frames_of WHAT SRC DST: through a flow that exists
 	mac=$(mac "$rt" lan)
 	n=20; [[ $3 != *:* ]] || n=19
 	rm -f "$TMP/ready"
-	at "$sv" python3 "$HERE/hwframes.py" catch eth0 5000 "$n" --ready "$TMP/ready" >"$TMP/frames.$1" & local pid=$!
+	at "$sv" "${PY[@]}" hwframes catch eth0 5000 "$n" --ready "$TMP/ready" >"$TMP/frames.$1" & local pid=$!
 	busywait $((8000 * SLOW)) test -e "$TMP/ready"
-	at "$cl" python3 "$HERE/hwframes.py" send eth0 "$mac" "$2" "$3" 7000 5000
+	at "$cl" "${PY[@]}" hwframes send eth0 "$mac" "$2" "$3" 7000 5000
 	wait $pid
 }
 same_frames() { # same_frames SRC DST NAT

@@ -38,7 +38,7 @@ end() {
 	[ "$var" = rt ] && name=${PPP:-ppp0}
 	rm -f "$TMP/ppp.$var" "$TMP/ppp.ready"; mkfifo "$TMP/ppp.$var"
 	exec {fd}<>"$TMP/ppp.$var"; printf -v "PPPIN_$var" %s "$fd"
-	nsenter --net="/run/netns/$1" -- python3 "$HERE/links.py" pppoe "$2" "$3" "$4" --name "$name" --ready "$TMP/ppp.ready" <"$TMP/ppp.$var" >"$TMP/ppp.out.$var" &
+	nsenter --net="/run/netns/$1" -- "${PY[@]}" links pppoe "$2" "$3" "$4" --name "$name" --ready "$TMP/ppp.ready" <"$TMP/ppp.$var" >"$TMP/ppp.out.$var" &
 	PIDS+=($!); disown $!
 	printf -v "PPP_$var" %s $!
 	busywait $((5000 * SLOW)) test -e "$TMP/ppp.ready" || { fail "no session"; return 1; }
@@ -201,7 +201,7 @@ tcase "packets of another session are not forwarded" foreign
 made_up() {
 	local a
 	a=$(client_got)
-	at "$sv" python3 "$HERE/forge.py" session eth0 "$(mac "$rt" wan)" "${PEER:-$(mac "$sv" eth0)}" "$SESSION" "$1@5000" "$2@$PORT_CL" --count 20 "${@:3}" || fail "forge.py"
+	at "$sv" "${PY[@]}" forge session eth0 "$(mac "$rt" wan)" "${PEER:-$(mac "$sv" eth0)}" "$SESSION" "$1@5000" "$2@$PORT_CL" --count 20 "${@:3}" || fail "forge.py"
 	busywait $((${PATIENCE:-200} * SLOW)) all_got $((a + 20))
 	echo $(($(client_got) - a))
 }

@@ -391,7 +391,7 @@ crowd() { # hundreds of these at once are not in each other's way, nor in that o
 	rules DEVS=lan || return
 	before=$(stat_get skip.device_not_listed)
 	t=$(now_ms)
-	at "$cl" python3 "$HERE/traffic.py" turns $V4 "$PORT" --sockets 400 --count 30 >"$TMP/out" 2>&1 || { fail "$(tail -n1 "$TMP/out")"; return; }
+	at "$cl" "${PY[@]}" traffic turns $V4 "$PORT" --sockets 400 --count 30 >"$TMP/out" 2>&1 || { fail "$(tail -n1 "$TMP/out")"; return; }
 	t=$((($(now_ms) - t) / 1000 + 2))
 	# each of the 400 is asked about, some times at first and once a second then, and not for each of 60 packets
 	want_ge "times that connections were asked about" $(($(stat_get skip.device_not_listed) - before)) 400

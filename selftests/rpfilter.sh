@@ -52,7 +52,7 @@ port() { ct_list -p udp --orig-port-dst 6000 | grep -o 'sport=[0-9]*' | head -n1
 # intrude ADDRESS: 20 datagrams with the addresses and the ports of the stream, by the wrong device
 intrude() {
 	STRANGE=$(strange)
-	at "$ot" python3 "$HERE/streams.py" send "$1" 6000 --sport "$(port)" --count 20 --rate 200 --size 333
+	at "$ot" "${PY[@]}" streams send "$1" 6000 --sport "$(port)" --count 20 --rate 200 --size 333
 	sleep 0.1
 	STRANGE=$(($(strange) - STRANGE))
 }
@@ -123,10 +123,10 @@ tcase -x "IPv6, fib: the same, behind a bridge"              bridged $V6
 martians() { awk 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "in_martian_src") c = i } NR > 1 { print $c }' /proc/net/stat/rt_cache | while read -r n; do echo $((16#$n)); done | awk '{ s += $1 } END { print s + 0 }'; }
 one_way() { # datagrams that nobody answers
 	rm -f "$TMP"/sink.*
-	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" "${PY[@]}" streams sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	at "$cl" python3 "$HERE/streams.py" send $V4 6000 --count 40 --rate 400 --size 200
+	at "$cl" "${PY[@]}" streams send $V4 6000 --count 40 --rate 400 --size 200
 	sleep 0.1
 	stop $SINK
 	want_ge "datagrams that arrived" "$(jq '.got // .received // 40' "$TMP/sink.json")" 40

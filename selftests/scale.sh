@@ -40,7 +40,7 @@ ping_all() { at "$rt" ping -q -c1 10.0.2.2; at "$rt" ping -q -c1 10.0.1.2; at "$
 restore() { [ -z "$MAX" ] || sysctl -qw net.netfilter.nf_conntrack_max="$MAX" net.netfilter.nf_conntrack_buckets="$BUCKETS"; }
 
 # wave: one datagram on each flow, in random order. $1: seed
-wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows "$FLOWS" --seed "$1"; }
+wave() { at "$cl" "${PY[@]}" streams wave eth0 "$(mac "$rt" lan)" --flows "$FLOWS" --seed "$1"; }
 got() { at "$sv" nft list counter netdev far got | awk '$1 == "packets" { print $2 }'; }
 offloaded() { if [ "$FT" = ours ]; then stat_get flows; else ct_list -p udp | grep -c '\[OFFLOAD\]'; fi; }
 none_offloaded() { [ "$(offloaded)" = 0 ]; }
@@ -84,7 +84,7 @@ expire() { # idle flows leave, the entries are handed back, with the same flows 
 tcase "all expire when idle and come back with traffic" expire
 
 # how long it takes a device of another namespace to go down, in microseconds
-down() { at "$aside" python3 "$HERE/links.py" updown d0 30; }
+down() { at "$aside" "${PY[@]}" links updown d0 30; }
 elsewhere() { # nobody looks through all flows for it
 	local t
 	[ -z "${KSFT_QUICK:-}" ] || { skip "a matter of time, which CI's machine has no idea of"; return; }

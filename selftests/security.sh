@@ -50,7 +50,7 @@ connect() { # connect FROM ADDRESS [ECHO-BYTES]: an offloaded connection; FROM's
 	from=$1
 	conv_open x "$cl" tcp "$2" || return
 	rm -f "$TMP/rec" "$TMP/rec.ready"
-	bg "$from" python3 "$HERE/forge.py" record eth0 5000 --ready "$TMP/rec.ready" --out "$TMP/rec"
+	bg "$from" "${PY[@]}" forge record eth0 5000 --ready "$TMP/rec.ready" --out "$TMP/rec"
 	r=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/rec.ready" || fail "no recorder"
 	conv_ok x echo "${3:-400000}"
@@ -63,7 +63,7 @@ connect() { # connect FROM ADDRESS [ECHO-BYTES]: an offloaded connection; FROM's
 	ends
 	stats_save tcp
 }
-made_up() { at "$from" python3 "$HERE/forge.py" send eth0 "$TMP/rec" --flags "$@" || fail "forge.py"; }
+made_up() { at "$from" "${PY[@]}" forge send eth0 "$TMP/rec" --flags "$@" || fail "forge.py"; }
 other() { if [ "$from" = "$cl" ]; then echo "$sv"; else echo "$cl"; fi; }
 unharmed() { # the flow is where it was, and fast
 	ct_offloaded -p tcp || fail "not [OFFLOAD] any more: $(ct_list -p tcp)"
@@ -199,13 +199,13 @@ grid() {
 		nf_conntrack_tcp_timeout_unacknowledged=900 nf_conntrack_tcp_timeout_max_retrans=1000
 	FT=none rules FWD="$INVALID" && thrown "$TMP/plain" "$@" &&
 	rules FWD="$INVALID" && thrown "$TMP/ours" "$@" &&
-	{ python3 "$HERE/tcpgrid.py" compare "$TMP/plain" "$TMP/ours" >"$TMP/out" 2>&1 || fail "not as without a flowtable"; sed 's/^/# /' "$TMP/out"; }
+	{ "${PY[@]}" tcpgrid compare "$TMP/plain" "$TMP/ours" >"$TMP/out" 2>&1 || fail "not as without a flowtable"; sed 's/^/# /' "$TMP/out"; }
 	at "$rt" sysctl -qw net.netfilter.nf_conntrack_checksum=1
 	forget
 	sysctl -qw net.netfilter.nf_conntrack_max="$max" net.netfilter.nf_conntrack_buckets="$buckets"
 }
 thrown() { # thrown FILE [OPTION...]
-	python3 "$HERE/tcpgrid.py" run "$cl" "$rt" "$sv" --out "$@" >"$TMP/out" 2>&1 || fail "tcpgrid.py: $(tail -n 3 "$TMP/out")"
+	"${PY[@]}" tcpgrid run "$cl" "$rt" "$sv" --out "$@" >"$TMP/out" 2>&1 || fail "tcpgrid.py: $(tail -n 3 "$TMP/out")"
 	sed 's/^/# /' "$TMP/out"
 }
 tcase -x "IPv4: a grid of numbers, windows and moments does what it does without a flowtable" grid

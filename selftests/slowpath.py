@@ -12,12 +12,13 @@ f  must go the fast way       r  only where nothing is translated
 n  sent twice: the first one may pass the ruleset, which has seen none like it
 x  known defect of the in-tree code   m  the same, only where something is translated
 """
-import argparse
 import json
 import os
 import socket
 import struct
 import time
+
+from commands import Commands
 
 CL4, SV4, RT4 = "10.0.1.2", "10.0.2.2", "10.0.2.1"
 CL6, SV6 = "fd00:1::2", "fd00:2::2"
@@ -524,8 +525,7 @@ def judge(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(dest="what", required=True)
+    sub = Commands(__doc__)
     sub.add_parser("list")
     q = sub.add_parser("run")
     for n in ("cl", "rt", "sv"):
@@ -536,7 +536,7 @@ def main():
     q.add_argument("classic")
     q.add_argument("offload")
     q.add_argument("--ours", action="store_true")
-    a = p.parse_args()
+    a = sub.parser.parse_args()
     if a.what == "list":
         for name, p in PROBES.items():
             print(name, p["flags"] or "-", p["desc"], sep="\t")

@@ -37,11 +37,11 @@ setup() {
 measure() {
 	local name=$1 nat=$2; shift 2
 	FT=none rules NAT="$nat" || return
-	python3 "$HERE/slowpath.py" run "$cl" "$rt" "$sv" --out "$TMP/$name.classic" "$@" || return
+	"${PY[@]}" slowpath run "$cl" "$rt" "$sv" --out "$TMP/$name.classic" "$@" || return
 	rules NAT="$nat" || return
-	python3 "$HERE/slowpath.py" run "$cl" "$rt" "$sv" --out "$TMP/$name.$FT" "$@" || return
+	"${PY[@]}" slowpath run "$cl" "$rt" "$sv" --out "$TMP/$name.$FT" "$@" || return
 	local ours=(); [ "$FT" != ours ] || ours=(--ours)
-	python3 "$HERE/slowpath.py" judge "$TMP/$name.classic" "$TMP/$name.$FT" "${ours[@]}"
+	"${PY[@]}" slowpath judge "$TMP/$name.classic" "$TMP/$name.$FT" "${ours[@]}"
 }
 judged() {
 	local f=$TMP/$1.$FT/$2.bad l
@@ -56,7 +56,7 @@ probes() {
 		tcase "${x[@]}" "$desc" judged routed "$name"
 		[[ $flags != *m* ]] || x=(-x)
 		[[ $flags = *r* ]] || tcase "${x[@]}" "$desc, masquerade" judged masq "$name"
-	done < <(python3 "$HERE/slowpath.py" list)
+	done < <("${PY[@]}" slowpath list)
 }
 probes
 

@@ -7,7 +7,6 @@ crowd           UDP from some addresses, from each by some flows
 wave            one datagram on each of many flows, as raw frames
 zipf            the same, for a while, on few flows much and on many little
 """
-import argparse
 import json
 import random
 import signal
@@ -16,6 +15,7 @@ import struct
 import time
 
 from traffic import check_datagram, datagram, dual, family
+from commands import Commands
 
 
 # ------------------------------------------------------------------ many flows
@@ -236,8 +236,7 @@ def tap(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(dest="what", required=True)
+    sub = Commands(__doc__)
     q = sub.add_parser("wave")
     q.add_argument("dev")
     q.add_argument("mac", help="of the router")
@@ -278,7 +277,7 @@ def main():
     q.add_argument("--port", type=int, required=True)
     q.add_argument("--ready")
     q.add_argument("--out", required=True)
-    a = p.parse_args()
+    a = sub.parser.parse_args()
     globals()[a.what](a)
 
 

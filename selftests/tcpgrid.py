@@ -10,7 +10,6 @@ run CL RT SV --out FILE
 compare PLAIN FILE
     says what made-up segments did that they do not do without a flowtable. Less is allowed.
 """
-import argparse
 import json
 import os
 import re
@@ -19,6 +18,8 @@ import struct
 import subprocess
 import sys
 import time
+
+from commands import Commands
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 DATA = 100
@@ -296,8 +297,7 @@ def compare(a):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = p.add_subparsers(required=True)
+    sub = Commands(__doc__)
     r = sub.add_parser("run")
     r.set_defaults(run=run)
     r.add_argument("cl")
@@ -312,7 +312,7 @@ def main():
     r.add_argument("plain")
     r.add_argument("file")
     r.add_argument("--show", type=int, default=20)
-    a = p.parse_args()
+    a = sub.parser.parse_args()
     a.run(a)
 
 

@@ -325,7 +325,7 @@ reloaded() { # twenty times, with a flow each time
 	local i
 	for i in $(seq 20); do
 		rules || return
-		at "$cl" python3 "$HERE/streams.py" send $V4 5999 --count 10 --rate 500
+		at "$cl" "${PY[@]}" streams send $V4 5999 --count 10 --rate 500
 		ct_offloaded -p udp || { fail "round $i: nothing offloaded"; break; }
 		nft_rt flush ruleset
 		busywait 5000 unload || { fail "round $i: does not unload"; break; }

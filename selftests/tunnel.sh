@@ -425,8 +425,8 @@ wireguard_ends() {
 	untun
 	ipn "$rt" link add tun mtu 1400 type wireguard 2>/dev/null || { skip "no WireGuard"; return; }
 	ipn "$sv" link add tun mtu 1400 type wireguard
-	at "$rt" python3 "$HERE/links.py" wireguard tun a b 10.0.2.2@51820 || { fail "router's tunnel"; return; }
-	at "$sv" python3 "$HERE/links.py" wireguard tun b a 10.0.2.1@51820 || { fail "server's tunnel"; return; }
+	at "$rt" "${PY[@]}" links wireguard tun a b 10.0.2.2@51820 || { fail "router's tunnel"; return; }
+	at "$sv" "${PY[@]}" links wireguard tun b a 10.0.2.1@51820 || { fail "server's tunnel"; return; }
 	{ addr_lines tun 10.0.3.1/24 fd00:3::1/64; echo "$THROUGH"; } | batch "$rt"
 	{ addr_lines tun 10.0.3.2/24 fd00:3::2/64; echo "$BACK"; } | batch "$sv"
 	busywait $((5000 * SLOW)) at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"

@@ -223,10 +223,10 @@ late() { # a rule far away, and conntrack counts on: fast, and it is noticed
 	FLAGS="counter;" load "ct original bytes > 3000000 meta l4proto udp drop;" || return
 	RATE=500
 	rm -f "$TMP"/sink.*
-	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" "${PY[@]}" streams sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	bg "$cl" python3 "$HERE/streams.py" send $V4 6000 --rate $RATE --size 1000 --out "$TMP/send.json"
+	bg "$cl" "${PY[@]}" streams send $V4 6000 --rate $RATE --size 1000 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) streaming || fail "not offloaded"
 	fast_now

@@ -66,7 +66,7 @@ talked() { # talked ADDRESS: a conversation that is offloaded
 stream() { # 8 of 10, as the kernel's own selftest has it
 	rules || return
 	attach lan xdpdrv || return
-	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" "${PY[@]}" streams sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
 	at "$cl" python3 -c '
 import socket, sys, time

@@ -55,7 +55,7 @@ for a in 10.0.2.2 10.0.1.2 fd00:2::2 fd00:1::2; do
 done
 insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan stub=1 || die "mock_hw does not load"
 
-wave() { at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows "$flows" --seed "$1" --repeat 2; }
+wave() { at "$cl" "${PY[@]}" streams wave eth0 "$(mac "$rt" lan)" --flows "$flows" --seed "$1" --repeat 2; }
 done_all() { [ "$(mock_get stub_adds)" -ge $((before + flows)) ]; }
 before=0
 for ((r = 1; r <= rounds; r++)); do

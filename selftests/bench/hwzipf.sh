@@ -74,7 +74,7 @@ for FT in $modes; do
 	esac
 	insmod "$NFT_OFFLOAD_MOCK" ports=lan,wan capacity="$places" || die "mock_hw does not load"
 	FLAGS="flags offload;" ruleset >"$TMP/rules" && nft_rt -f "$TMP/rules" || die "ruleset"
-	at "$cl" python3 "$HERE/streams.py" zipf eth0 "$(mac "$rt" lan)" "forwarded@$MOCK/stats" --flows "$flows" --best "$places" \
+	at "$cl" "${PY[@]}" streams zipf eth0 "$(mac "$rt" lan)" "forwarded@$MOCK/stats" --flows "$flows" --best "$places" \
 		--rate "$rate" --seconds "$seconds" --shift "$shift" >"$TMP/zipf" || die "no traffic"
 	[ -z "$out" ] || sed "s/^/$FT /" "$TMP/zipf" >>"$out"
 	awk -v m="$FT" -v w="$warm" -v s="$shift" '

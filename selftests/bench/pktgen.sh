@@ -112,7 +112,7 @@ session() {
 	[ -c /dev/ppp ] || die "no PPP in this kernel"
 	mkfifo "$TMP/$2.in"
 	exec {fd}<>"$TMP/$2.in"
-	nsenter --net="/run/netns/$bench" -- python3 "$HERE/links.py" pppoe "$1" $PEER $SESSION --name "$2" --ready "$TMP/$2.ready" \
+	nsenter --net="/run/netns/$bench" -- "${PY[@]}" links pppoe "$1" $PEER $SESSION --name "$2" --ready "$TMP/$2.ready" \
 		<&"$fd" >"$TMP/$2.out" 2>&1 &
 	PIDS+=($!); disown $!
 	busywait $((5000 * SLOW)) test -e "$TMP/$2.ready" || die "no PPPoE session at $1: $(tail -n1 "$TMP/$2.out")"

@@ -36,7 +36,7 @@ ct_left() {
 # timeout_policy PROTO STATE=SECONDS...: new connections of that protocol, both by their numbers, have
 # a timeout policy; in table ip t. For what nft itself does not offer policies for.
 timeout_policy() {
-	want_ok "timeout policy" at "$rt" python3 "$HERE/links.py" timeouts ip t p "$@" &&
+	want_ok "timeout policy" at "$rt" "${PY[@]}" links timeouts ip t p "$@" &&
 	want_ok "chain" nft_rt "add chain ip t pre { type filter hook prerouting priority 0; }" &&
 	want_ok "rule" nft_rt "add rule ip t pre meta l4proto $1 ct timeout set \"p\"" && forget
 }

@@ -50,7 +50,7 @@ many_flows() {
 	want_ok "rules" rules || return
 	for i in 10.0.2.2 10.0.1.2 fd00:2::2 fd00:1::2; do at "$rt" ping -q -c1 $i; done >/dev/null
 	for i in 1 2; do
-		at "$cl" python3 "$HERE/streams.py" wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed $i
+		at "$cl" "${PY[@]}" streams wave eth0 "$(mac "$rt" lan)" --flows "$1" --seed $i
 	done
 }
 conntracks() { at "$rt" conntrack -C; }
@@ -87,7 +87,7 @@ flushes_begin() {
 	FLUSHES=()
 	for ((i = 0; i < $1; i++)); do
 		if [ "$FT" = ours ]; then
-			bg "$ns" python3 "$HERE/genl.py" hammer 600 mark=0xdeadbeef >>"$TMP/hammer" 2>&1
+			bg "$ns" "${PY[@]}" genl hammer 600 mark=0xdeadbeef >>"$TMP/hammer" 2>&1
 		else
 			bg "$ns" bash -c 'while conntrack -L -m 0xdeadbeef; do :; done' >/dev/null 2>&1
 		fi

@@ -4,7 +4,7 @@
 
 PORT=5000
 serve() { # serve NS [PORT [OPTION...]]: echo server for TCP and UDP, both families
-	bg "$1" python3 "$HERE/traffic.py" serve --port "${2:-$PORT}" --ready "$TMP/serve.$1" "${@:3}"
+	bg "$1" "${PY[@]}" traffic serve --port "${2:-$PORT}" --ready "$TMP/serve.$1" "${@:3}"
 	busywait $((10000 * SLOW)) test -e "$TMP/serve.$1" || fail "traffic.py serve does not start"
 }
 # conv_open ID NS tcp|udp|sctp ADDRESS [PORT] [OPTION...]: opens a conversation with a server;
@@ -16,7 +16,7 @@ conv_open() {
 	# Opened for both, so that neither side waits for the other.
 	exec {fd}<>"$TMP/$id.in"; printf -v "CONV_IN_$id" %s "$fd"
 	exec {fd}<>"$TMP/$id.out"; printf -v "CONV_OUT_$id" %s "$fd"
-	nsenter --net="/run/netns/$ns" -- python3 "$HERE/traffic.py" talk "$@" <"$TMP/$id.in" >"$TMP/$id.out" 2>"$TMP/$id.err" &
+	nsenter --net="/run/netns/$ns" -- "${PY[@]}" traffic talk "$@" <"$TMP/$id.in" >"$TMP/$id.out" 2>"$TMP/$id.err" &
 	PIDS+=($!); disown $!
 	printf -v "CONV_PID_$id" %s $!
 	local a
@@ -62,7 +62,7 @@ bypass() {
 bypass_all() {
 	local out n from=${FROM:-$cl} bytes=${BYTES:-262144} count=${COUNT:-60}
 	counters_zero
-	out=$(at "$from" python3 "$HERE/traffic.py" mix "$@" --port "${TO:-$PORT}" --bytes "$bytes" --count "$count" --timeout $((10 * SLOW)) \
+	out=$(at "$from" "${PY[@]}" traffic mix "$@" --port "${TO:-$PORT}" --bytes "$bytes" --count "$count" --timeout $((10 * SLOW)) \
 		--at-end "nsenter --net=/run/netns/$rt conntrack -L >$TMP/bypass_all 2>/dev/null")
 	[ "${out%% *}" = ok ] || { fail "$out"; return 1; }
 	n=$(grep "dport=${TO:-$PORT} " "$TMP/bypass_all" | grep -c '\[OFFLOAD\]')
@@ -85,10 +85,10 @@ bypass_numbers() {
 RATE=200
 stream_start() {
 	rm -f "$TMP"/sink.*
-	bg "$sv" python3 "$HERE/streams.py" sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
+	bg "$sv" "${PY[@]}" streams sink --port 6000 --ready "$TMP/sink.ready" --out "$TMP/sink.json"
 	SINK=$!
 	busywait $((9000 * SLOW)) test -e "$TMP/sink.ready" || fail "no sink"
-	bg "$cl" python3 "$HERE/streams.py" send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
+	bg "$cl" "${PY[@]}" streams send "$1" 6000 --rate $RATE --size 200 --out "$TMP/send.json"
 	SEND=$!
 	busywait $((9000 * SLOW)) streaming || { fail "stream to $1 is not offloaded: $(ct_list -p udp --orig-port-dst 6000 | head -n1)"; return 1; }
 	counters_zero
