@@ -441,13 +441,22 @@ static int digest_one(const struct nft_ctx *ctx, struct nft_set *set,
 {
 	struct digest_walk *walk = (struct digest_walk *)container_of(iter, struct digest_walk, iter);
 	const struct nft_set_ext *ext = nft_set_elem_ext(set, priv);
+	struct nft_set_elem_expr *exprs;
 	const struct nft_data *data;
+	struct nft_expr *expr;
 	u64 sum = 1;
+	u32 size;
 
 	if (iter->count >= MAX_ELEMENTS)
 		return -E2BIG;
 	if (!nft_set_elem_active(ext, iter->genmask) || nft_set_elem_expired(ext))
 		return 0;
+	if (nft_set_ext_exists(ext, NFT_SET_EXT_EXPRESSIONS)) {
+		exprs = nft_set_ext_expr(ext);
+		nft_setelem_expr_foreach(expr, exprs, size)
+			if (!is_stateless(expr->ops->type->name))
+				return -E2BIG;
+	}
 	if (nft_set_ext_exists(ext, NFT_SET_EXT_KEY))
 		sum = digest(nft_set_ext_key(ext), set->klen, sum);
 	if (nft_set_ext_exists(ext, NFT_SET_EXT_KEY_END))
@@ -488,7 +497,7 @@ int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, v
 		.ctx		= ctx,
 		.want		= want,
 	};
-	int i, err;
+	int err;
 
 	err = nfo_rules_enter(r);
 	if (err)
@@ -497,9 +506,6 @@ int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, v
 	err = -E2BIG;
 	if (!list_empty(&set->catchall_list))
 		goto out;
-	for (i = 0; i < set->num_exprs; i++)
-		if (!is_stateless(set->exprs[i]->ops->type->name))
-			goto out;
 	set->ops->walk(&nft, (struct nft_set *)set, &walk.iter);
 	err = walk.iter.err;
 	*sum = digest_name(set->table->name, walk.sum + set->table->family);

@@ -88,7 +88,7 @@ static void nfo_port_destroy(struct nfo_port *port, u32 slot)
 			err = block_cb->cb(TC_SETUP_CLSFLOWER, &cls, block_cb->cb_priv);
 			/* One of several may take no rules at all. */
 			refused |= err == -EOPNOTSUPP;
-			heard |= err >= 0;
+			heard |= err != -EOPNOTSUPP;
 		}
 	}
 	if (heard || !refused) {

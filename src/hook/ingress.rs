@@ -406,11 +406,11 @@ fn rewrite_and_send<F: Family, const PLAIN: bool>(
     if !skb.trim(end) || !skb.make_writable(writes) {
         return Err(MissReason::NoMem);
     }
-    if !PLAIN && loc.tunnel && !skb.tunnel_pull() {
-        return Err(MissReason::NoMem);
-    }
     if !skb.detach() {
         return Err(MissReason::Socket);
+    }
+    if !PLAIN && loc.tunnel && !skb.tunnel_pull() {
+        return Err(MissReason::NoMem);
     }
 
     let csum = match skb.forward_csum() {
