@@ -37,29 +37,37 @@ dropped() { # stream to ADDRESS, dropped by a new rule
 tcase -x "IPv4: a new drop rule stops an offloaded stream at once" dropped $V4
 tcase -x "IPv6: a new drop rule stops an offloaded stream at once" dropped $V6
 
-# Packets meet the old policy for a while after the generation that changes it is announced: as long as the
-# rest of the transaction takes.
-policy_last() {
-	local RATE=2000 i
+# elements N: N * 10000 elements for the set s of the table "other", which make a transaction long
+elements() {
+	local i
+	for i in $(seq "$1"); do
+		awk -v i="$i" 'BEGIN { for (n = 0; n < 10000; n++) s = s (n ? ", " : "") "10." i "." int(n / 200) "." n % 200
+			print "add element inet other s { " s " }" }'
+	done
+}
+# Packets meet the old policies for a while after a generation is announced, and those of new chains accept: as
+# long as the rest of the transaction takes.
+late() { # late ADDRESS COMMAND...: what comes before, and after so many elements, in one transaction
+	local RATE=2000 dst=$1; shift
 	rules || return
-	nft_rt add table inet other
-	nft_rt add set inet other s "{ type ipv4_addr; }"
-	stream_start "$1" || return
+	want_ok "tables" nft_rt "add table inet other; add set inet other s { type ipv4_addr; }; add table inet b; \
+		add chain inet b forward { type filter hook forward priority 10; policy $1; }; add rule inet b forward udp dport 6000 counter accept"
+	stream_start "$dst" || return
 	fast_now
-	{
-		for i in 1 2 3 4; do
-			awk -v i=$i 'BEGIN { for (n = 0; n < 10000; n++) s = s (n ? ", " : "") "10." i "." int(n / 200) "." n % 200
-				print "add element inet other s { " s " }" }'
-		done
-		echo "chain inet t forward { policy drop; }"
-	} >"$TMP/policy.nft"
-	want_ok "policy drop" nft_rt -f "$TMP/policy.nft"
+	[ -z "$2" ] || want_ok "before" nft_rt "$2"
+	{ echo "$3"; elements 2; echo "$4"; } >"$TMP/late.nft"
+	want_ok "a long transaction" nft_rt -f "$TMP/late.nft"
 	busywait $((3000 * SLOW)) not_flowing || fail "$(received_in 0.2) datagrams in 0.2 s still pass"
-	want_ok "policy accept" nft_rt add chain inet t forward "{ policy accept; }"
+	want_ok "policy accept" nft_rt add chain inet b forward "{ policy accept; }"
 	fast_now
 	stream_end 9000
 }
-tcase "IPv4: a policy that comes last stops an offloaded stream" policy_last $V4
+tcase "IPv4: a policy that comes last stops an offloaded stream" \
+	late $V4 accept "" "flush chain inet b forward" "chain inet b forward { policy drop; }"
+tcase "IPv6: a policy that comes last, and the same a moment before" \
+	late $V6 drop "chain inet b forward { policy accept; }" "flush chain inet b forward" "chain inet b forward { policy drop; }"
+tcase "IPv4: a table is loaded anew without its rule" \
+	late $V4 drop "" "delete table inet b" "table inet b { chain forward { type filter hook forward priority 10; policy drop; }; }"
 
 kept() { # an unrelated change
 	rules || return

@@ -431,9 +431,16 @@ impl Qos {
             && self.marks.load(Ordering::Relaxed) != marks
     }
 
-    /// Forgets the answers of the ruleset.
-    pub(crate) fn clear(&self) {
-        self.write(|| self.generation.store(NO_RULESET, Ordering::Relaxed));
+    /// Forgets the answers of the ruleset, and packets that are on their way through it. False, and
+    /// nothing is forgotten, if somebody else writes.
+    pub(crate) fn clear(&self) -> bool {
+        self.write(|| {
+            self.generation.store(NO_RULESET, Ordering::Relaxed);
+            for probe in &self.probes {
+                probe.fingerprint.store(0, Ordering::Relaxed);
+            }
+        })
+        .is_some()
     }
 
     /// Whether packets come in with several combinations of mark, priority and DSCP.

@@ -100,6 +100,22 @@ impl FlowShared {
         });
     }
 
+    /// Invalidates what packets of ruleset `generation` have validated. False if that has to be done
+    /// once more.
+    pub(crate) fn invalidate_generation(&self, generation: u32) -> bool {
+        let mut all = true;
+
+        with_family!(self, |flow| {
+            for (entry, qos) in flow.entries.iter().zip(&self.qos) {
+                if qos.gen_matches(generation) {
+                    all &= qos.clear();
+                    entry.take_stamp();
+                }
+            }
+        });
+        all
+    }
+
     /// Refreshes what is known of the ruleset, once in a while: mark and labels of the conntrack
     /// entry may have changed; stamps get old; and packets may have another DSCP than they used to
     /// have.
@@ -175,14 +191,15 @@ impl FlowShared {
             }
             return;
         }
-        if let Some(path) = self.ingress_path(dir) {
-            path.prove(self.table().net());
-        }
         let generation = self.table().generation();
         let qos = &self.qos[dir as usize];
         let probe = qos.take_probe(pkt.fingerprint());
 
         if let Some(probe) = probe.filter(|probe| probe.generation == generation) {
+            // It was found by the way it came in.
+            if let Some(path) = self.ingress_path(dir) {
+                path.prove(self.table().net());
+            }
             if !self.rewritten_as_expected(dir, &probe, pkt) {
                 if self.teardown(TeardownReason::Rewritten) {
                     self.table().rewritten().remember(self.ct.get(), generation);

@@ -23,10 +23,7 @@ use crate::{
         teardown::DeadFlow, //
     },
     hw,
-    net::{
-        family::Family,
-        ruleset, //
-    },
+    net::family::Family,
     stats, //
 };
 use core::sync::atomic::Ordering;
@@ -43,6 +40,8 @@ use nft_flow::{
     }, //
 };
 
+/// How long after a change of bridges the worker looks at them, in jiffies.
+pub(super) const BRIDGE_CHECK: usize = (HZ / 10) as usize;
 /// Flows that the worker looks at before others get a chance to run.
 const FLOWS_AT_ONCE: usize = 64;
 /// Flows that the worker looks at in a second, about: with more flows, each one less often.
@@ -59,7 +58,7 @@ const SLICE: u32 = HZ / SLICES as u32;
 const REVALS_PER_SECOND: usize = 16384;
 /// Buckets that are scanned for revalidations before others get a chance to run, and how many are
 /// left is looked at.
-const REVAL_BUCKETS: usize = 32;
+pub(super) const REVAL_BUCKETS: usize = 32;
 
 impl Flowtable {
     /// Runs the garbage collector once (`nf_flow_offload_work_gc()`). Returns how many jiffies to
@@ -81,7 +80,10 @@ impl Flowtable {
         if !scheduled && rest != 0 && rest <= HZ {
             return soon.min(rest) as usize;
         }
-        let pause = self.gc_pass();
+        let mut pause = self.gc_pass();
+        if self.bridge_check_scheduled.load(Ordering::Relaxed) {
+            pause = pause.min(BRIDGE_CHECK);
+        }
         self.due.store(
             ffi::jiffies32().wrapping_add(pause as u32),
             Ordering::Relaxed,
@@ -136,7 +138,7 @@ impl Flowtable {
     /// Returns how many jiffies to pause then.
     fn gc_pass(&self) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
-        self.check_policies();
+        let unsettled = self.check_policies();
         let mut behind = self.gc_collect_some();
         self.fold_mib_stats();
         self.check_bridges();
@@ -162,33 +164,7 @@ impl Flowtable {
         if behind {
             1
         } else {
-            pause.min(hardware) as usize
-        }
-    }
-
-    /// Has all flows pass the rules once more if chains drop by policy that did not, or the other
-    /// way: policies follow some time after the generation that flows were validated by.
-    fn check_policies(&self) {
-        let now = ruleset::drop_policies(self.net());
-
-        if self.drop_policies.swap(now, Ordering::Relaxed) != now {
-            self.invalidate_flows();
-        }
-    }
-
-    /// Has the next packet of each direction of all flows take the slow path.
-    fn invalidate_flows(&self) {
-        let mut cursor = Cursor::default();
-        let mut more = true;
-
-        while more && !self.is_closed() {
-            more = self.locked(|inner| {
-                inner.cts.visit(&mut cursor, REVAL_BUCKETS, |shared| {
-                    shared.invalidate();
-                    Visit::Keep
-                })
-            });
-            ffi::cond_resched();
+            pause.min(hardware).min(unsettled) as usize
         }
     }
 

@@ -21,12 +21,17 @@ mod flush;
 mod follow;
 mod gc;
 mod next_hops;
+mod policies;
 pub(crate) mod registry;
 pub(crate) mod scan;
 mod tables;
 pub(crate) mod traffic;
 mod why;
 
+use self::{
+    gc::BRIDGE_CHECK,
+    policies::Policies, //
+};
 use crate::{
     ffi::{
         self,
@@ -34,8 +39,7 @@ use crate::{
         BhGuard,
         Rcu,
         Totals,
-        Traffic,
-        HZ, //
+        Traffic, //
     },
     flow::{
         entry::Entry,
@@ -145,8 +149,8 @@ pub(crate) struct Flowtable {
     pub(crate) list_node: ListNode,
     /// Something about bridges has changed, and the worker has not looked yet.
     bridge_check_scheduled: AtomicBool,
-    /// What [`ruleset::drop_policies`] said last.
-    drop_policies: AtomicU32,
+    /// What the worker knows of policies.
+    policies: Policies,
     /// Nobody else is to begin a walk, or go on with one.
     closed: AtomicBool,
     /// The families that are served: IPv4, IPv6.
@@ -309,7 +313,7 @@ impl Flowtable {
             netns,
             list_node: ListNode::new(),
             bridge_check_scheduled: AtomicBool::new(false),
-            drop_policies: AtomicU32::new(0),
+            policies: Policies::default(),
             closed: AtomicBool::new(false),
             ids <- IdPool::new(),
             follows <- Follows::new(),
@@ -402,14 +406,12 @@ impl Flowtable {
     /// Has the worker look at bridges soon. Not at once: who gives notice of a change may be about
     /// to make it.
     pub(crate) fn schedule_bridge_check(&self) {
-        const SOON: usize = (HZ / 10) as usize;
-
         if self.has_bridged() && !self.bridge_check_scheduled.swap(true, Ordering::Relaxed) {
             self.due.store(
-                ffi::jiffies32().wrapping_add(SOON as u32),
+                ffi::jiffies32().wrapping_add(BRIDGE_CHECK as u32),
                 Ordering::Relaxed,
             );
-            self.worker().kick(SOON);
+            self.worker().kick(BRIDGE_CHECK);
         }
     }
 

@@ -384,6 +384,11 @@ impl HwOffload {
         self.waiting.load(Ordering::Relaxed)
     }
 
+    /// Has the ruleset in force read once more: all of it may not have been in force at first.
+    pub(crate) fn doubt_ruleset(&self) {
+        self.inner.lock().rulesets.doubt();
+    }
+
     /// Runs the tier once, in the flowtable's worker. Returns in how many jiffies it wants the next
     /// one.
     pub(crate) fn run(&self, table: &TableRef) -> u32 {

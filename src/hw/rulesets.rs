@@ -7,6 +7,8 @@
 //! a packet of each direction; a flow in hardware would have to leave for that. So the worker
 //! [digests](ruleset::digest) the ruleset after a commit: while that stays the same, packets that
 //! an earlier generation has accepted would be accepted by this one.
+//!
+//! A generation is announced before all of it is in force, so it is read once more when it is.
 
 use super::now;
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     flow::qos::NO_RULESET,
     net::ruleset, //
 };
+use core::mem;
 use nft_flow::ruleset::Stop;
 
 /// Generations that are remembered. A flow that goes into hardware was accepted by one of the last
@@ -32,6 +35,8 @@ pub(super) struct Rulesets {
     judged: u32,
     /// Of that one. [`None`]: it could not be read.
     digest: Option<u64>,
+    /// It has to be read once more.
+    doubted: bool,
     /// Those with the same digest, and where the next one goes.
     same: [u32; REMEMBERED],
     next_slot: usize,
@@ -50,6 +55,7 @@ impl Rulesets {
             epoch: 0,
             judged: NO_RULESET,
             digest: None,
+            doubted: false,
             same: [NO_RULESET; REMEMBERED],
             next_slot: 0,
             unread_since: None,
@@ -71,7 +77,12 @@ impl Rulesets {
 
     /// Whether something has to be found out about the generation in force.
     pub(super) fn is_unread(&self, generation: u32) -> bool {
-        self.judged != generation
+        self.judged != generation || self.doubted
+    }
+
+    /// Notes that what was read may not be what is in force now.
+    pub(super) fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// Whether it may be read now.
@@ -92,6 +103,10 @@ impl Rulesets {
 
         if read.is_some() && took >= LONG {
             self.not_before = now.wrapping_add(took.saturating_mul(8));
+        }
+        if self.judged == generation {
+            self.judge_again(generation, read);
+            return false;
         }
         match read {
             Some(Ok(digest)) => {
@@ -118,9 +133,24 @@ impl Rulesets {
         false
     }
 
+    /// The same for one that was judged before.
+    fn judge_again(&mut self, generation: u32, read: Option<Result<u64, Stop>>) {
+        let digest = match read {
+            // Another one is in force by now, or it is too early.
+            Some(Err(Stop::Changed)) | None => return,
+            Some(read) => read.ok(),
+        };
+
+        self.doubted = false;
+        if mem::replace(&mut self.digest, digest) != digest {
+            self.agree(generation, false);
+        }
+    }
+
     fn agree(&mut self, generation: u32, same: bool) {
         self.unread_since = None;
         self.judged = generation;
+        self.doubted = false;
         if same {
             self.same_count += 1;
         } else {
