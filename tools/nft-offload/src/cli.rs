@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Flush(Which),
     /// What is not as it should be, and what to do about it
     Doctor,
-    /// Counters in Prometheus' format
+    /// Counters in Prometheus' format, or as JSON
     Metrics {
         /// Into this file, for node_exporter's textfile collector; written beside it, and renamed
         #[arg(long, value_name = "PATH")]

@@ -4,11 +4,14 @@
 
 use crate::{
     conntrack,
+    hardware::{
+        self,
+        Hardware, //
+    },
     kernel::{
         Info,
         Kernel, //
     },
-    netlink,
     nft::Ruleset, //
 };
 use anyhow::Result;
@@ -16,7 +19,6 @@ use serde::Serialize;
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::MetadataExt,
     path::Path,
     process::Command, //
 };
@@ -222,53 +224,32 @@ pub(crate) fn settings(get: impl Fn(&str) -> Option<String>, counter: bool) -> V
     found
 }
 
-/// Flowtables with the flag `offload` that no hardware serves. `debugfs`: the file "hardware";
-/// `netns`: the number of the namespace.
-pub(crate) fn hardware(debugfs: &str, netns: u64) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut here = false;
-    let mut name = String::new();
-    let mut devices: Vec<(String, String)> = Vec::new();
-    let mut finish = |name: &str, devices: &mut Vec<(String, String)>| {
-        if name.is_empty() {
-            return;
-        }
-        let served: Vec<_> = devices
-            .iter()
-            .filter(|(_, engine)| engine != "software")
-            .map(|(device, engine)| format!("{device} by {engine}"))
-            .collect();
+/// Flowtables with the flag `offload` that no hardware serves.
+pub(crate) fn hardware(all: &[Hardware]) -> Vec<Finding> {
+    all.iter()
+        .map(|ft| {
+            let name = format!("{} {}", ft.table, ft.flowtable);
+            let served: Vec<_> = ft
+                .devices
+                .iter()
+                .filter(|device| device.engine != "software")
+                .map(|device| format!("{} by {}", device.ifindex, device.engine))
+                .collect();
 
-        found.push(match served.is_empty() {
-            true => note(
-                format!("flowtable {name} has the flag offload, and no device of it has hardware"),
-                "it works in software; leave the flag out if there is no such hardware",
-            ),
-            false => ok(format!(
-                "flowtable {name}: hardware serves device {}",
-                served.join(", ")
-            )),
-        });
-        devices.clear();
-    };
-
-    for line in debugfs.lines() {
-        let words: Vec<_> = line.split(' ').collect();
-
-        match words[..] {
-            ["netns", inum, "table", table, "flowtable", flowtable] => {
-                finish(if here { &name } else { "" }, &mut devices);
-                here = inum.parse() == Ok(netns);
-                name = netlink::text(format!("{table} {flowtable}").as_bytes());
+            match served.is_empty() {
+                true => note(
+                    format!(
+                        "flowtable {name} has the flag offload, and no device of it has hardware"
+                    ),
+                    "it works in software; leave the flag out if there is no such hardware",
+                ),
+                false => ok(format!(
+                    "flowtable {name}: hardware serves device {}",
+                    served.join(", ")
+                )),
             }
-            ["device", ifindex, engine, ..] if here => {
-                devices.push((ifindex.into(), netlink::text(engine.as_bytes())))
-            }
-            _ => {}
-        }
-    }
-    finish(if here { &name } else { "" }, &mut devices);
-    found
+        })
+        .collect()
 }
 
 /// Connections that a helper keeps on the slow path, by the helper's name.
@@ -365,11 +346,8 @@ pub(crate) fn all(kernel: Option<&mut Kernel>) -> Result<Vec<Finding>> {
         }
         Err(e) => found.push(note(format!("the ruleset cannot be read: {e}"), "be root")),
     }
-    if let (Ok(text), Ok(netns)) = (
-        fs::read_to_string("/sys/kernel/debug/nft_offload/hardware"),
-        fs::metadata("/proc/thread-self/ns/net"),
-    ) {
-        found.extend(hardware(&text, netns.ino()));
+    if let Some(all) = hardware::read() {
+        found.extend(hardware(&all));
     }
     let mut count = BTreeMap::new();
     let listed = conntrack::connections(|connection| {
@@ -488,7 +466,7 @@ mod tests {
         let text = "netns 5 table a flowtable f\ndevice 2 software \nrules 0\n\
                     netns 7 table b flowtable g\ndevice 3 tc mlx5\ndevice 4 software \n\
                     netns 7 table c flowtable h\ndevice 3 software \n";
-        let found = hardware(text, 7);
+        let found = hardware(&hardware::parse(text, 7));
         assert_eq!(
             found
                 .iter()
@@ -502,7 +480,7 @@ mod tests {
                 ),
             ]
         );
-        assert!(hardware(text, 9).is_empty() && hardware("", 7).is_empty());
+        assert!(hardware(&[]).is_empty());
     }
 
     #[test]

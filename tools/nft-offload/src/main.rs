@@ -9,6 +9,7 @@
 mod cli;
 mod conntrack;
 mod doctor;
+mod hardware;
 mod kernel;
 mod metrics;
 mod netlink;
@@ -339,19 +340,13 @@ fn doctor(out: &Out) -> Result<Exit> {
     })
 }
 
-fn metrics(textfile: Option<&std::path::Path>) -> Result<Exit> {
-    let mut kernel = or_exit!(module());
-    let counts = match kernel.stats() {
-        Ok(counts) => Some(counts),
-        // They are the machine's, not those of the namespace.
-        Err(e) if is_errno(&e, Errno::PERM) => None,
-        Err(e) => return Err(e),
-    };
-    let text = metrics::text(&kernel.info()?, &kernel.tables()?, counts.as_deref());
+fn metrics(out: &Out, textfile: Option<&std::path::Path>) -> Result<Exit> {
+    let all = metrics::Measured::read(&mut or_exit!(module()))?;
 
     match textfile {
-        Some(path) => metrics::replace(path, &text)?,
-        None => io::stdout().write_all(text.as_bytes())?,
+        Some(path) => metrics::replace(path, &metrics::text(&all))?,
+        None if out.json => out.document(&all)?,
+        None => io::stdout().write_all(metrics::text(&all).as_bytes())?,
     }
     Ok(Exit::Yes)
 }
@@ -439,7 +434,7 @@ fn run(cli: &Cli) -> Result<Exit> {
         Command::Why { one, other } => why(&out, one, other.as_ref()),
         Command::Flush(which) => flush(&out, which),
         Command::Doctor => doctor(&out),
-        Command::Metrics { textfile } => metrics(textfile.as_deref()),
+        Command::Metrics { textfile } => metrics(&out, textfile.as_deref()),
         Command::Reasons { name } => reasons(&out, name.as_deref()),
         #[cfg(feature = "generate")]
         Command::Generate { what } => generate(what),

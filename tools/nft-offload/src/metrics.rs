@@ -1,18 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Counters for Prometheus, in its text format (not that of OpenMetrics, which node_exporter's textfile
-//! collector refuses in part).
+//! collector refuses in part), and as JSON for everybody else.
 
-use crate::kernel::{
-    Counter as Count,
-    Info,
-    Table, //
+use crate::{
+    hardware::{
+        self,
+        Hardware, //
+    },
+    kernel::{
+        Counter as Count,
+        Info,
+        Kernel,
+        Table, //
+    },
+    netlink::is_errno, //
 };
 use anyhow::{
     Context,
     Result, //
 };
+use rustix::io::Errno;
+use serde::Serialize;
 use std::{
+    collections::{
+        btree_map::Entry,
+        BTreeMap, //
+    },
     fmt::Write as _,
     fs::{
         self,
@@ -85,6 +99,38 @@ impl Metric<'_> {
     }
 }
 
+/// Everything that is measured. It does not wait for anything, unlike `status`: rates are the business
+/// of who asks again.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) module: Info,
+    /// How many connections conntrack knows.
+    pub(crate) connections: Option<u64>,
+    pub(crate) flowtables: Vec<Table>,
+    /// Those of the machine; none for who may not know.
+    pub(crate) counters: Option<Vec<Count>>,
+    /// The same.
+    pub(crate) hardware: Option<Vec<Hardware>>,
+}
+
+impl Measured {
+    /// Asks the module.
+    pub(crate) fn read(kernel: &mut Kernel) -> Result<Self> {
+        let connections = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count");
+
+        Ok(Self {
+            module: kernel.info()?,
+            connections: connections.ok().and_then(|n| n.trim().parse().ok()),
+            flowtables: kernel.tables()?,
+            counters: match kernel.stats() {
+                Err(e) if is_errno(&e, Errno::PERM) => None,
+                counters => Some(counters?),
+            },
+            hardware: hardware::read(),
+        })
+    }
+}
+
 fn of_table(table: &Table) -> [(&'static str, &str); 3] {
     [
         ("family", table.family),
@@ -93,8 +139,93 @@ fn of_table(table: &Table) -> [(&'static str, &str); 3] {
     ]
 }
 
+/// One of each name: the file does not tell families of tables apart, and samples must differ.
+fn by_name(all: &[Hardware]) -> Vec<Hardware> {
+    let mut named = BTreeMap::new();
+
+    for ft in all {
+        match named.entry((&ft.table, &ft.flowtable)) {
+            Entry::Vacant(place) => {
+                place.insert(ft.clone());
+            }
+            Entry::Occupied(mut sum) => sum.get_mut().add(ft),
+        }
+    }
+    named.into_values().collect()
+}
+
+fn text_of_hardware(lines: &mut Lines, all: &[Hardware]) {
+    type Get = fn(&Hardware) -> Option<u64>;
+    let metrics: [(&str, Kind, &str, Get); 6] = [
+        (
+            "hw_rules",
+            Kind::Gauge,
+            "Directions of flows in hardware.",
+            |ft| Some(ft.rules),
+        ),
+        (
+            "hw_rules_limit",
+            Kind::Gauge,
+            "How many have fitted, once that is known.",
+            |ft| ft.limit,
+        ),
+        (
+            "hw_flows",
+            Kind::Gauge,
+            "Flows with both directions in hardware.",
+            |ft| Some(ft.flows),
+        ),
+        (
+            "hw_flows_partial",
+            Kind::Gauge,
+            "Flows with one direction in hardware.",
+            |ft| Some(ft.flows_partial),
+        ),
+        (
+            "hw_packets",
+            Kind::Counter,
+            "Packets that hardware has forwarded.",
+            |ft| Some(ft.packets),
+        ),
+        (
+            "hw_bytes",
+            Kind::Counter,
+            "Their bytes, as the driver counts them.",
+            |ft| Some(ft.bytes),
+        ),
+    ];
+    let all = by_name(all);
+
+    for (name, kind, help, get) in metrics {
+        let mut metric = lines.metric(name, kind, help);
+
+        for ft in &all {
+            if let Some(value) = get(ft) {
+                metric.sample(&[("table", &ft.table), ("flowtable", &ft.flowtable)], value);
+            }
+        }
+    }
+    let mut metric = lines.metric(
+        "hw_decline",
+        Kind::Counter,
+        "How often hardware did not take a direction, and why.",
+    );
+    for ft in &all {
+        for (reason, count) in &ft.declined {
+            metric.sample(
+                &[
+                    ("table", &ft.table),
+                    ("flowtable", &ft.flowtable),
+                    ("reason", reason),
+                ],
+                *count,
+            );
+        }
+    }
+}
+
 /// Everything that is measured, in the text format.
-pub(crate) fn text(info: &Info, tables: &[Table], counts: Option<&[Count]>) -> String {
+pub(crate) fn text(all: &Measured) -> String {
     type Get = fn(&Table) -> Option<u64>;
     let per_table: [(&str, Kind, &str, Get); 4] = [
         ("flows", Kind::Gauge, "Flows in a flowtable.", |t| {
@@ -132,23 +263,28 @@ pub(crate) fn text(info: &Info, tables: &[Table], counts: Option<&[Count]>) -> S
     for (name, kind, help, get) in per_table {
         let mut metric = lines.metric(name, kind, help);
 
-        for table in tables {
+        for table in &all.flowtables {
             if let Some(value) = get(table) {
                 metric.sample(&of_table(table), value);
             }
         }
     }
     for (group, help) in groups {
-        let Some(counts) = counts else { continue };
+        let Some(counts) = &all.counters else {
+            continue;
+        };
         let mut metric = lines.metric(group, Kind::Counter, help);
 
         for count in counts.iter().filter(|c| c.group == group) {
             metric.sample(&[("reason", &count.name)], count.count);
         }
     }
+    if let Some(hardware) = &all.hardware {
+        text_of_hardware(&mut lines, hardware);
+    }
     lines
         .metric("module_info", Kind::Gauge, "The module that is loaded.")
-        .sample(&[("version", &info.version)], 1);
+        .sample(&[("version", &all.module.version)], 1);
     lines.0
 }
 
@@ -186,16 +322,20 @@ mod tests {
             bytes: 1500,
             ..Table::default()
         };
-        let info = Info {
-            version: "1.2".into(),
-            ..Info::default()
+        let mut measured = Measured {
+            module: Info {
+                version: "1.2".into(),
+                ..Info::default()
+            },
+            flowtables: vec![table],
+            counters: Some(vec![Count {
+                group: "skip",
+                name: "helper".into(),
+                count: 7,
+            }]),
+            ..Measured::default()
         };
-        let counts = [Count {
-            group: "skip",
-            name: "helper".into(),
-            count: 7,
-        }];
-        let all = text(&info, &[table.clone()], Some(&counts));
+        let all = text(&measured);
         for line in [
             "nft_offload_flows{family=\"inet\",table=\"t\",flowtable=\"f\"} 3",
             "# TYPE nft_offload_bytes_total counter",
@@ -208,7 +348,27 @@ mod tests {
         }
         assert!(all.ends_with('\n'));
         assert!(!all.contains("flows_waiting{"));
-        assert!(!text(&info, &[table], None).contains("skip"));
+        assert!(!all.contains("hw_"));
+        measured.counters = None;
+        measured.hardware = Some(vec![
+            Hardware {
+                table: "t".into(),
+                flowtable: "f".into(),
+                rules: 3,
+                declined: [("full".into(), 2)].into(),
+                ..Hardware::default()
+            };
+            2
+        ]);
+        let all = text(&measured);
+        assert!(!all.contains("skip"));
+        assert!(!all.contains("limit{"));
+        for line in [
+            "nft_offload_hw_rules{table=\"t\",flowtable=\"f\"} 6",
+            "nft_offload_hw_decline_total{table=\"t\",flowtable=\"f\",reason=\"full\"} 4",
+        ] {
+            assert!(all.lines().any(|l| l == line), "no {line} in:\n{all}");
+        }
     }
 
     /// The parser of the text format knows fewer types than OpenMetrics has, and drops the whole of a
@@ -227,7 +387,16 @@ mod tests {
             name: "x".into(),
             count: 1,
         });
-        let all = text(&Info::default(), &[table], Some(&counts));
+        let all = text(&Measured {
+            flowtables: vec![table],
+            counters: Some(counts.into()),
+            hardware: Some(vec![Hardware {
+                limit: Some(1),
+                declined: [("x".into(), 1)].into(),
+                ..Hardware::default()
+            }]),
+            ..Measured::default()
+        });
         let mut declared = None;
         let mut names = Vec::new();
 
@@ -254,7 +423,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(names.len(), 8);
+        assert_eq!(names.len(), 15);
         assert!(
             all.contains(r#"nft_offload_flows{family="inet",table="a\"b\\c\n",flowtable="f"} 0"#),
             "{all}"
