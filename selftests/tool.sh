@@ -252,6 +252,34 @@ metrics() {
 }
 tcase -o "metrics: to standard output, and into a file" metrics
 
+# names FILE [FILTER]: of JSON the names, places in arrays aside
+names() { jq -cn "[inputs | ${2:-.} | paths | map(if type == \"number\" then 0 else . end)] | unique | .[]" "$1"; }
+# samples FILE: of metrics the kinds, and the names with those of their labels
+samples() { sed -n 's/^# TYPE //p; /^#/d; s/="[^"]*"//g; s/} .*/}/p' "$1" | sort -u; }
+# same_names WHAT CMD... FILE: the recorded file has what the output has
+same_names() {
+	diff <("${@:2:$#-2}" "$TMP/out") <("${@:2:$#-2}" "$HERE/recorded/${!#}") >"$TMP/diff" ||
+		fail "$1: recorded/${!#} is not what the program prints (recorded/record.sh): $(grep '^[<>]' "$TMP/diff" | head -n 5 | tr '\n' ' ')"
+}
+recorded() {
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	talks a b || return
+	tool 0 -j metrics
+	# Hardware is not here, but in the recording.
+	same_names "JSON of metrics" no_hardware metrics.json
+	want_eq "counters are there" "$(json '[.connections > 1, (.counters | length) > 90, .hardware, .flowtables[0].flows]')" "[true,true,[],2]"
+	tool 0 -j reasons
+	same_names "reasons" names reasons.json
+	tool 0 flows --jsonl
+	same_names "flows" names flows.jsonl
+	tool 0 metrics
+	same_names "metrics" plain_samples metrics.prom
+	hushed a b
+}
+no_hardware() { names "$1" '.hardware = []'; }
+plain_samples() { samples "$1" | grep -vE '^nft_offload_(hw_|flows_waiting).*\{'; }
+tcase -o "the recorded output, by which pages are tested, is that of today" recorded
+
 reasons() {
 	local n
 	tool 0 reasons
