@@ -4,10 +4,8 @@
 
 use crate::{
     conntrack::End,
-    kernel::{
-        Filter,
-        Tier, //
-    },
+    flow::Tier,
+    kernel::Filter,
 };
 use clap::{
     Args,

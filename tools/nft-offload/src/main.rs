@@ -9,6 +9,7 @@
 mod cli;
 mod conntrack;
 mod doctor;
+mod flow;
 mod hardware;
 mod kernel;
 mod metrics;
@@ -35,10 +36,8 @@ use conntrack::{
     Connection,
     End, //
 };
-use kernel::{
-    Flow,
-    Kernel, //
-};
+use flow::Flow;
+use kernel::Kernel;
 use netlink::is_errno;
 use nft::Ruleset;
 use route::Routes;

@@ -13,6 +13,7 @@ use netlink_bindings::{
         Protocol, //
     },
     utils::{
+        chop_header,
         find_attr,
         push_header, //
     },
@@ -21,7 +22,14 @@ use netlink_sys::{
     Socket,
     SocketAddr, //
 };
-use std::fmt;
+use std::{
+    fmt,
+    net::{
+        IpAddr,
+        Ipv4Addr,
+        Ipv6Addr, //
+    }, //
+};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -78,6 +86,43 @@ pub(crate) fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload)
         .trim_end_matches('\0')
         .replace(char::is_control, "\u{fffd}")
+}
+
+/// Adds an attribute that is a string, with its end.
+pub(crate) fn put_string(request: &mut Vec<u8>, kind: u16, text: &str) {
+    let mut text = text.as_bytes().to_vec();
+
+    text.push(0);
+    put(request, kind, &text);
+}
+
+/// The attributes in a message or in another one: their numbers, and payloads.
+pub(crate) fn attrs(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut at = 0;
+
+    std::iter::from_fn(move || {
+        chop_header(buffer, &mut at).map(|(header, payload)| (header.r#type, payload))
+    })
+}
+
+/// A number of one, two, four or eight bytes.
+pub(crate) fn number(payload: &[u8]) -> u64 {
+    match *payload {
+        [a] => a.into(),
+        [a, b] => u16::from_ne_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
+    }
+}
+
+pub(crate) fn address(payload: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(payload) {
+        return Some(Ipv4Addr::from(v4).into());
+    }
+    <[u8; 16]>::try_from(payload)
+        .ok()
+        .map(|v6| Ipv6Addr::from(v6).into())
 }
 
 /// One message of an answer.

@@ -4,7 +4,7 @@
 
 use crate::{
     cli::PROTOCOLS,
-    kernel::{
+    flow::{
         Direction,
         Encap,
         Flow,

@@ -4,11 +4,11 @@
 
 use crate::{
     conntrack::Connection,
-    kernel::{
+    flow::{
         Flow,
-        Tier,
-        Tuple, //
+        Tier, //
     },
+    kernel::Tuple,
     nft::Ruleset,
     reasons,
     show::{
