@@ -192,6 +192,80 @@ local_end() {
 }
 tcase -o "why: a connection with the router itself" local_end
 
+top() {
+	local n
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	talks b && stream_start $V4 || return
+	tool 0 top -b -n 2 -d 1
+	silent
+	says "^[0-9:]{8} UTC  software [1-9][0-9.]* [kM]bit/s  flows 2 \(2 sw\)  0 new, 0 gone in [0-9.]+ s$"
+	want_eq "samples" "$(grep -cE "^HOST +RATE +DOWN +UP +BYTES +FLOWS +TIER$" "$TMP/out")" 2
+	says "^10.0.1.2 +[1-9][0-9.]* kbit/s +0 bit/s +[1-9][0-9.]* kbit/s +[0-9.]+ k?B +1 +1 sw$"
+	says "^fd00:1::2 +0 bit/s +0 bit/s +0 bit/s +[0-9.]+ kB +1 +1 sw$"
+	want_eq "hosts, the fastest first" "$(awk '/^(10\.|fd)/ { print $1 }' "$TMP/out" | tr '\n' ' ')" "10.0.1.2 fd00:1::2 10.0.1.2 fd00:1::2 "
+	tool 0 -j top -n 1 -d 2
+	n=$(json '.entries[] | select(.host == "10.0.1.2") | .up_bytes_per_second | floor')
+	want_ge "bytes in a second from the host" "$n" $((RATE * 228 / 2))
+	want_le "bytes in a second from the host" "$n" $((RATE * 228 * 3 / 2))
+	n=$(json '.software_bytes_per_second | floor')
+	want_ge "bytes in a second of the flowtable" "$n" $((RATE * 228 / 2))
+	want_eq "JSON" "$(json '[(.flows | .software, .hardware), .consistent, (.entries[1] | .host, (.down_bytes_per_second | floor), .flows.software)]')" \
+		'[2,0,true,"fd00:1::2",0,1]'
+	tool 0 top -b -f -n 1 -d 0.5
+	says "^FLOW +RATE +DOWN +UP +BYTES +AGE +TIER +DEVICES$"
+	says "^udp 10.0.1.2:[0-9]+ > $V4:6000 +[1-9].* kbit/s .* sw +lan > wan$"
+	tool 0 top -b -n 1 -d 0.1 -s addr -l 1
+	want_eq "lines" "$(wc -l <"$TMP/out")" 3
+	tool 0 top -b -n 1 -d 0.1 fd00:1::/64 --dev lan -t software
+	says "flows 1 \(1 sw\)"
+	tool 0 top -b -n 1 -d 0.1 -p sctp
+	says "flows 0 \(-\)"
+	stream_end 3000
+	# nothing comes of what a connection had sent before it was a flow
+	tool 0 flush
+	conv_ok b echo 5 100
+	n=$("$TOOL" -N "$rt" -j top -n 1 -d 0.1 | jq '[.entries[].bytes_per_second // 0] | add | floor')
+	want_le "bytes in a second after a flush" "$n" 20000
+	tool 5 top -b -n 1 --dev nope
+	says "there is no such device" err
+	tool 2 top
+	says "no terminal that has a screen: nft-offload top -b prints text" err
+	rules "DEVS=$DEVS" || return
+	conv_ok b echo 50 200
+	tool 0 top -b -n 1 -d 0.1
+	says "^flows whose bytes nobody counts: 1 \(a flowtable needs the flag counter,"
+	says "^fd00:1::2 +- +- +- +- +1 "
+	hushed b
+}
+tcase -o "top: rates of hosts and flows in text and JSON, filters" top
+
+# on_screen [VARIABLE=VALUE...] -- STEP...: top on a terminal of 120 columns; what it wrote is in $TMP/raw
+on_screen() {
+	local vars=() out
+	while [ "$1" != -- ]; do vars+=("$1"); shift; done
+	shift
+	out=$(env -u NO_COLOR TERM=xterm LC_ALL=C.UTF-8 "${vars[@]}" "${PY[@]}" screen -t $((20 * SLOW)) -o "$TMP/raw" 120x12 "$@" \
+		-- "$TOOL" -N "$rt" top -d 0.5 2>&1) || fail "$out"
+}
+topscreen() {
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	talks b && stream_start $V4 || return
+	# the fastest host, its flow, and back; words, keys, sorting
+	on_screen -- 'see=^10\.0\.1\.2 +[1-9].*kbit/s .* 1 sw .*█' 'see=^fd00:1::2 ' 'see=sort: rate  \? keys' \
+		'key=\r' "see=^udp 10\.0\.1\.2:[0-9]+ > $V4:6000 .*kbit/s" 'see=flows of 10.0.1.2 .Esc: hosts' 'not=fd00' \
+		'key=\e' 'see=^fd00:1::2 ' 'key=/fd00' 'see=^/fd00_' 'not=^10\.0' 'key=\r' 'see=filter: fd00' \
+		'key=/\e' 'see=^10\.0\.1\.2' 'key=s' 'see=sort: down' 'key=?' 'see=^Keys:' 'key=x' 'see=^HOST' \
+		'key=\e[B\e[B\r' 'see=flows of' 'key=q' end=0
+	grep -qE $'\033\\[([0-9;]*;)?38;5;[0-9]+(;[0-9;]*)?m' "$TMP/raw" || fail "no colours on a terminal"
+	# a signal leaves the terminal as it was, too
+	on_screen NO_COLOR=1 -- 'see=^10\.0\.1\.2' term end=0
+	! grep -qE $'\033\\[([0-9;]*;)?([34]8;[0-9;]*|[349][0-7])(;[0-9;]*)?m' "$TMP/raw" || fail "colours with NO_COLOR"
+	on_screen LC_ALL=C -- 'see=^10\.0\.1\.2 .*#' 'not=█' 'key=\x03' end=0
+	stream_end 3000
+	hushed b
+}
+tcase -o "top: on a terminal" topscreen
+
 flush() {
 	rules "DEVS=$DEVS" || return
 	talks a b || return
@@ -297,7 +371,7 @@ tcase -o "reasons: each counter is explained" reasons
 permission() {
 	local what as="setpriv --reuid=65534 --clear-groups"
 	command -v setpriv >/dev/null || { skip "needs setpriv"; return; }
-	for what in status flows "why 10.0.1.2" flush doctor metrics; do
+	for what in status flows "why 10.0.1.2" flush doctor metrics "top -b -n 1"; do
 		# shellcheck disable=SC2086
 		at "$rt" $as "$TOOL" $what >"$TMP/out" 2>"$TMP/err"
 		want_eq "status of $what" $? 4
@@ -357,11 +431,11 @@ pipes() {
 	local out what
 	rules "DEVS=$DEVS" || return
 	talks a || return
-	for what in status flows "flows --jsonl" "why 10.0.1.2" doctor metrics reasons; do
+	for what in status flows "flows --jsonl" "why 10.0.1.2" doctor metrics reasons "top -b -n 3 -d 0.1"; do
 		# shellcheck disable=SC2086
 		unread $what
 	done
-	for what in status flows "why 10.0.1.2" doctor reasons flush; do
+	for what in status flows "why 10.0.1.2" doctor reasons "top -d 0.1" flush; do
 		# shellcheck disable=SC2086
 		unread -j $what
 	done
@@ -375,12 +449,19 @@ pipes() {
 tcase -o "output that nobody reads" pipes
 
 absent() {
+	local top
 	rules "DEVS=$DEVS" || return
 	nft_rt flush ruleset
 	nft_rt 'add table t; add chain t c { type filter hook forward priority 0; }; add rule t c ct state new,established counter'
 	conv_open a "$cl" udp $V4 && conv_ok a echo 5 100
 	forget
+	"$TOOL" -N "$rt" top -b -d 0.2 >"$TMP/top" 2>"$TMP/err" &
+	top=$!
+	busywait $((10000 * SLOW)) grep -q ^HOST "$TMP/top" || fail "top prints nothing"
 	want_ok "unload" unload_ours || return
+	wait $top
+	want_eq "status of top when the module goes" $? 3
+	says "^the module nft_offload is not loaded any more" err
 	tool 3 status -i 0.1
 	says "^the module nft_offload is not loaded; of .* that conntrack knows, 0 are offloaded"
 	tool 3 flows
@@ -391,6 +472,7 @@ absent() {
 	tool 1 doctor
 	says "WARN +the module nft_offload is not loaded"
 	tool 3 flush
+	tool 3 top -b
 	want_ok "load" load_ours
 	hushed a
 }

@@ -2,11 +2,7 @@
 
 //! The command line.
 
-use crate::{
-    conntrack::End,
-    flow::Tier,
-    kernel::Filter,
-};
+use crate::{conntrack::End, flow::Tier, kernel::Filter, top::model::Order};
 use clap::{
     Args,
     Parser,
@@ -29,6 +25,22 @@ Exit status:
   4  not permitted
   5  there is no such connection, reason or flowtable
   6  something else went wrong";
+
+/// What can be done on the screen of `top`.
+pub(crate) const KEYS: &str = "\
+Keys:
+  up, down, page up, page down, home, end   select (also j, k, g, G)
+  Enter    the flows of the host; Esc, Backspace: all hosts again
+  s, r     sort by the next column; in reverse
+  t        flows of one tier: software, hardware, both, all
+  /        only flows that have these words: address, :port, protocol, tier, device
+  p        pause
+  ?        these keys
+  q        quit
+
+The host of a flow is the end with the private address; if both or none are private the end that is a
+neighbour, and else the one that began. Rates are those between two samples: a flow has none before the
+second. With -j a line has one sample.";
 
 /// Shows the flows of nft_offload, says why a connection is not one, and takes flows down
 #[derive(Parser, Debug)]
@@ -56,6 +68,9 @@ pub(crate) enum Command {
     },
     /// The flows, one a line
     Flows(Flows),
+    /// Who uses the line now: hosts, with Enter their flows, and what they send in a second
+    #[command(after_help = KEYS)]
+    Top(Top),
     /// Why a connection is offloaded, or not
     Why {
         /// One end: an address, maybe with a port (10.0.0.1:443, `[fd00::1]:443`)
@@ -111,6 +126,68 @@ pub(crate) struct Flows {
     /// One JSON object a line, at once
     #[arg(long, conflicts_with = "sort")]
     pub(crate) jsonl: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Top {
+    /// Flows one of whose addresses is this, or begins so, before or after NAT
+    #[arg(value_name = "ADDR[/LEN]", value_parser = prefix)]
+    pub(crate) addr: Option<(IpAddr, u8)>,
+    /// Plain text, which needs no terminal; with -j JSON
+    #[arg(short, long)]
+    pub(crate) batch: bool,
+    /// As many times, and then end
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Seconds from one sample to the next
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) delay: f64,
+    /// Flows instead of hosts
+    #[arg(short, long)]
+    pub(crate) flows: bool,
+    /// In this order
+    #[arg(short, long, default_value = "rate")]
+    pub(crate) sort: Order,
+    /// At most so many hosts or flows, in plain text and JSON
+    #[arg(short, long, value_name = "N")]
+    pub(crate) lines: Option<usize>,
+    /// Flows of this protocol: tcp, udp, sctp, icmp, ... or a number
+    #[arg(short, long, value_parser = protocol)]
+    pub(crate) proto: Option<u8>,
+    /// With this port at either end, before or after NAT
+    #[arg(short = 'P', long)]
+    pub(crate) port: Option<u16>,
+    /// Forwarded by software, hardware, or each in one direction
+    #[arg(short, long)]
+    pub(crate) tier: Option<Tier>,
+    /// That pass this device
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) dev: Option<String>,
+    /// In flowtables of tables of this name
+    #[arg(long)]
+    pub(crate) table: Option<String>,
+    /// In flowtables of this name
+    #[arg(long)]
+    pub(crate) flowtable: Option<String>,
+    /// With this conntrack mark
+    #[arg(long, value_name = "MARK[/MASK]", value_parser = mark)]
+    pub(crate) mark: Option<(u32, u32)>,
+}
+
+impl Top {
+    /// What the kernel is asked for.
+    pub(crate) fn filter(&self) -> Filter {
+        Filter {
+            table: self.table.clone(),
+            flowtable: self.flowtable.clone(),
+            device: self.dev.clone(),
+            prefix: self.addr,
+            mark: self.mark,
+            l4proto: self.proto,
+            port: self.port,
+            tier: self.tier,
+        }
+    }
 }
 
 /// In which order flows are shown.
@@ -258,10 +335,29 @@ mod tests {
             &["x", "why", "nobody"],
             &["x", "status", "-i", "0"],
             &["x", "flows", "--mark", "1/x"],
+            &["x", "top", "-b", "-n", "0"],
+            &["x", "top", "-d", "0"],
+            &["x", "top", "--sort", "colour"],
             &["x"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn top() {
+        let cli = Cli::try_parse_from([
+            "x", "top", "-b", "-n", "3", "-d", "0.5", "fd00::/8", "--dev", "lan", "-s", "down",
+        ])
+        .unwrap();
+        let Command::Top(top) = cli.command else {
+            panic!();
+        };
+        assert_eq!((top.batch, top.count, top.delay), (true, Some(3), 0.5));
+        assert_eq!((top.sort, top.flows), (Order::Down, false));
+        let filter = top.filter();
+        assert_eq!(filter.device.as_deref(), Some("lan"));
+        assert_eq!(filter.prefix, Some(("fd00::".parse().unwrap(), 8)));
     }
 
     #[test]

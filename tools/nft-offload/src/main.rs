@@ -19,6 +19,7 @@ mod reasons;
 mod route;
 mod show;
 mod status;
+mod top;
 mod why;
 
 use anyhow::{
@@ -79,6 +80,8 @@ use why::Known;
 enum Exit {
     Yes = 0,
     No = 1,
+    /// As clap ends, too.
+    Usage = 2,
     Absent = 3,
     Forbidden = 4,
     Missing = 5,
@@ -88,9 +91,10 @@ enum Exit {
 /// Says something beside the output, if anybody is there to read it.
 macro_rules! say {
     ($($words:tt)*) => {
-        let _ = writeln!(io::stderr(), $($words)*);
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($words)*)));
     };
 }
+pub(crate) use say;
 
 /// What to print: text for people, or JSON.
 pub(crate) struct Out {
@@ -432,6 +436,7 @@ fn run(cli: &Cli) -> Result<Exit> {
         Command::Flows(args) => flows(&out, args),
         Command::Why { one, other } => why(&out, one, other.as_ref()),
         Command::Flush(which) => flush(&out, which),
+        Command::Top(args) => top::top(&out, args),
         Command::Doctor => doctor(&out),
         Command::Metrics { textfile } => metrics(&out, textfile.as_deref()),
         Command::Reasons { name } => reasons(&out, name.as_deref()),
