@@ -308,6 +308,45 @@ doctor() {
 }
 tcase -o "doctor: finds what is wrong" doctor
 
+report() {
+	local a b
+	rules "DEVS=$DEVS" FLAGS="counter;" || return
+	talks a b || return
+	tool 0 report
+	silent
+	for a in versions module settings devices status flowtables hardware counters flows doctor ruleset log; do says "^=== $a\$"; done
+	says "It has addresses: nft-offload report --mask replaces them"
+	says "^nft-offload: [0-9.]+$"
+	says "^module: $(cat /sys/module/nft_offload/version), interface [0-9]+, "
+	says "^kernel: $(uname -r) $(uname -m) "
+	says "^parameter max_flows: "
+	says "^loaded: .*nft_offload"
+	says "^net.netfilter.nf_conntrack_acct = 1$"
+	says "^[0-9]+: lan +veth +up +1500 "
+	says "^inet t f +lan,wan +counter +2 "
+	says "^flows_added [1-9]"
+	says "^udp 10.0.1.2:[0-9]+ > $V4:$PORT "
+	says "^  reply  wan > lan( direct)?  via 10.0.1.2 "
+	says "^  ok    nft_offload "
+	says "flowtable f \{"
+	says "flow add @f"
+	tool 0 report --mask
+	silent
+	says "Other addresses are in place of all"
+	says "flow add @f"
+	! grep -nE "(^|[^0-9.])(10\.0\.1\.2|10\.0\.2\.2)([^0-9]|$)|fd00:[12]::2|$(mac "$sv" eth0)|$(mac "$cl" eth0)" "$TMP/out" || fail "addresses are there"
+	a=$(sed -nE "s/^udp (10\.[0-9.]+):[0-9]+ > 10\..*:$PORT  .*/\1/p" "$TMP/out")
+	b=$(sed -nE "s/^udp 10\.[0-9.]+:[0-9]+ > (10\.[0-9.]+):$PORT  .*/\1/p" "$TMP/out")
+	# 10.0.1.2 and 10.0.2.2 have the first 22 bits in common
+	[ -n "$a" ] && [ "${a%.*.*}" = "${b%.*.*}" ] && [ "$a" != "$b" ] || fail "masked as $a and $b"
+	says "^  reply  wan > lan( direct)?  via $a [0-9a-f:]{17} "
+	says "^udp \[fd[0-9a-f:]+\]:[0-9]+ > \[fd[0-9a-f:]+\]:$PORT "
+	tool 0 -j report --mask
+	want_eq "parts in JSON" "$(json 'map(select(.text != "")) | length >= 10')" true
+	hushed a b
+}
+tcase -o "report: all parts, and with masked addresses" report
+
 metrics() {
 	rules "DEVS=$DEVS" || return
 	talks a || return
@@ -378,6 +417,13 @@ permission() {
 		want_eq "lines of $what" "$(wc -l <"$TMP/err")" 1
 		says "^not permitted: this needs CAP_NET_ADMIN" err
 	done
+	# a report has what there is
+	# shellcheck disable=SC2086
+	at "$rt" $as "$TOOL" report >"$TMP/out" 2>"$TMP/err"
+	want_eq "status of report" $? 4
+	says "^not permitted: parts need CAP_NET_ADMIN" err
+	says "^kernel: $(uname -r) "
+	says "^\(not permitted: needs CAP_NET_ADMIN\)$"
 	# what else is not permitted is named
 	# shellcheck disable=SC2086
 	at "$rt" $as "$TOOL" -N /proc/1/ns/net status >"$TMP/out" 2>"$TMP/err"
@@ -431,11 +477,11 @@ pipes() {
 	local out what
 	rules "DEVS=$DEVS" || return
 	talks a || return
-	for what in status flows "flows --jsonl" "why 10.0.1.2" doctor metrics reasons "top -b -n 3 -d 0.1"; do
+	for what in status flows "flows --jsonl" "why 10.0.1.2" doctor metrics reasons report "top -b -n 3 -d 0.1"; do
 		# shellcheck disable=SC2086
 		unread $what
 	done
-	for what in status flows "why 10.0.1.2" doctor reasons "top -d 0.1" flush; do
+	for what in status flows "why 10.0.1.2" doctor reasons report "top -d 0.1" flush; do
 		# shellcheck disable=SC2086
 		unread -j $what
 	done
@@ -473,6 +519,9 @@ absent() {
 	says "WARN +the module nft_offload is not loaded"
 	tool 3 flush
 	tool 3 top -b
+	tool 3 report
+	says "^module: \(the module nft_offload is not loaded\)"
+	says "^  WARN  the module nft_offload is not loaded"
 	want_ok "load" load_ours
 	hushed a
 }

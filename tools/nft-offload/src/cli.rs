@@ -84,6 +84,13 @@ pub(crate) enum Command {
     Flush(Which),
     /// What is not as it should be, and what to do about it
     Doctor,
+    /// Everything that a report of a fault should have, in one text
+    Report {
+        /// Other addresses in place of all: the same for the same, private ones and prefixes stay such.
+        /// Names and comments stay as they are
+        #[arg(short, long)]
+        mask: bool,
+    },
     /// Counters in Prometheus' format, or as JSON
     Metrics {
         /// Into this file, for node_exporter's textfile collector; written beside it, and renamed

@@ -12,7 +12,11 @@ use crate::{
         Info,
         Kernel, //
     },
-    nft::Ruleset, //
+    nft::Ruleset,
+    show::{
+        paint,
+        Style, //
+    }, //
 };
 use anyhow::Result;
 use serde::Serialize;
@@ -359,6 +363,25 @@ pub(crate) fn all(kernel: Option<&mut Kernel>) -> Result<Vec<Finding>> {
         found.extend(helpers(&count));
     }
     Ok(found)
+}
+
+/// What was found, one a line, and what to do about it.
+pub(crate) fn text(found: &[Finding], colours: bool) -> String {
+    let mut text = String::new();
+
+    for finding in found {
+        let (word, style) = match finding.grade {
+            Grade::Ok => ("ok  ", Style::Good),
+            Grade::Note => ("note", Style::Strong),
+            Grade::Warn => ("WARN", Style::Bad),
+        };
+
+        text += &format!("  {}  {}\n", paint(word, style, colours), finding.text);
+        if !finding.advice.is_empty() {
+            text += &format!("        -> {}\n", finding.advice);
+        }
+    }
+    text
 }
 
 #[cfg(test)]

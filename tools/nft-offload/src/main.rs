@@ -12,10 +12,13 @@ mod doctor;
 mod flow;
 mod hardware;
 mod kernel;
+mod link;
+mod mask;
 mod metrics;
 mod netlink;
 mod nft;
 mod reasons;
+mod report;
 mod route;
 mod show;
 mod status;
@@ -37,6 +40,7 @@ use conntrack::{
     Connection,
     End, //
 };
+use doctor::Grade;
 use flow::Flow;
 use kernel::Kernel;
 use netlink::is_errno;
@@ -313,29 +317,12 @@ fn flush(out: &Out, which: &cli::Which) -> Result<Exit> {
 }
 
 fn doctor(out: &Out) -> Result<Exit> {
-    use doctor::Grade;
-
     let mut kernel = Kernel::open()?;
     let found = doctor::all(kernel.as_mut())?;
 
-    if out.json {
-        out.document(&found)?;
-    } else {
-        let mut stdout = io::stdout().lock();
-
-        for finding in &found {
-            let (word, style) = match finding.grade {
-                Grade::Ok => ("ok  ", Style::Good),
-                Grade::Note => ("note", Style::Strong),
-                Grade::Warn => ("WARN", Style::Bad),
-            };
-            let word = paint(word, style, out.colours);
-
-            writeln!(stdout, "  {word}  {}", finding.text)?;
-            if !finding.advice.is_empty() {
-                writeln!(stdout, "        -> {}", finding.advice)?;
-            }
-        }
+    match out.json {
+        true => out.document(&found)?,
+        false => io::stdout().write_all(doctor::text(&found, out.colours).as_bytes())?,
     }
     Ok(match found.iter().any(|f| f.grade == Grade::Warn) {
         true => Exit::No,
@@ -437,6 +424,7 @@ fn run(cli: &Cli) -> Result<Exit> {
         Command::Why { one, other } => why(&out, one, other.as_ref()),
         Command::Flush(which) => flush(&out, which),
         Command::Top(args) => top::top(&out, args),
+        Command::Report { mask } => report::report(&out, *mask),
         Command::Doctor => doctor(&out),
         Command::Metrics { textfile } => metrics(&out, textfile.as_deref()),
         Command::Reasons { name } => reasons(&out, name.as_deref()),

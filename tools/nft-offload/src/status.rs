@@ -188,8 +188,8 @@ impl Status {
     }
 }
 
-/// Prints the status.
-pub(crate) fn status(out: &Out, interval: f64) -> Result<Exit> {
+/// Reads everything, which takes so many seconds if the module is there.
+fn read(interval: f64) -> Result<Status> {
     let mut status = Status::default();
     let ruleset = Ruleset::read()?;
     let mut kernel = Kernel::open()?;
@@ -235,12 +235,24 @@ pub(crate) fn status(out: &Out, interval: f64) -> Result<Exit> {
             });
         }
     }
+    Ok(status)
+}
+
+/// The status as text.
+pub(crate) fn text(interval: f64) -> Result<String> {
+    Ok(read(interval)?.text(interval))
+}
+
+/// Prints the status.
+pub(crate) fn status(out: &Out, interval: f64) -> Result<Exit> {
+    let status = read(interval)?;
+
     if out.json {
         out.document(&status)?;
     } else {
         io::stdout().write_all(status.text(interval).as_bytes())?;
     }
-    Ok(match kernel {
+    Ok(match status.version {
         None => Exit::Absent,
         Some(_) if status.flowtables.is_empty() => Exit::No,
         Some(_) => Exit::Yes,
