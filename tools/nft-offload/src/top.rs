@@ -211,6 +211,7 @@ fn tiers_text(tiers: &Tiers) -> String {
 }
 
 /// Which flows are shown, of those that are listed.
+#[cfg(any(test, feature = "top"))]
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     /// All of these are in the text of a flow.
@@ -218,6 +219,7 @@ struct Wanted {
     tier: Option<Tier>,
 }
 
+#[cfg(any(test, feature = "top"))]
 impl Wanted {
     fn wants(&self, key: &Key, flow: &Tracked, devices: &mut Devices) -> bool {
         if self.tier.is_some_and(|tier| tier != flow.tier()) {

@@ -309,6 +309,7 @@ impl Order {
         }
     }
 
+    #[cfg(feature = "top")]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rate => "rate",
