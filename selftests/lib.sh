@@ -21,7 +21,7 @@ INTREE="nft_flow_offload nf_flow_table_inet nf_flow_table"
 KSFT_SKIP=4
 # "${PY[@]}" NAME ARGUMENT...: NAME.py. Where each instruction is emulated, compiling a script and looking
 # for packages takes most of a second.
-PY=(python3 -I -S -X pycache_prefix=/run/nft_offload.pycache -c
+PY=(python3 -I -S -X "pycache_prefix=$TMP/pycache" -c
 	'import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv.pop(0); __import__(sys.argv[0]).main()' "$HERE")
 export LC_ALL=C PYTHONDONTWRITEBYTECODE=1
 ulimit -c 0

@@ -502,7 +502,7 @@ int nfo_rules_set_digest(const struct nfo_rules *r, const struct nft_set *set, v
 	err = nfo_rules_enter(r);
 	if (err)
 		return err;
-	/* Elements for everything else are not for us to look at, nor is what elements do. */
+	/* Elements for everything else are not for us to look at. */
 	err = -E2BIG;
 	if (!list_empty(&set->catchall_list))
 		goto out;
