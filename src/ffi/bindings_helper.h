@@ -32,6 +32,7 @@
 #include <net/tcp.h>
 #include "helpers.h"
 #include "tc.h"
+#include "trace.h"
 
 /* Macros that bindgen cannot evaluate. */
 const gfp_t RUST_CONST_HELPER_NFO_GFP_ATOMIC = GFP_ATOMIC;

@@ -15,6 +15,7 @@ mod percpu;
 mod pernet;
 mod rcu;
 pub(crate) mod skb;
+pub(crate) mod trace;
 mod worker;
 
 #[allow(
@@ -84,6 +85,13 @@ pub(crate) const HZ: u32 = c::NFO_HZ;
 pub(crate) fn jiffies32() -> u32 {
     // SAFETY: `jiffies` is always mapped; C reads it with a volatile load as well.
     unsafe { ptr::read_volatile(&raw const c::jiffies) as u32 }
+}
+
+/// So many jiffies in milliseconds.
+pub(crate) fn milliseconds(jiffies: u32) -> u32 {
+    (jiffies / HZ)
+        .wrapping_mul(1000)
+        .wrapping_add(jiffies % HZ * 1000 / HZ)
 }
 
 /// `jiffies`.

@@ -29,6 +29,10 @@ use crate::{
         packet::{
             ForwardPkt,
             StackPkt, //
+        },
+        trace::{
+            self,
+            Reval, //
         }, //
     }, //
 };
@@ -54,27 +58,31 @@ impl FlowShared {
 
         if due {
             self.refreshed[dir as usize].store(now, Ordering::Relaxed);
-            self.arm_reval_timeout(dir, now);
+            self.arm_reval_timeout(dir, now, Reval::Bridge);
         }
         due
     }
 
     /// Arms the timeout of a packet of direction `dir` that is on its way through the ruleset. If
     /// it does not come back, [`FlowShared::reval_timed_out`].
-    fn arm_reval_timeout(&self, dir: Direction, now: u32) {
-        let _ = self.reval_since[dir as usize].compare_exchange(
+    fn arm_reval_timeout(&self, dir: Direction, now: u32, why: Reval) {
+        let armed = self.reval_since[dir as usize].compare_exchange(
             0,
             now | 1,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
+
+        if armed.is_ok() {
+            trace::revalidate(self.ct.get(), dir, why);
+        }
     }
 
     /// Sends a packet of direction `dir` to a ruleset generation that has not validated the
     /// direction yet.
     pub(crate) fn send_to_ruleset(&self, dir: Direction, probe: &Probe) {
         self.qos[dir as usize].add_probe(probe);
-        self.arm_reval_timeout(dir, ffi::jiffies32());
+        self.arm_reval_timeout(dir, ffi::jiffies32(), Reval::Ruleset);
     }
 
     /// Notes that the packet that has added the flow is the first of direction `dir` that passes
@@ -90,8 +98,12 @@ impl FlowShared {
         }
     }
 
-    /// Invalidates what is known of the ruleset's verdict.
-    pub(crate) fn invalidate(&self) {
+    /// Invalidates what is known of the ruleset's verdict: the next packet of each direction takes
+    /// the slow path.
+    pub(crate) fn invalidate(&self, why: Reval) {
+        for dir in [Direction::Original, Direction::Reply] {
+            trace::revalidate(self.ct.get(), dir, why);
+        }
         with_family!(self, |flow| {
             for (entry, qos) in flow.entries.iter().zip(&self.qos) {
                 qos.clear();
@@ -108,6 +120,7 @@ impl FlowShared {
         with_family!(self, |flow| {
             for (entry, qos) in flow.entries.iter().zip(&self.qos) {
                 if qos.gen_matches(generation) {
+                    trace::revalidate(self.ct.get(), entry.dir(), Reval::Policy);
                     all &= qos.clear();
                     entry.take_stamp();
                 }
@@ -123,7 +136,7 @@ impl FlowShared {
         let marks = self.ct.get().marks();
 
         if self.qos.iter().any(|qos| qos.is_outdated(marks)) {
-            self.invalidate();
+            self.invalidate(Reval::Mark);
         }
         let generation = self.table().generation();
         with_family!(self, |flow| {
@@ -150,7 +163,7 @@ impl FlowShared {
         self.reval_requested.store(now, Ordering::Relaxed);
         // The rule that adds the flow has to be met again.
         self.rule_gen.store(qos::NO_RULESET, Ordering::Relaxed);
-        self.invalidate();
+        self.invalidate(Reval::Volatile);
         true
     }
 
@@ -217,7 +230,12 @@ impl FlowShared {
             }
         }
         if qos.gen_matches(generation) {
-            self.reval_since[dir as usize].store(0, Ordering::Relaxed);
+            let since = &self.reval_since[dir as usize];
+
+            if since.load(Ordering::Relaxed) != 0 {
+                since.store(0, Ordering::Relaxed);
+                trace::revalidate(self.ct.get(), dir, Reval::Answered);
+            }
         }
     }
 

@@ -4,7 +4,10 @@
 //! the worker has taken it out its memory is freed.
 
 use crate::{
-    ffi::c,
+    ffi::{
+        self,
+        c, //
+    },
     flow::{
         object::{
             with_family,
@@ -12,6 +15,7 @@ use crate::{
         },
         shared::FlowShared, //
     },
+    net::trace,
     stats, //
 };
 use core::{
@@ -45,6 +49,11 @@ impl FlowShared {
         stats::teardown(reason);
 
         let ct = self.ct.get();
+        trace::teardown(ct, reason, || {
+            let now = ffi::jiffies32();
+
+            (self.age(now), self.idle(now))
+        });
         ct.fixup(&with_family!(self, |flow| flow.fixup(reason)));
         if self.table().has_hw() {
             // The worker takes the rules away, and may be setting the bit just now.

@@ -35,6 +35,7 @@ use crate::{
         device_path::Ingress,
         family::Family,
         forward_path::DirPath, //
+        trace,
     },
     stats, //
 };
@@ -73,7 +74,7 @@ impl Flowtable {
     /// There is no place for it; the claim has been released.
     pub(crate) fn add<'a, F: Store>(
         &self,
-        _: Rcu<'a>,
+        rcu: Rcu<'a>,
         ct: Ct,
         proto: L4Proto,
         halves: [DirPath<'_>; 2],
@@ -100,7 +101,13 @@ impl Flowtable {
             Ok(flow) => {
                 stats::count(stats::Counter::FlowsAdded);
                 // SAFETY: Whatever becomes of it, it is valid until the end of the section.
-                Ok(unsafe { flow.as_ref() })
+                let flow = unsafe { flow.as_ref() };
+                trace::add(ct, self.nft(), || {
+                    let [orig, _] = &flow.entries;
+
+                    (flow.shared.iif[0], orig.dst.device(rcu).ifindex())
+                });
+                Ok(flow)
             }
             Err(Rejected::Published(why)) => {
                 stats::count(stats::Counter::FlowsAdded);

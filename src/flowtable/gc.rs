@@ -23,7 +23,10 @@ use crate::{
         teardown::DeadFlow, //
     },
     hw,
-    net::family::Family,
+    net::{
+        family::Family,
+        trace::GcRun, //
+    },
     stats, //
 };
 use core::sync::atomic::Ordering;
@@ -64,6 +67,21 @@ impl Flowtable {
     /// Runs the garbage collector once (`nf_flow_offload_work_gc()`). Returns how many jiffies to
     /// pause then.
     fn gc_run(&self) -> usize {
+        let run = GcRun::begin();
+        let mut removed = 0;
+        let pause = self.gc_run_once(&mut removed);
+
+        run.end(
+            self.nft(),
+            self.flow_count.load(Ordering::Relaxed),
+            removed,
+            pause,
+        );
+        pause
+    }
+
+    /// Does what is to be done, and adds the flows that were taken out to `removed`.
+    fn gc_run_once(&self, removed: &mut u32) -> usize {
         let scheduled = self.begin_work();
         let unread = self.read_rules();
         let revalidating = self.request_revals();
@@ -80,7 +98,7 @@ impl Flowtable {
         if !scheduled && rest != 0 && rest <= HZ {
             return soon.min(rest) as usize;
         }
-        let mut pause = self.gc_pass();
+        let mut pause = self.gc_pass(removed);
         if self.bridge_check_scheduled.load(Ordering::Relaxed) {
             pause = pause.min(BRIDGE_CHECK);
         }
@@ -136,15 +154,15 @@ impl Flowtable {
 
     /// Does all but the revalidation: collects, checks, resizes, and runs the hardware tier.
     /// Returns how many jiffies to pause then.
-    fn gc_pass(&self) -> usize {
+    fn gc_pass(&self, removed: &mut u32) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
         let unsettled = self.check_policies();
-        let mut behind = self.gc_collect_some();
+        let mut behind = self.gc_collect_some(removed);
         self.fold_mib_stats();
         self.check_bridges();
         let sure = self.check_next_hops() & self.check_egress();
         behind |= self.gc_step();
-        behind |= self.gc_collect_some();
+        behind |= self.gc_collect_some(removed);
         self.follow();
         self.resize(&self.v4, |inner| &mut inner.w4);
         self.resize(&self.v6, |inner| &mut inner.w6);
@@ -200,22 +218,21 @@ impl Flowtable {
 
     /// Takes dead flows out of table and wheel, and frees them.
     pub(super) fn gc_collect(&self) {
-        self.gc_collect_while(|| true);
+        self.gc_collect_while(&mut 0, || true);
     }
 
     /// Does a part of [`Flowtable::gc_collect`]: rules of dead flows are deleted by drivers, and
     /// those of flows that should not be in hardware any more wait meanwhile. Returns whether some
     /// are left.
-    fn gc_collect_some(&self) -> bool {
+    fn gc_collect_some(&self, removed: &mut u32) -> bool {
         const AT_ONCE: u32 = HZ.div_ceil(50);
 
         let begun = ffi::jiffies32();
-        self.gc_collect_while(|| ffi::jiffies32().wrapping_sub(begun) <= AT_ONCE)
+        self.gc_collect_while(removed, || ffi::jiffies32().wrapping_sub(begun) <= AT_ONCE)
     }
 
-    /// Returns whether some are left.
-    fn gc_collect_while(&self, go_on: impl Fn() -> bool) -> bool {
-        let mut n = 0;
+    /// Adds those that it has taken out to `n`. Returns whether some are left.
+    fn gc_collect_while(&self, n: &mut u32, go_on: impl Fn() -> bool) -> bool {
         let mut left = false;
 
         for flow in self.dead() {
@@ -231,8 +248,8 @@ impl Flowtable {
             }
             self.withdraw(flow);
 
-            n += 1;
-            if n % FLOWS_AT_ONCE == 0 {
+            *n = n.wrapping_add(1);
+            if *n as usize % FLOWS_AT_ONCE == 0 {
                 ffi::cond_resched();
             }
         }

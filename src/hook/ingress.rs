@@ -38,10 +38,13 @@ use crate::{
         Store, //
     },
     hook::xmit,
-    net::family::{
-        Family,
-        V4,
-        V6, //
+    net::{
+        family::{
+            Family,
+            V4,
+            V6, //
+        },
+        trace, //
     },
     stats, //
 };
@@ -141,8 +144,9 @@ struct Serves {
 }
 
 #[inline(never)]
-fn miss(reason: MissReason) -> c_uint {
+fn miss(skb: Skb, reason: MissReason) -> c_uint {
     stats::miss(reason);
+    trace::miss(skb, reason);
     NF_ACCEPT
 }
 
@@ -176,7 +180,7 @@ impl L3Location<'_> {
 #[inline(never)]
 fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
     let Some(ingress_id) = IngressId::from_ifindex(skb.ifindex()) else {
-        return miss(MissReason::NoEntry);
+        return miss(skb, MissReason::NoEntry);
     };
     let loc = L3Location::plain(ingress_id);
 
@@ -186,7 +190,7 @@ fn plain<F: Store>(ft: &Flowtable, skb: Skb) -> c_uint {
         Err(why @ (MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram)) => {
             not_so_plain::<F>(ft, skb, ingress_id, None, why)
         }
-        Err(reason) => miss(reason),
+        Err(reason) => miss(skb, reason),
     }
 }
 
@@ -210,7 +214,7 @@ fn tagged<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_uint {
         Err(MissReason::ExtHeader | MissReason::Jumbogram) => {
             wrapped(ft, skb, Serves { v4: true, v6: true })
         }
-        Err(reason) => miss(reason),
+        Err(reason) => miss(skb, reason),
     }
 }
 
@@ -231,13 +235,13 @@ fn not_so_plain<F: Store>(
     };
 
     let serves = Serves { v4: true, v6: true };
-    verdict(dispatch(ft, skb, loc, F::ETHERTYPE, serves))
+    verdict(skb, dispatch(ft, skb, loc, F::ETHERTYPE, serves))
 }
 
-fn verdict(result: Result<(), MissReason>) -> c_uint {
+fn verdict(skb: Skb, result: Result<(), MissReason>) -> c_uint {
     match result {
         Ok(()) => NF_STOLEN,
-        Err(reason) => miss(reason),
+        Err(reason) => miss(skb, reason),
     }
 }
 

@@ -19,3 +19,4 @@ pub(crate) mod route;
 pub(crate) mod ruleset;
 pub(crate) mod rx_stats;
 pub(crate) mod stack_hooks;
+pub(crate) mod trace;

@@ -6,6 +6,7 @@
 
 use crate::{
     ffi::{
+        self,
         c,
         skb,
         DevRef,
@@ -20,11 +21,13 @@ use crate::{
             Family,
             V4, //
         },
+        nf_tables::NftRef,
         route::Dst, //
     }, //
 };
 use core::{
     ops::Deref,
+    ptr,
     slice, //
 };
 use nft_flow::direction::Direction;
@@ -220,6 +223,19 @@ impl<'a> ForwardPkt<'a> {
     pub(crate) fn nfproto(self) -> u8 {
         // SAFETY: By the type invariant.
         unsafe { (*self.pkt.state).pf }
+    }
+
+    /// Shows the packet, for which `nft` got no flow, to tracers. The string is the reason.
+    #[cold]
+    pub(super) fn trace_skip(self, nft: NftRef, (reason, len): (*const u8, u32)) {
+        let ct = self.ct().map_or(ptr::null_mut(), |(ct, _)| ct.as_ptr());
+
+        // SAFETY: By the type invariants; the caller has the string.
+        unsafe {
+            let dev = (*self.pkt.state).in_;
+
+            ffi::trace::flow_skip(self.skb, ct, dev, nft.as_ptr(), reason, len);
+        }
     }
 
     /// The device that the packet came in by, as routing sees it.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ffi::{
+        self,
         genl::{
             Attrs,
             Command,
@@ -149,7 +150,7 @@ fn refusal(ft: &Flowtable, ct: &CtRef) -> Option<(SkipReason, u32)> {
         return Some((SkipReason::AlreadyOffloaded, 0));
     }
     ft.refusal(ct.get())
-        .map(|r| (r.why, r.ago.map_or(0, show::milliseconds)))
+        .map(|r| (r.why, r.ago.map_or(0, ffi::milliseconds)))
 }
 
 /// The connection that a request names by its addresses, ports, protocol and zone.

@@ -69,13 +69,6 @@ mod encap_attr {
     pub(super) const ID: u16 = 2;
 }
 
-/// Milliseconds.
-pub(super) fn milliseconds(jiffies: u32) -> u32 {
-    (jiffies / ffi::HZ)
-        .wrapping_mul(1000)
-        .wrapping_add(jiffies % ffi::HZ * 1000 / ffi::HZ)
-}
-
 /// Adds family, table and name of a flowtable.
 pub(super) fn names(out: &mut Attrs<'_>, ft: &Flowtable) -> Result {
     let nft = ft.nft();
@@ -95,7 +88,7 @@ pub(super) fn flow(out: &mut Attrs<'_>, rcu: Rcu<'_>, ft: &Flowtable, flow: &Flo
     names(out, ft)?;
     out.put_u8(flow_attr::L4PROTO, flow.proto.number())?;
     out.put_u8(flow_attr::TIER, Tier::of(flow) as u8)?;
-    out.put_u32(flow_attr::AGE, milliseconds(flow.age(now)))?;
+    out.put_u32(flow_attr::AGE, ffi::milliseconds(flow.age(now)))?;
     out.put_u16(flow_attr::ZONE, ct.zone())?;
     if let Some(mark) = ct.mark() {
         out.put_u32(attr::MARK, mark)?;
@@ -138,7 +131,7 @@ fn direction<F: Family>(out: &mut Attrs<'_>, rcu: Rcu<'_>, entry: &Entry<F>, now
     let dir = entry.dir();
 
     tuple(out, &flow.tuple(dir))?;
-    out.put_u32(dir_attr::IDLE, milliseconds(entry.idle(now)))?;
+    out.put_u32(dir_attr::IDLE, ffi::milliseconds(entry.idle(now)))?;
     if let Some(counters) = flow.acct {
         let (packets, bytes) = counters.get(dir);
 

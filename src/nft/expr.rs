@@ -31,6 +31,7 @@ use crate::{
             NamedFlowtable, //
         },
         packet::ForwardPkt, //
+        trace,
     },
     stats, //
 };
@@ -167,7 +168,12 @@ impl FlowtableExpr for FlowOffload {
             offload::<V6>(pkt, ft)
         };
 
-        added.inspect_err(|why| stats::skip(*why)).is_ok()
+        added
+            .inspect_err(|why| {
+                stats::skip(*why);
+                trace::skip(pkt, ft.nft(), *why);
+            })
+            .is_ok()
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) const ETH_P_PPP_SES: u16 = (c::ETH_P_PPP_SES as u16).to_be();
 /// A packet with something around it, or for a device above this one.
 #[inline(never)]
 pub(super) fn wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> c_uint {
-    verdict(try_wrapped(ft, skb, serves))
+    verdict(skb, try_wrapped(ft, skb, serves))
 }
 
 fn try_wrapped(ft: &Flowtable, skb: Skb, serves: Serves) -> Result<(), MissReason> {
@@ -187,7 +187,7 @@ fn session_packet<F: Store>(ft: &Flowtable, skb: Skb, path: &IngressPath) -> c_u
         Err(why @ (MissReason::L4Proto | MissReason::ExtHeader | MissReason::Jumbogram)) => {
             not_so_plain::<F>(ft, skb, path.id, Some(path), why)
         }
-        Err(reason) => miss(reason),
+        Err(reason) => miss(skb, reason),
     };
     if verdict != NF_STOLEN {
         // SAFETY: It was pulled above, and the packet is as it was.
