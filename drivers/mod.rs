@@ -84,6 +84,35 @@ pub(crate) enum BindError {
     Failed(i32),
 }
 
+/// What a driver said when it refused a rule.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    pub(crate) errno: i32,
+    text: [u8; 80],
+    len: usize,
+}
+
+impl Said {
+    /// With these words, or the beginning of them.
+    fn new(errno: i32, words: &[u8]) -> Self {
+        let mut said = Self {
+            errno,
+            text: [0; 80],
+            len: words.len().min(80),
+        };
+
+        for (to, from) in said.text.iter_mut().zip(words) {
+            *to = *from;
+        }
+        said
+    }
+
+    /// Its words, maybe none.
+    pub(crate) fn text(&self) -> &str {
+        core::str::from_utf8(self.text.get(..self.len).unwrap_or_default()).unwrap_or("")
+    }
+}
+
 /// The engine has no such rule any more: it aged, or was thrown out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Lost;
@@ -109,6 +138,12 @@ pub(crate) trait FlowEngine: Send + Sync {
 
     /// Adds a rule.
     fn add(&self, flow: &FlowDesc, cookie: Cookie) -> Result<Rule, AddError>;
+
+    /// What the driver said when it has just refused the rule with this cookie, if it was the driver
+    /// who did.
+    fn said(&self, _cookie: Cookie) -> Option<Said> {
+        None
+    }
 
     /// Deletes a rule, whether it is there still or not: never that of another flow.
     fn del(&self, rule: Rule);

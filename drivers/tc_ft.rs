@@ -15,7 +15,8 @@ use super::{
     FlowEngine,
     Lost,
     NetDev,
-    Rule, //
+    Rule,
+    Said, //
 };
 use crate::{
     ffi::{
@@ -263,25 +264,12 @@ impl Bound {
     }
 }
 
-/// What a driver said last when it refused a rule.
-#[derive(Clone, Copy)]
-pub(crate) struct Said {
-    pub(crate) errno: i32,
-    text: [u8; 80],
-    len: usize,
-}
-
-impl Said {
-    /// Its words, maybe none.
-    pub(crate) fn text(&self) -> &str {
-        core::str::from_utf8(self.text.get(..self.len).unwrap_or_default()).unwrap_or("")
-    }
-}
-
 struct TcFtInner {
     bound: KVec<Bound>,
     rule: NonNull<c::nfo_rule>,
     said: Option<Said>,
+    /// It was said about the rule with this cookie, which was the last one.
+    said_about: Option<Cookie>,
 }
 
 // SAFETY: The pointers are to what belongs to the state alone.
@@ -326,6 +314,7 @@ impl TcFt {
             bound: KVec::new(),
             rule,
             said: None,
+            said_about: None,
         };
 
         Ok(pin_init!(Self {
@@ -335,7 +324,7 @@ impl TcFt {
     }
 
     /// What a driver said last when it refused a rule.
-    pub(crate) fn said(&self) -> Option<Said> {
+    pub(crate) fn last_said(&self) -> Option<Said> {
         self.inner.lock().said
     }
 
@@ -368,15 +357,8 @@ impl TcFtInner {
                 false => CStr::from_char_ptr(msg.cast()).to_bytes(),
             }
         };
-        let mut said = Said {
-            errno: err,
-            text: [0; 80],
-            len: text.len().min(80),
-        };
-        for (to, from) in said.text.iter_mut().zip(text) {
-            *to = *from;
-        }
-        self.said = Some(said);
+        self.said = Some(Said::new(err, text));
+        self.said_about = Some(cookie);
         Err(err)
     }
 
@@ -384,6 +366,7 @@ impl TcFtInner {
     fn add(&mut self, flow: &FlowDesc, cookie: Cookie, net: *mut c::net) -> Result<u32, AddError> {
         let ifindex = flow.ingress.port.ifindex;
         let rule = self.rule;
+        self.said_about = None;
         let bound = self
             .find(ifindex)
             .ok_or(AddError::Unsupported(Unsupported::IngressPort))?;
@@ -516,6 +499,12 @@ impl FlowEngine for TcFt {
             ifindex: flow.ingress.port.ifindex,
             private: slot.into(),
         })
+    }
+
+    fn said(&self, cookie: Cookie) -> Option<Said> {
+        let inner = self.inner.lock();
+
+        inner.said.filter(|_| inner.said_about == Some(cookie))
     }
 
     fn del(&self, rule: Rule) {

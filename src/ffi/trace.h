@@ -198,6 +198,80 @@ TRACE_EVENT(flow_teardown,
 		  __entry->bytes, __entry->reply_packets, __entry->reply_bytes, __get_str(reason))
 );
 
+/* An engine has taken the rule of a direction. Its packets come in by iif. */
+TRACE_EVENT(hw_add,
+	TP_PROTO(const struct nf_conn *ct, u8 dir, u32 iif, const u8 *engine, u32 len),
+	TP_ARGS(ct, dir, iif, engine, len),
+	TP_STRUCT__entry(
+		NFO_CONN_FIELDS
+		__field(u8, dir)
+		__field(u32, iif)
+		__array(char, iifname, IFNAMSIZ)
+		__string_len(engine, engine, len)
+	),
+	TP_fast_assign(
+		NFO_CONN_ASSIGN(ct);
+		__entry->dir = dir;
+		__entry->iif = iif;
+		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
+		__assign_str(engine);
+	),
+	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s engine=%s", NFO_CONN_ARGS,
+		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(engine))
+);
+
+/* A direction was not put into hardware: decline.* of the file "hardware". If that was its driver's
+ * decision, error is its (negative) errno and text what it said; otherwise 0, and nothing.
+ */
+TRACE_EVENT(hw_decline,
+	TP_PROTO(const struct nf_conn *ct, u8 dir, u32 iif, const u8 *reason, u32 len, int error,
+		 const u8 *text, u32 text_len),
+	TP_ARGS(ct, dir, iif, reason, len, error, text, text_len),
+	TP_STRUCT__entry(
+		NFO_CONN_FIELDS
+		__field(u8, dir)
+		__field(u32, iif)
+		__field(int, error)
+		__array(char, iifname, IFNAMSIZ)
+		__string_len(reason, reason, len)
+		__string_len(text, text, text_len)
+	),
+	TP_fast_assign(
+		NFO_CONN_ASSIGN(ct);
+		__entry->dir = dir;
+		__entry->iif = iif;
+		__entry->error = error;
+		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
+		__assign_str(reason);
+		__assign_str(text);
+	),
+	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s reason=%s error=%d text=\"%s\"", NFO_CONN_ARGS,
+		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(reason), __entry->error,
+		  __get_str(text))
+);
+
+/* The rule of a direction was taken away, or its engine had lost it. */
+TRACE_EVENT(hw_remove,
+	TP_PROTO(const struct nf_conn *ct, u8 dir, u32 iif, const u8 *reason, u32 len),
+	TP_ARGS(ct, dir, iif, reason, len),
+	TP_STRUCT__entry(
+		NFO_CONN_FIELDS
+		__field(u8, dir)
+		__field(u32, iif)
+		__array(char, iifname, IFNAMSIZ)
+		__string_len(reason, reason, len)
+	),
+	TP_fast_assign(
+		NFO_CONN_ASSIGN(ct);
+		__entry->dir = dir;
+		__entry->iif = iif;
+		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
+		__assign_str(reason);
+	),
+	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s reason=%s", NFO_CONN_ARGS,
+		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(reason))
+);
+
 /* The worker of a flowtable has run: it took this many flows out, and as many are left. */
 TRACE_EVENT(gc_run,
 	TP_PROTO(const struct nft_flowtable *ft, u32 flows, u32 removed, u64 duration_ns, u32 pause_ms),

@@ -9,7 +9,10 @@
 //! C header: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h)
 
 use super::c;
-use kernel::macros::paste;
+use kernel::{
+    ffi::c_int,
+    macros::paste, //
+};
 
 macro_rules! tracepoints {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),* $(,)?);)*) => { paste! {
@@ -45,6 +48,7 @@ macro_rules! tracepoints {
             ///
             /// Pointers are valid, and lengths those of what they point to.
             #[inline(always)]
+            #[allow(clippy::too_many_arguments)] // as C has them
             pub(crate) unsafe fn $name($($arg: $ty),*) {
                 if [<$name _enabled>]() {
                     #[cfg(CONFIG_TRACEPOINTS)]
@@ -76,6 +80,21 @@ tracepoints! {
     flow_revalidate(ct: *const c::nf_conn, dir: u8, reason: *const u8, len: u32);
     /// A flow was torn down.
     flow_teardown(ct: *const c::nf_conn, age_ms: u32, idle_ms: u32, reason: *const u8, len: u32);
+    /// An engine has taken a rule.
+    hw_add(ct: *const c::nf_conn, dir: u8, iif: u32, engine: *const u8, len: u32);
+    /// A direction was not put into hardware.
+    hw_decline(
+        ct: *const c::nf_conn,
+        dir: u8,
+        iif: u32,
+        reason: *const u8,
+        len: u32,
+        error: c_int,
+        text: *const u8,
+        text_len: u32,
+    );
+    /// A rule was taken away.
+    hw_remove(ct: *const c::nf_conn, dir: u8, iif: u32, reason: *const u8, len: u32);
     /// The worker of a flowtable has run.
     gc_run(
         ft: *const c::nft_flowtable,

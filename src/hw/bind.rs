@@ -31,6 +31,7 @@ use kernel::{
         Arc, //
     }, //
 };
+use nft_flow::reason::DemoteReason;
 
 /// Between two attempts to bind a device whose hardware is busy.
 const RETRY: u32 = HZ;
@@ -196,7 +197,7 @@ impl TierInner {
     fn demote_device(&mut self, ifindex: u32, next: impl Fn() -> DemoteTo) {
         for at in (0..self.resident.len()).rev() {
             if self.resident[at].ifindices.contains(&ifindex) {
-                self.demote(at, next());
+                self.demote(at, next(), DemoteReason::Device);
             }
         }
     }

@@ -43,7 +43,10 @@ use crate::{
         shared::FlowShared,
         table_ref::TableRef, //
     },
-    net::nf_tables::NftRef, //
+    net::{
+        nf_tables::NftRef,
+        trace, //
+    }, //
 };
 use bind::Device;
 use core::{
@@ -70,12 +73,16 @@ use nft_flow::{
         Rate,
         Room, //
     },
+    direction::Direction,
     engine::AddError,
     llist::{
         Llist,
         Node, //
     },
-    reason::Unsupported, //
+    reason::{
+        DemoteReason,
+        Unsupported, //
+    }, //
 };
 
 pub(crate) use bind::{
@@ -94,6 +101,9 @@ const AT_ONCE: u32 = HZ.div_ceil(50);
 const RUN_INTERVAL: u32 = HZ / 16;
 /// Times that an engine may be busy for the same flow before it is left alone for a while.
 const BUSY: u8 = 3;
+
+/// Both directions, at their places in arrays.
+const DIRECTIONS: [Direction; 2] = [Direction::Original, Direction::Reply];
 
 /// A generation that goes up with each change of what rules are made of: neighbours, bridges.
 static TOPOLOGY_GEN: AtomicU32 = AtomicU32::new(0);
@@ -436,7 +446,7 @@ impl HwOffload {
             }
             Stage::Partial | Stage::Hardware => {
                 let at = flow.hw.index.load(Ordering::Relaxed) as usize;
-                inner.demote(at, DemoteTo::Closed);
+                inner.demote(at, DemoteTo::Closed, DemoteReason::Teardown);
             }
             Stage::Software => return flow.hw.step(Stage::Software, Stage::Closed),
             Stage::Refused | Stage::Closed => (),
@@ -487,7 +497,7 @@ impl TierInner {
     }
 
     /// Takes a flow out of hardware.
-    fn demote(&mut self, at: usize, next: DemoteTo) {
+    fn demote(&mut self, at: usize, next: DemoteTo, why: DemoteReason) {
         let Some(mut taken) = swap_remove(&mut self.resident, at) else {
             return;
         };
@@ -496,11 +506,11 @@ impl TierInner {
         if flow.is_live() {
             flow.ct.get().set_hardware(false);
         }
-        for dir in 0..2 {
+        for (at, dir) in DIRECTIONS.into_iter().enumerate() {
             // What it has forwarded until now; nobody can ask afterwards.
-            let _ = self.read_stats(&mut taken, dir);
-            if let Some(rule) = taken.rules[dir].take() {
-                self.delete(rule);
+            let _ = self.read_stats(&mut taken, at);
+            if let Some(rule) = taken.rules[at].take() {
+                self.delete(flow, dir, rule, why);
             }
         }
         let now = now();
@@ -552,7 +562,9 @@ impl TierInner {
             .and_then(|d| d.engine.clone())
     }
 
-    fn delete(&mut self, rule: Rule) {
+    /// Deletes the rule of a direction.
+    fn delete(&mut self, flow: FlowRef, dir: Direction, rule: Rule, why: DemoteReason) {
+        trace::hw_remove(flow.ct.get(), dir, rule.ifindex, why);
         self.rules = self.rules.saturating_sub(1);
         self.counts.deleted += 1;
         if let Some(engine) = self.engine(rule.ifindex) {

@@ -21,14 +21,17 @@ use super::{
     AT_ONCE,
     BUSY,
     DEVICES_GEN,
+    DIRECTIONS,
     MOVES, //
 };
 use crate::{
     drivers::{
         Cookie,
-        Rule, //
+        Rule,
+        Said, //
     },
-    flow::qos::NO_RULESET, //
+    flow::qos::NO_RULESET,
+    net::trace, //
 };
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
@@ -40,8 +43,12 @@ use nft_flow::{
         Ranked,
         Rate, //
     },
+    direction::Direction,
     engine::AddError,
-    reason::Unsupported, //
+    reason::{
+        DemoteReason,
+        Unsupported, //
+    }, //
 };
 
 /// The outcome of an attempt to put a flow into hardware.
@@ -112,7 +119,7 @@ impl TierInner {
             {
                 let at = out.hw.index.load(Ordering::Relaxed);
                 self.counts.swapped += 1;
-                self.demote(at as usize, DemoteTo::Software);
+                self.demote(at as usize, DemoteTo::Software, DemoteReason::Swapped);
             }
             moved += 1;
             if !self.promote(flow, ms) {
@@ -211,7 +218,8 @@ impl TierInner {
             Ok(described) => described,
             Err(Indescribable::Later) => return Outcome::Failed,
             Err(Indescribable::Never(why)) => {
-                self.counts.declined(AddError::Unsupported(why));
+                let e = AddError::Unsupported(why);
+                self.declined(flow, Direction::Original, flow.iif[0], e, None);
                 return Outcome::Refused;
             }
         };
@@ -233,11 +241,11 @@ impl TierInner {
             _ => 0,
         });
         if let Some(other) = self.alias(&tuples) {
-            for _ in 0..2 {
-                self.counts
-                    .declined(AddError::Unsupported(Unsupported::Alias));
+            for (dir, iif) in DIRECTIONS.into_iter().zip(ifindices) {
+                let e = AddError::Unsupported(Unsupported::Alias);
+                self.declined(flow, dir, iif, e, None);
             }
-            self.demote(other, DemoteTo::Refused);
+            self.demote(other, DemoteTo::Refused, DemoteReason::Alias);
             return Outcome::Refused;
         }
 
@@ -252,15 +260,14 @@ impl TierInner {
                 continue;
             }
             if described.is_filtered[dir] {
-                self.counts
-                    .declined(AddError::Unsupported(Unsupported::IngressFilter));
+                let e = AddError::Unsupported(Unsupported::IngressFilter);
+                self.declined(flow, DIRECTIONS[dir], ifindices[dir], e, None);
                 later = true;
                 continue;
             }
-            match self.add(&described, dir) {
+            match self.add(flow, &described, dir) {
                 Ok(rule) => rules[dir] = Some(rule),
                 Err(e) => {
-                    self.counts.declined(e);
                     if !matches!(e, AddError::Unsupported(_)) {
                         failed = Some(e);
                         break;
@@ -272,8 +279,10 @@ impl TierInner {
             if e == AddError::Full {
                 self.room.full(self.rules, now_ms());
             }
-            for rule in rules.into_iter().flatten() {
-                self.delete(rule);
+            for (dir, rule) in DIRECTIONS.into_iter().zip(rules) {
+                if let Some(rule) = rule {
+                    self.delete(flow, dir, rule, DemoteReason::Declined);
+                }
             }
             return match (e, self.waiting.get_mut(at)) {
                 (AddError::Full, _) => Outcome::Full,
@@ -334,7 +343,7 @@ impl TierInner {
         };
 
         if let Some(rule) = slot.take() {
-            self.delete(rule);
+            self.delete(flow, DIRECTIONS[dir], rule, DemoteReason::Lost);
         }
         let health = &mut resident.health[dir];
         health.since = now();
@@ -347,10 +356,7 @@ impl TierInner {
         if described.is_filtered[dir] {
             return false;
         }
-        *slot = self
-            .add(&described, dir)
-            .inspect_err(|e| self.counts.declined(*e))
-            .ok();
+        *slot = self.add(flow, &described, dir).ok();
         if slot.is_none() {
             return false;
         }
@@ -373,8 +379,43 @@ impl TierInner {
             })
     }
 
-    /// Adds the rule of a direction.
-    fn add(&mut self, described: &Described, dir: usize) -> Result<Rule, AddError> {
+    /// Adds the rule of a direction, or counts why not.
+    fn add(&mut self, flow: FlowRef, what: &Described, dir: usize) -> Result<Rule, AddError> {
+        let ifindex = what.descs[dir].ingress.port.ifindex;
+        let mut said = None;
+
+        self.try_add(what, dir, &mut said)
+            .inspect(|(_, engine)| trace::hw_add(flow.ct.get(), DIRECTIONS[dir], ifindex, engine))
+            .map(|(rule, _)| rule)
+            .inspect_err(|e| self.declined(flow, DIRECTIONS[dir], ifindex, *e, said.as_ref()))
+    }
+
+    /// Counts a direction that an engine does not take, and what its driver said.
+    fn declined(
+        &mut self,
+        flow: FlowRef,
+        dir: Direction,
+        iif: u32,
+        e: AddError,
+        said: Option<&Said>,
+    ) {
+        let said = match (said, e) {
+            (Some(said), _) => (said.errno, said.text()),
+            (None, AddError::Io(errno)) => (errno, ""),
+            (None, _) => (0, ""),
+        };
+
+        self.counts.declined(e);
+        trace::hw_decline(flow.ct.get(), dir, iif, e.reason(), said);
+    }
+
+    /// Adds the rule of a direction. Returns it and the name of its engine.
+    fn try_add(
+        &mut self,
+        described: &Described,
+        dir: usize,
+        said: &mut Option<Said>,
+    ) -> Result<(Rule, &'static str), AddError> {
         let (flow, cookie) = (&described.descs[dir], Cookie(described.cookies[dir]));
         let ifindex = flow.ingress.port.ifindex;
         let device = self.devices.iter().find(|d| d.ifindex == ifindex);
@@ -390,11 +431,13 @@ impl TierInner {
         if !self.fits(described, dir) {
             return Err(AddError::Unsupported(Unsupported::Mtu));
         }
-        let rule = engine.add(flow, cookie)?;
+        let rule = engine
+            .add(flow, cookie)
+            .inspect_err(|_| *said = engine.said(cookie))?;
 
         self.rules += 1;
         self.counts.added += 1;
         self.room.added(self.rules);
-        Ok(rule)
+        Ok((rule, engine.name()))
     }
 }

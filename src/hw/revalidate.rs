@@ -11,7 +11,8 @@ use super::{
     DemoteTo,
     Resident,
     TierInner,
-    AT_ONCE, //
+    AT_ONCE,
+    DIRECTIONS, //
     TOPOLOGY_GEN,
 };
 use crate::{
@@ -24,7 +25,10 @@ use core::{
 };
 use nft_flow::{
     admit,
-    reason::TeardownReason,
+    reason::{
+        DemoteReason,
+        TeardownReason, //
+    },
     sweep::Sweep, //
 };
 
@@ -102,11 +106,15 @@ impl TierInner {
         while let Some(at) = self.scans.stats_scan.step(self.resident.len()) {
             if self.check(at, true) {
                 if let Some(next) = self.stats_round(at, ms) {
-                    match next {
-                        DemoteTo::Software => self.counts.aged += 1,
+                    let why = match next {
+                        DemoteTo::Software => DemoteReason::Aged,
+                        _ => DemoteReason::Lost,
+                    };
+                    match why {
+                        DemoteReason::Aged => self.counts.aged += 1,
                         _ => self.counts.lost += 1,
                     }
-                    self.demote(at, next);
+                    self.demote(at, next, why);
                 }
             }
             if now().wrapping_sub(start) > AT_ONCE {
@@ -137,7 +145,7 @@ impl TierInner {
         }
         let Some(validated) = flow.validated_by() else {
             self.counts.stale += 1;
-            self.demote(at, DemoteTo::Software);
+            self.demote(at, DemoteTo::Software, DemoteReason::Stale);
             return false;
         };
         let (was, epoch, fingerprint) = (resident.validated, resident.epoch, resident.fingerprint);
@@ -157,7 +165,7 @@ impl TierInner {
         if !stays {
             self.counts.ruleset_changed += 1;
             // Back as soon as the ruleset has seen a packet of each direction.
-            self.demote(at, DemoteTo::Waiting);
+            self.demote(at, DemoteTo::Waiting, DemoteReason::Ruleset);
             return false;
         }
         // With a later one of this epoch.
@@ -179,7 +187,7 @@ impl TierInner {
                 Err(_) => DemoteTo::Software,
             };
             self.counts.stale += 1;
-            self.demote(at, next);
+            self.demote(at, next, DemoteReason::Stale);
             return false;
         }
         true
@@ -269,7 +277,7 @@ impl TierInner {
             health.failures = health.failures.saturating_add(1);
             self.counts.lost += 1;
             if let Some(rule) = resident.rules[dir].take() {
-                self.delete(rule);
+                self.delete(resident.flow, DIRECTIONS[dir], rule, DemoteReason::Lost);
             }
         } else if health.failures != 0
             && now.wrapping_sub(health.since) > admit::backoff(health.failures).div_ceil(1000 / HZ)

@@ -61,7 +61,7 @@ impl HwOffload {
             }
         }
         drop(inner);
-        if let Some(said) = self.tc.said() {
+        if let Some(said) = self.tc.last_said() {
             f.write_fmt(fmt!("driver_said {} {}\n", said.errno, said.text()))?;
         }
         Ok(())

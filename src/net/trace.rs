@@ -24,6 +24,7 @@ use kernel::time::{
 use nft_flow::{
     direction::Direction,
     reason::{
+        DemoteReason,
         MissReason,
         SkipReason,
         TeardownReason, //
@@ -123,6 +124,45 @@ pub(crate) fn teardown(ct: Ct, why: TeardownReason, times: impl FnOnce() -> (u32
             );
         }
     }
+}
+
+/// An engine has taken the rule of a direction, whose packets come in by device `iif`.
+#[inline(always)]
+pub(crate) fn hw_add(ct: Ct, dir: Direction, iif: u32, engine: &'static str) {
+    let (engine, len) = text(engine);
+
+    // SAFETY: By the type invariant.
+    unsafe { trace::hw_add(ct.as_ptr(), dir as u8, iif, engine, len) };
+}
+
+/// A direction was not put into hardware. `said`: the (negative) errno and the words of a driver.
+#[inline(always)]
+pub(crate) fn hw_decline(ct: Ct, dir: Direction, iif: u32, why: &'static str, said: (i32, &str)) {
+    let (reason, len) = text(why);
+    let (error, words) = said;
+
+    // SAFETY: By the type invariant.
+    unsafe {
+        trace::hw_decline(
+            ct.as_ptr(),
+            dir as u8,
+            iif,
+            reason,
+            len,
+            error,
+            words.as_ptr(),
+            words.len() as u32,
+        );
+    }
+}
+
+/// The rule of a direction was taken away.
+#[inline(always)]
+pub(crate) fn hw_remove(ct: Ct, dir: Direction, iif: u32, why: DemoteReason) {
+    let (reason, len) = text(why.name());
+
+    // SAFETY: By the type invariant.
+    unsafe { trace::hw_remove(ct.as_ptr(), dir as u8, iif, reason, len) };
 }
 
 /// A run of a flowtable's worker, if somebody wants to know how long it takes.

@@ -172,6 +172,14 @@ impl AddError {
             AddError::Io(_) => "io",
         }
     }
+
+    /// The stable name of the reason, which may be that of [`Unsupported`].
+    pub const fn reason(self) -> &'static str {
+        match self {
+            AddError::Unsupported(why) => why.name(),
+            e => e.name(),
+        }
+    }
 }
 
 /// What hardware has forwarded since the last question.

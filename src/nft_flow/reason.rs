@@ -322,6 +322,30 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why a direction of a flow left hardware.
+    pub enum DemoteReason {
+        /// The flow was torn down.
+        Teardown = "teardown",
+        /// A flow with more traffic has taken its place.
+        Swapped = "swapped",
+        /// The engine cannot tell its packets from those of another flow.
+        Alias = "alias",
+        /// The ruleset has to see packets again.
+        Ruleset = "ruleset",
+        /// What the rule was made of has changed: route, neighbour, devices.
+        Stale = "stale",
+        /// The engine has let go of it, as it was idle.
+        Aged = "aged",
+        /// The engine has lost it, or does not forward its packets.
+        Lost = "lost",
+        /// The device has left the flowtable, or its engine has begun anew.
+        Device = "device",
+        /// The other direction was declined.
+        Declined = "declined",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,5 +381,6 @@ mod tests {
         check!(SkipReason);
         check!(TeardownReason);
         check!(Unsupported);
+        check!(DemoteReason);
     }
 }
