@@ -221,7 +221,7 @@ malformed() {
 	for kind in $(genl kinds); do
 		case $kind in
 		# what generic netlink itself refuses without a word
-		command-0|unknown-command|dump|info-dump|table-do) want_err "$kind" "^ENOTSUP:" genl bad "$kind" ;;
+		command-0|unknown-command|dump|info-dump|table-do|engine-do) want_err "$kind" "^ENOTSUP:" genl bad "$kind" ;;
 		*) want_err "$kind" "^\(EINVAL\|ERANGE\): ." genl bad "$kind" ;;
 		esac
 		n=$((n + 1))

@@ -5,7 +5,8 @@ requests can be wrong in ways that a better client would not allow.
 
 flush [NAME=VALUE...]   takes flows down, prints "flows N", or an errno and what the kernel says
 flows [NAME=VALUE...]   lists flows, one JSON object a line; flow NAME=VALUE... asks about one connection
-tables, info, stats     the same of these
+tables, info, stats, engines
+                        the same of these
 count [NAME=VALUE...]   how many flows are listed, in how many milliseconds and parts, and whether the dump
                         says that something has changed
 bad KIND                a malformed request
@@ -26,7 +27,7 @@ NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLM_F_DUMP_INTR = 16
 NLMSG_ERROR, NLMSG_DONE, GENL_ID_CTRL = 2, 3, 16
-FLUSH, INFO, TABLES, FLOW, STATS = 1, 2, 3, 4, 5
+FLUSH, INFO, TABLES, FLOW, STATS, ENGINES = 1, 2, 3, 4, 5, 6
 NFPROTO = {"inet": 1, "ip": 2, "ip6": 10}
 
 
@@ -123,6 +124,9 @@ ANSWERS = {
            22: ("reply", nest(DIRECTION)), 23: ("age", number), 24: ("skip", string), 25: ("skip_age", number),
            26: ("nat", number), 27: ("fast_bytes", number)},
     STATS: {1: ("group", number), 2: ("name", string), 3: ("count", number)},
+    ENGINES: {1: ("nfproto", number), 2: ("table", string), 3: ("flowtable", string), 4: ("ifindex", number),
+              5: ("engine", string), 6: ("driver", string), 7: ("capacity", number), 8: ("rules", number),
+              9: ("added", number), 10: ("declined", number), 11: ("errno", number), 12: ("text", string)},
 }
 
 
@@ -171,6 +175,8 @@ BAD = {  # command, flags, attributes
     "info-attribute": (INFO, 0, attr(1, text("x"))),
     "table-attribute": (TABLES, NLM_F_DUMP, attr(2, text("x"))),
     "stats-attribute": (STATS, NLM_F_DUMP, attr(2, text("x"))),
+    "engine-attribute": (ENGINES, NLM_F_DUMP, attr(4, b"\1\0\0\0")),
+    "engine-do": (ENGINES, 0, b""),
     "info-dump": (INFO, NLM_F_DUMP, b""),
     "table-do": (TABLES, 0, b""),
 }
@@ -295,8 +301,8 @@ def main():
             if what == "count":
                 print("flows", n, "ms", int((time.monotonic() - begun) * 1000), "parts", genl.parts,
                       "changed" if genl.changed else "same")
-        elif what in ("tables", "info", "stats"):
-            command = {"tables": TABLES, "info": INFO, "stats": STATS}[what]
+        elif what in ("tables", "info", "stats", "engines"):
+            command = {"tables": TABLES, "info": INFO, "stats": STATS, "engines": ENGINES}[what]
             for found in Genl().get(command, dump=what != "info"):
                 print(json.dumps(found))
         elif what == "flush":

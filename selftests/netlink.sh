@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What the module says of its flows: the operations info-get, table-get, flow-get and stats-get of the
-# generic netlink family nft_offload (netlink/nft_offload.yaml), against conntrack and real traffic.
+# What the module says of its flows: the operations info-get, table-get, flow-get, stats-get and
+# engine-get of the generic netlink family nft_offload (netlink/nft_offload.yaml), against conntrack and
+# real traffic.
 #
 #      cl                       rt                        sv
 #   eth0 10.0.1.2 ---- lan 10.0.1.1  wan 10.0.2.1 ---- eth0 10.0.2.2
@@ -14,8 +15,10 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=lib/hw.sh
+. "$(dirname "$0")/lib/hw.sh"
 
-V4=10.0.2.2 V6=fd00:2::2 c2=
+c2=
 DEVS="lan, lan2, wan"
 MANY=3000
 [ "${LANE:-}" != debug ] || MANY=600
@@ -37,6 +40,8 @@ setup() {
 	serve "$sv"
 }
 genl() { at "$rt" "${PY[@]}" genl "$@"; }
+YNL=${NFT_OFFLOAD_LINUX:-}/tools/net/ynl/pyynl/cli.py
+ynl() { at "$rt" python3 "$YNL" --no-schema --spec "$(dirname "$HERE")/netlink/nft_offload.yaml" --output-json "$@"; }
 # flows [NAME=VALUE...]: the addresses and ports of the listed flows, sorted
 flows() { genl flows "$@" >"$TMP/flows" 2>&1 || fail "flows $*: $(tail -n1 "$TMP/flows")"; jq -r '.orig | "\(.src) \(.dst) \(.sport) \(.dport)"' "$TMP/flows" | sort; }
 # listed N ARG...: a dump has exactly N flows, all different
@@ -70,7 +75,7 @@ tables() {
 	talks a b c || return
 	want_eq "flowtables" "$(genl tables | jq -c '[.nfproto, .table, .flowtable, .flags, .flows_ipv4, .flows_ipv6, .volatile]')" \
 		'[1,"t","f",2,2,1,"no"]'
-	want_eq "info" "$(genl info | jq -c '[.interface, .flowtables, .flows]')" '[1,1,3]'
+	want_eq "info" "$(genl info | jq -c '[.interface, .flowtables, .flows]')" '[2,1,3]'
 	want_eq "version" "$(genl info | jq -r .version)" "$(cat /sys/module/nft_offload/version)"
 	local p
 	p=$(genl tables | jq .packets_ipv4)
@@ -297,6 +302,45 @@ counted() {
 }
 tcase -o "counters are those of debugfs" counted
 
+engines() { # DEVICE: what is said of it
+	genl engines | jq -c "select(.ifindex == $(index "$1")) | [.table, .flowtable, .engine, .driver, .rules, .added, .declined, .errno, .text]"
+}
+hardware() {
+	[ -n "${NFT_OFFLOAD_MOCK:-}" ] || { skip "needs mock_hw.ko"; return; }
+	local d
+	rules || return
+	want_eq "without the flag offload" "$(genl engines)" ""
+	for d in "$cl eth0" "$rt lan" "$rt wan" "$sv eth0"; do
+		# shellcheck disable=SC2086
+		offloads $d tx off rx off tso off gso off gro off
+	done
+	mock ports=lan,wan || return
+	DEVS="$DEVS" hw_rules || return
+	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",0,0,0,null,null]'
+	want_eq "lan2" "$(engines lan2)" '["t","f","software",null,0,0,0,null,null]'
+	heavy a udp $V4 || return
+	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",1,1,0,null,null]'
+	want_eq "wan" "$(engines wan)" '["t","f","tc","mlx5",1,1,0,null,null]'
+	conv_close a
+	genl flush >/dev/null
+	busywait 5000 rules_is 0 || fail "rules: $(cat "$MOCK/rules")"
+	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",0,1,0,null,null]'
+	# without a newline, which would be part of the name
+	printf lan >"$PARAM/refuse_in"
+	conv_open a "$cl" udp $V4 || return
+	busywait $((15000 * SLOW)) declined_a || fail "lan: $(engines lan)"
+	want_eq "what lan's driver said" "$(genl engines | jq -c "select(.ifindex == $(index lan)) | [.errno, .text]")" '[95,"mock_hw: Not from this port"]'
+	want_eq "declined at wan" "$(genl engines | jq -c "select(.ifindex == $(index wan)) | [.declined, .errno]")" '[0,null]'
+	if [ -e "$YNL" ] && python3 -c 'import yaml' 2>/dev/null; then
+		want_eq "by the specification" "$(ynl --dump engine-get | jq -c ".[] | select(.ifindex == $(index lan)) | [.nfproto, .engine, .\"last-errno\"]")" '["inet","tc",95]'
+	fi
+	conv_close a
+	clean
+	no_mock
+}
+declined_a() { conv_cmd a echo 20 1000 >/dev/null; [ "$(genl engines | jq "select(.ifindex == $(index lan)) | .declined")" -ge 1 ]; }
+tcase -o "hardware: engines, their rules, and what drivers say" hardware
+
 permission() {
 	rules "DEVS=$DEVS" || return
 	talks a || return
@@ -304,12 +348,12 @@ permission() {
 	listed 1
 	want_eq "from another namespace" "$(at "$cl" "${PY[@]}" genl flows 2>&1)" ""
 	command -v setpriv >/dev/null || { hushed a; skip "needs setpriv"; return; }
-	for what in info tables flows stats "flow l4proto=17"; do
+	for what in info tables flows stats engines "flow l4proto=17"; do
 		# shellcheck disable=SC2086
 		want_err "$what by nobody" "EPERM" at "$rt" $as "${PY[@]}" genl $what
 	done
 	if ! $as unshare -Urn true 2>/dev/null; then hushed a; skip "no user namespaces for nobody"; return; fi
-	for what in info tables flows; do
+	for what in info tables flows engines; do
 		# shellcheck disable=SC2086
 		want_err "$what by the root of a user namespace that does not own it" "EPERM" \
 			at "$rt" $as unshare -Ur "${PY[@]}" genl $what
@@ -321,14 +365,12 @@ permission() {
 }
 tcase -o "each network namespace by its own administrator" permission
 
-YNL=${NFT_OFFLOAD_LINUX:-}/tools/net/ynl/pyynl/cli.py
-ynl() { at "$rt" python3 "$YNL" --no-schema --spec "$(dirname "$HERE")/netlink/nft_offload.yaml" --output-json "$@"; }
 by_spec() {
 	[ -e "$YNL" ] || { skip "needs the kernel's tools/net/ynl (NFT_OFFLOAD_LINUX)"; return; }
 	python3 -c 'import yaml' 2>/dev/null || { skip "needs python3-yaml"; return; }
 	rules "DEVS=$DEVS" FLAGS="counter;" "NAT=chain post { type nat hook postrouting priority 100; oifname wan masquerade; }" || return
 	talks b c || return
-	want_eq "info" "$(ynl --do info-get --json '{}' | jq -c '[.interface, .flows]')" '[1,2]'
+	want_eq "info" "$(ynl --do info-get --json '{}' | jq -c '[.interface, .flows]')" '[2,2]'
 	want_eq "tables" "$(ynl --dump table-get | jq -c '.[] | [.nfproto, .table, .flags, ."flows-ipv4", ."flows-ipv6"]')" \
 		'["inet","t",["counter"],1,1]'
 	want_eq "c" "$(ynl --dump flow-get --json '{"ipv4": "10.0.3.0", "prefix-len": 24, "l4proto": 17, "tier": "software"}' |

@@ -15,7 +15,8 @@ use crate::{
     drivers::{
         BindError,
         FlowEngine,
-        NetDev, //
+        NetDev,
+        Said, //
     },
     ffi::{
         c,
@@ -62,6 +63,28 @@ pub(super) struct Device {
     pub(super) busy: Option<u32>,
     /// It has told packets of some rule.
     pub(super) has_counted: bool,
+    /// Rules that its engine has taken, and those that it has not.
+    pub(super) added: u64,
+    pub(super) declined: u64,
+    /// What its driver said last when it refused one.
+    pub(super) said: Option<Said>,
+}
+
+/// What is to be known of a device of a flowtable with `flags offload`.
+pub(crate) struct DeviceInfo {
+    pub(crate) ifindex: u32,
+    /// None: its packets stay with software.
+    pub(crate) engine: Option<&'static str>,
+    /// The driver behind the engine, if there is one.
+    pub(crate) driver: Option<&'static str>,
+    /// Rules that its engine has room for, if it knows.
+    pub(crate) capacity: Option<u32>,
+    /// Rules that its engine has for packets that come in by the device.
+    pub(crate) rules: u32,
+    /// Rules that it was given, and that it has declined, since the device was bound.
+    pub(crate) added: u64,
+    pub(crate) declined: u64,
+    pub(crate) said: Option<Said>,
 }
 
 /// Where a device is in the list of a flowtable.
@@ -111,10 +134,32 @@ impl HwOffload {
                 generation: generation.unwrap_or(0),
                 busy,
                 has_counted: false,
+                added: 0,
+                declined: 0,
+                said: None,
             },
             GFP_KERNEL,
         )?;
         Ok(())
+    }
+
+    /// What is known of the device at this place of the list.
+    pub(crate) fn device_info(&self, at: usize) -> Option<DeviceInfo> {
+        let inner = self.inner.lock();
+        let device = inner.devices.get(at)?;
+        let engine = device.engine.as_ref();
+        let rules = inner.resident.iter().flat_map(|r| r.rules.iter().flatten());
+
+        Some(DeviceInfo {
+            ifindex: device.ifindex,
+            engine: engine.map(|e| e.name()),
+            driver: engine.and_then(|_| self.tc.driver(device.ifindex)),
+            capacity: engine.and_then(|e| e.capacity().total),
+            rules: rules.filter(|r| r.ifindex == device.ifindex).count() as u32,
+            added: device.added,
+            declined: device.declined,
+            said: device.said,
+        })
     }
 
     /// Whether another flowtable has the hardware behind this device.

@@ -87,6 +87,7 @@ use nft_flow::{
 
 pub(crate) use bind::{
     device_list_pos,
+    DeviceInfo,
     SERVED, //
 };
 use revalidate::ScanCursors;

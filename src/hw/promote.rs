@@ -399,13 +399,17 @@ impl TierInner {
         e: AddError,
         said: Option<&Said>,
     ) {
+        self.counts.declined(e);
+        if let Some(device) = self.devices.iter_mut().find(|d| d.ifindex == iif) {
+            device.declined += 1;
+            device.said = said.copied().or(device.said);
+        }
         let said = match (said, e) {
             (Some(said), _) => (said.errno, said.text()),
             (None, AddError::Io(errno)) => (errno, ""),
             (None, _) => (0, ""),
         };
 
-        self.counts.declined(e);
         trace::hw_decline(flow.ct.get(), dir, iif, e.reason(), said);
     }
 
@@ -437,6 +441,9 @@ impl TierInner {
 
         self.rules += 1;
         self.counts.added += 1;
+        if let Some(device) = self.devices.iter_mut().find(|d| d.ifindex == ifindex) {
+            device.added += 1;
+        }
         self.room.added(self.rules);
         Ok((rule, engine.name()))
     }

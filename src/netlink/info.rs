@@ -27,7 +27,7 @@ mod attr {
 }
 
 /// Raised when operations or attributes come.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 static POLICY: [Policy; 6] = [Policy::REJECT; 6];
 

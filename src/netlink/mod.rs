@@ -8,6 +8,7 @@
 //! later parts of a dump. Nobody else's lock is held by a dump: flows are read under RCU, a few
 //! buckets of a table at a time, and a flowtable is used meanwhile, whose end the walk gives way to.
 
+mod engine;
 mod filter;
 mod flow;
 mod flush;
@@ -24,12 +25,13 @@ use crate::ffi::genl::{
 use kernel::prelude::*;
 
 static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS);
-static OPS: [Op; 5] = [
+static OPS: [Op; 6] = [
     Op::new::<flush::Flush>(),
     Op::new::<info::InfoGet>(),
     Op::dump::<table::TableGet>(),
     Op::both::<flow::FlowGet>(),
     Op::dump::<stats::StatsGet>(),
+    Op::dump::<engine::EngineGet>(),
 ];
 
 /// Registers the family.
