@@ -9,6 +9,7 @@ tables, info, stats, engines
                         the same of these
 count [NAME=VALUE...]   how many flows are listed, in how many milliseconds and parts, and whether the dump
                         says that something has changed
+listen SECONDS          prints events of flows, one JSON object a line, after "listening"; "lost" if some were
 bad KIND                a malformed request
 storm [SECONDS]         flush over and over, whether the family is there or not
 hammer SECONDS [NAME=VALUE...]
@@ -23,7 +24,7 @@ import sys
 import time
 
 NETLINK_GENERIC, SOL_NETLINK = 16, 270
-NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 10, 11, 12
+NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
 NLM_F_DUMP_INTR = 16
 NLMSG_ERROR, NLMSG_DONE, GENL_ID_CTRL = 2, 3, 16
@@ -122,7 +123,7 @@ ANSWERS = {
     FLOW: {1: ("nfproto", number), 2: ("table", string), 3: ("flowtable", string), 9: ("mark", number),
            11: ("l4proto", number), 13: ("tier", number), 20: ("zone", number), 21: ("orig", nest(DIRECTION)),
            22: ("reply", nest(DIRECTION)), 23: ("age", number), 24: ("skip", string), 25: ("skip_age", number),
-           26: ("nat", number), 27: ("fast_bytes", number)},
+           26: ("nat", number), 27: ("fast_bytes", number), 28: ("reason", string)},
     STATS: {1: ("group", number), 2: ("name", string), 3: ("count", number)},
     ENGINES: {1: ("nfproto", number), 2: ("table", string), 3: ("flowtable", string), 4: ("ifindex", number),
               5: ("engine", string), 6: ("driver", string), 7: ("capacity", number), 8: ("rules", number),
@@ -161,7 +162,7 @@ BAD = {  # command, flags, attributes
     "command-0": (0, 0, b""),
     "unknown-command": (99, 0, b""),
     "dump": (FLUSH, NLM_F_DUMP, b""),
-    "flow-unknown-attribute": (FLOW, NLM_F_DUMP, attr(28, b"\0\0\0\0")),
+    "flow-unknown-attribute": (FLOW, NLM_F_DUMP, attr(29, b"\0\0\0\0")),
     "flow-reply-attribute": (FLOW, NLM_F_DUMP, attr(21, b"")),
     "flow-tier-0": (FLOW, NLM_F_DUMP, attr(13, b"\0")),
     "flow-tier-4": (FLOW, NLM_F_DUMP, attr(13, b"\4")),
@@ -256,6 +257,34 @@ class Genl:
         return struct.unpack("=I", answer[FLOWS])[0]
 
 
+EVENTS = {7: "add", 8: "change", 9: "del"}
+
+
+def listen(seconds):
+    end, genl = time.monotonic() + seconds, Genl()
+    found = genl.ask(GENL_ID_CTRL, 3, attr(2, text("nft_offload")))
+    groups = [dict(genl.attrs(group)) for _, group in genl.attrs(found[7])]
+    group = next(number(g[2]) for g in groups if string(g[1]) == "flows")
+    genl.sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    print("listening", flush=True)
+    while (left := end - time.monotonic()) > 0:
+        genl.sock.settimeout(left)
+        try:
+            data = genl.sock.recv(65536)
+        except TimeoutError:
+            return
+        except OSError as e:
+            if e.errno != errno.ENOBUFS:
+                raise
+            print("lost", flush=True)
+            continue
+        while data:
+            size = struct.unpack_from("=I", data)[0]
+            event = {"event": EVENTS[data[16]]} | decode(data[20:size], ANSWERS[FLOW])
+            print(json.dumps(event), flush=True)
+            data = data[(size + 3) & ~3:]
+
+
 def storm(seconds):
     end, flushed, absent = time.monotonic() + seconds, 0, 0
     genl = Genl()
@@ -316,6 +345,8 @@ def main():
             print(*BAD)
         elif what == "hammer":
             hammer(float(args[0]), **dict(a.split("=", 1) for a in args[1:]))
+        elif what == "listen":
+            listen(float(args[0]))
         elif what == "storm":
             storm(float(args[0]) if args else 10)
         else:

@@ -318,13 +318,18 @@ hardware() {
 	DEVS="$DEVS" hw_rules || return
 	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",0,0,0,null,null]'
 	want_eq "lan2" "$(engines lan2)" '["t","f","software",null,0,0,0,null,null]'
+	listen "$rt" here
 	heavy a udp $V4 || return
 	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",1,1,0,null,null]'
 	want_eq "wan" "$(engines wan)" '["t","f","tc","mlx5",1,1,0,null,null]'
 	conv_close a
+	wait_told here '.event == "change" and .tier == 3 and .reason == null' 1
+	ipn "$rt" neigh replace $V4 lladdr 02:00:00:00:00:77 dev wan nud permanent
+	wait_told here '.event == "change" and .reason == "stale"' 1
+	ipn "$rt" neigh del $V4 dev wan
 	genl flush >/dev/null
 	busywait 5000 rules_is 0 || fail "rules: $(cat "$MOCK/rules")"
-	want_eq "lan" "$(engines lan)" '["t","f","tc","mlx5",0,1,0,null,null]'
+	want_eq "rules of lan" "$(genl engines | jq -c "select(.ifindex == $(index lan)) | [.rules, .added >= 1, .declined]")" '[0,true,0]'
 	# without a newline, which would be part of the name
 	printf lan >"$PARAM/refuse_in"
 	conv_open a "$cl" udp $V4 || return
@@ -340,6 +345,51 @@ hardware() {
 }
 declined_a() { conv_cmd a echo 20 1000 >/dev/null; [ "$(genl engines | jq "select(.ifindex == $(index lan)) | .declined")" -ge 1 ]; }
 tcase -o "hardware: engines, their rules, and what drivers say" hardware
+
+# listen NS NAME: events of flows go to $TMP/NAME from now on
+listen() {
+	bg "$1" "${PY[@]}" genl listen 100 >"$TMP/$2" 2>&1
+	busywait $((10000 * SLOW)) grep -q listening "$TMP/$2" || fail "no listener: $(cat "$TMP/$2")"
+}
+# told NAME FILTER: how many events there are for which this jq expression holds
+told() { grep '^{' "$TMP/$1" | jq -c "select($2)" | wc -l; }
+tells() { [ "$(told "$1" "$2")" -ge "$3" ]; }
+wait_told() { busywait $((5000 * SLOW)) tells "$@" || fail "events with $2: $(told "$1" "$2") of $(wc -l <"$TMP/$1"), $(tail -n 1 "$TMP/$1")"; }
+events() {
+	rules FLAGS="counter;" || return
+	at "$rt" sysctl -qw net.netfilter.nf_conntrack_acct=1
+	listen "$rt" here
+	listen "$cl" there
+	talks a b || return
+	wait_told here ".event == \"add\" and .orig.src == \"10.0.1.2\" and .orig.dst == \"$V4\" and .tier == 1 and .flowtable == \"f\" and .reason == null" 1
+	wait_told here ".event == \"add\" and .orig.src == \"fd00:1::2\" and .reply.src == \"$V6\"" 1
+	want_eq "ends" "$(told here '.event == "del"')" 0
+	want_eq "flushed" "$(genl flush ipv4=10.0.1.2)" "flows 1"
+	wait_told here '.event == "del" and .orig.src == "10.0.1.2" and .reason == "flush" and .orig.packets >= 50' 1
+	nft_rt flush ruleset
+	wait_told here '.event == "del" and .orig.src == "fd00:1::2" and .reason == "flowtable_delete"' 1
+	want_eq "all events" "$(told here true)" 4
+	want_eq "in another network namespace" "$(told there true)" 0
+	want_eq "lost" "$(grep -c lost "$TMP/here")" 0
+	hushed a b
+}
+tcase -o "events of flows, in their network namespace" events
+
+many_events() { # who misses some knows it
+	rules || return
+	waves $MANY
+	local n
+	n=$(genl count | cut -d' ' -f2)
+	listen "$rt" here
+	genl flush >/dev/null
+	listed 0
+	busywait $((5000 * SLOW)) quiet || fail "it never ends"
+	note "$n flows flushed, $(told here true) events, lost $(grep -c lost "$TMP/here") times"
+	want_ge "events" "$(told here '.reason == "flush"')" 10
+	[ "$(told here true)" -ge "$n" ] || want_ge "times told that some are lost" "$(grep -c lost "$TMP/here")" 1
+}
+quiet() { local n; n=$(wc -l <"$TMP/here"); sleep 0.5; [ "$(wc -l <"$TMP/here")" = "$n" ]; }
+tcase -o "thousands of events at once" many_events
 
 permission() {
 	rules "DEVS=$DEVS" || return

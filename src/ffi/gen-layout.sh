@@ -8,7 +8,7 @@ types="callback_head delayed_work dst_entry dst_ops flow_action_entry flow_cls_o
 	flow_dissector_key_basic flow_dissector_key_control flow_dissector_key_ipv4_addrs
 	flow_dissector_key_ipv6_addrs flow_dissector_key_meta flow_dissector_key_ports
 	flow_dissector_key_tcp flow_dissector_key_vlan flow_stats flowi flowi4 flowi6 flowi_common
-	genl_family genl_info genl_ops hh_cache ida in6_addr in_addr ip_ct_sctp ip_ct_tcp
+	genl_family genl_info genl_multicast_group genl_ops hh_cache ida in6_addr in_addr ip_ct_sctp ip_ct_tcp
 	ip_ct_tcp_state list_head neighbour net net_device net_device_ops net_device_path
 	net_device_path_ctx net_device_path_stack netdev_notifier_changeupper_info
 	netdev_notifier_info netlink_callback netlink_ext_ack netns_ipv4 netns_ipv6 netns_nftables nf_conn nf_conn_acct

@@ -19,6 +19,31 @@ void nfo_genl_free(struct sk_buff *msg)
 	nlmsg_free(msg);
 }
 
+struct sk_buff *nfo_genl_new_atomic(size_t payload)
+{
+	return genlmsg_new(payload, GFP_ATOMIC);
+}
+
+/* A namespace that is going away has no socket any more. */
+bool nfo_genl_listened(const struct genl_family *family, struct net *net, u32 group)
+{
+	return net->genl_sock && genl_has_listeners(family, net, group) > 0;
+}
+
+/* Consumes the message. Those who have no room for it learn that they have missed one. */
+void nfo_genl_multicast(const struct genl_family *family, struct net *net, struct sk_buff *msg, void *hdr,
+			u32 group)
+{
+	genlmsg_end(msg, hdr);
+	genlmsg_multicast_netns(family, net, msg, 0, group, GFP_ATOMIC);
+}
+
+/* All who listen have missed something. */
+void nfo_genl_lost(const struct genl_family *family, struct net *net, u32 group)
+{
+	genl_set_err(family, net, 0, group, -ENOBUFS);
+}
+
 /* Consumes the message. */
 int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info)
 {

@@ -385,6 +385,31 @@ impl<'a> Attr<'a> {
     }
 }
 
+/// A multicast group of a family, which the administrator of a network namespace may join.
+#[repr(transparent)]
+pub(crate) struct Group(c::genl_multicast_group);
+
+// SAFETY: Plain data.
+unsafe impl Sync for Group {}
+
+impl Group {
+    /// For statics: panics if the name is too long.
+    pub(crate) const fn new(name: &CStr) -> Self {
+        // SAFETY: All zeroes is a valid value.
+        let mut group = unsafe { MaybeUninit::<c::genl_multicast_group>::zeroed().assume_init() };
+        let name = name.to_bytes_with_nul();
+        let mut i = 0;
+
+        assert!(name.len() <= group.name.len(), "the name is too long");
+        while i < name.len() {
+            group.name[i] = name[i];
+            i += 1;
+        }
+        group.flags = c::NFO_MCAST_ADMIN;
+        Self(group)
+    }
+}
+
 /// A generic netlink family, which exists in every network namespace.
 #[repr(transparent)]
 pub(crate) struct GenlFamily(Opaque<c::genl_family>);
@@ -394,7 +419,12 @@ unsafe impl Sync for GenlFamily {}
 
 impl GenlFamily {
     /// Makes a family. For statics: panics if the arguments are not valid.
-    pub(crate) const fn new(name: &CStr, version: u32, ops: &'static [Op]) -> Self {
+    pub(crate) const fn new(
+        name: &CStr,
+        version: u32,
+        ops: &'static [Op],
+        groups: &'static [Group],
+    ) -> Self {
         /// `netnsok`, and `parallel_ops`: the operations take their own locks. They are the first
         /// bit fields of their byte.
         const FLAGS: u8 = if cfg!(target_endian = "big") {
@@ -420,6 +450,9 @@ impl GenlFamily {
         family._bitfield_1 = flags;
         family.ops = ops.as_ptr().cast();
         family.n_ops = ops.len() as u8;
+        assert!(groups.len() <= u8::MAX as usize, "too many groups");
+        family.mcgrps = groups.as_ptr().cast();
+        family.n_mcgrps = groups.len() as u8;
         Self(Opaque::new(family))
     }
 
@@ -431,6 +464,43 @@ impl GenlFamily {
             c::genl_register_family(self.0.get())
         })?;
         Ok(Registration(self))
+    }
+
+    /// Whether somebody in a network namespace has joined the group with this index. The family has
+    /// to be registered.
+    pub(crate) fn has_listeners(&'static self, net: NetRef<'_>, group: u32) -> bool {
+        // SAFETY: A static family, which is only read; valid by the type invariant of `NetRef`.
+        unsafe { c::nfo_genl_listened(self.0.get(), net.as_ptr(), group) }
+    }
+
+    /// Sends those who have joined a group a message of up to `size` bytes with what `f` adds to it.
+    /// Does not sleep. If there is no memory for it, or `f` fails, they learn that they have missed
+    /// one.
+    pub(crate) fn multicast(
+        &'static self,
+        net: NetRef<'_>,
+        group: u32,
+        command: u8,
+        size: usize,
+        f: impl FnOnce(&mut Attrs<'_>) -> Result,
+    ) {
+        let family = self.0.get();
+        let built = Reply::event(family, command, size).and_then(|mut event| {
+            f(&mut event.attrs())?;
+            Ok(event)
+        });
+
+        match built {
+            // SAFETY: As for `has_listeners`.
+            Ok(event) => unsafe { event.multicast(family, net, group) },
+            Err(_) => self.lost(net, group),
+        }
+    }
+
+    /// Says to those who have joined a group that they have missed something.
+    pub(crate) fn lost(&'static self, net: NetRef<'_>, group: u32) {
+        // SAFETY: As for `has_listeners`.
+        unsafe { c::nfo_genl_lost(self.0.get(), net.as_ptr(), group) };
     }
 }
 

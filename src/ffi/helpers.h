@@ -380,6 +380,12 @@ struct genl_info;
 struct net *nfo_genl_net(const struct genl_info *info);
 struct sk_buff *nfo_genl_new(size_t payload);
 void nfo_genl_free(struct sk_buff *msg);
+struct genl_family;
+struct sk_buff *nfo_genl_new_atomic(size_t payload);
+bool nfo_genl_listened(const struct genl_family *family, struct net *net, u32 group);
+void nfo_genl_multicast(const struct genl_family *family, struct net *net, struct sk_buff *msg, void *hdr,
+			u32 group);
+void nfo_genl_lost(const struct genl_family *family, struct net *net, u32 group);
 int nfo_genl_reply(struct sk_buff *msg, void *hdr, struct genl_info *info);
 struct nlattr;
 struct netlink_callback;

@@ -4,6 +4,7 @@
 
 mod backoff;
 pub(crate) mod entry;
+pub(crate) mod events;
 pub(crate) mod hw_state;
 pub(crate) mod ingress_path;
 pub(crate) mod object;

@@ -15,6 +15,12 @@ use crate::{
     },
     flow::{
         backoff::Backoff,
+        events::{
+            Admission,
+            Budget,
+            FlowEvent,
+            Notify, //
+        },
         rewritten::Rewritten,
         shared::FlowShared,
         teardown::DeadFlows, //
@@ -77,11 +83,15 @@ struct Busy {
     backoff: Backoff,
     /// Connections whose packets are rewritten by rules.
     rewritten: Rewritten,
+    /// Whom to tell what happens to flows, and how often that was done.
+    notify: Notify,
+    budget: Budget,
 }
 
 impl TableRef {
-    /// The part of the flowtable that nf_tables knows as `nft`.
-    pub(crate) fn new(nft: NftRef) -> Result<Self> {
+    /// The part of the flowtable that nf_tables knows as `nft`. What happens to its flows is told
+    /// by `notify`.
+    pub(crate) fn new(nft: NftRef, notify: Notify) -> Result<Self> {
         // nf_tables sets the flag before it calls `init`, and never changes it.
         let has_hw = nft.flags() & NF_FLOWTABLE_HW_OFFLOAD != 0;
         let backoff = Backoff::new()?;
@@ -93,6 +103,8 @@ impl TableRef {
             net: nft.net(),
             backoff,
             rewritten: Rewritten::new(),
+            notify,
+            budget: Budget::new(),
         });
 
         // INVARIANT: By the contract of this function.
@@ -231,6 +243,16 @@ impl TableRef {
     /// Connections whose packets are rewritten by rules.
     pub(crate) fn rewritten(&self) -> &Rewritten {
         &self.busy.rewritten
+    }
+
+    /// Tells who listens what has happened to a flow.
+    pub(crate) fn notify(&self, flow: &FlowShared, event: FlowEvent) {
+        (self.busy.notify)(flow, event);
+    }
+
+    /// Whether an event that somebody listens to may be told.
+    pub(crate) fn admit_event(&self) -> Admission {
+        self.busy.budget.take(ffi::jiffies32())
     }
 
     /// Has the worker run soon, in whatever context we are.

@@ -9,6 +9,7 @@ use crate::{
         c, //
     },
     flow::{
+        events::FlowEvent,
         object::{
             with_family,
             Flow, //
@@ -61,6 +62,8 @@ impl FlowShared {
             ct.set_hardware(false);
         }
         ct.release_claim();
+        // Before it is queued: the worker may free it then.
+        self.table().notify(self, FlowEvent::Removed(reason));
         self.table().queue_gc(self);
         true
     }

@@ -19,6 +19,7 @@ use crate::{
         Rcu, //
     },
     flow::{
+        events::FlowEvent,
         ingress_path::{
             PathRef, //
             Prealloc,
@@ -107,6 +108,7 @@ impl Flowtable {
 
                     (flow.shared.iif[0], orig.dst.device(rcu).ifindex())
                 });
+                self.notify(&flow.shared, FlowEvent::Added);
                 Ok(flow)
             }
             Err(Rejected::Published(why)) => {

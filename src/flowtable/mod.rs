@@ -43,6 +43,7 @@ use crate::{
     },
     flow::{
         entry::Entry,
+        events::Notify,
         ingress_path::{
             IdPool,
             IngressPath, //
@@ -264,8 +265,8 @@ fn lookup<'a, T: Item>(_: Rcu<'a>, table: &'a Table<T>, hash: u32, key: &T::Key)
 impl Flowtable {
     /// The flowtable behind `nft`, which nf_tables is creating. `hw_threshold`: bytes in a second
     /// from which a flow is worth a place in hardware.
-    pub(crate) fn new(nft: NftRef, hw_threshold: u64) -> Result<Pin<KBox<Self>>> {
-        let core = TableRef::new(nft)?;
+    pub(crate) fn new(nft: NftRef, hw_threshold: u64, notify: Notify) -> Result<Pin<KBox<Self>>> {
+        let core = TableRef::new(nft, notify)?;
         let netns = Netns::of(core.net()).ok_or(ENOENT)?.into();
         let hw = match core.has_hw() {
             true => Some(HwOffload::new(nft, hw_threshold)?),

@@ -39,6 +39,7 @@ use crate::{
         HZ, //
     },
     flow::{
+        events::FlowEvent,
         hw_state::Stage,
         shared::FlowShared,
         table_ref::TableRef, //
@@ -522,6 +523,9 @@ impl TierInner {
             DemoteTo::Failed => self.fail(flow),
             DemoteTo::Refused => flow.hw.refuse(DEVICES_GEN.load(Ordering::Relaxed)),
         }
+        if flow.is_live() {
+            flow.table().notify(&flow, FlowEvent::Tier(Some(why)));
+        }
     }
 
     /// Says what a flow is now: in hardware with both directions, as far as that is known, or not.
@@ -543,7 +547,9 @@ impl TierInner {
         // Whoever tears the flow down clears the bit afterwards.
         if !flow.is_live() {
             ct.set_hardware(false);
+            return;
         }
+        flow.table().notify(&flow, FlowEvent::Tier(None));
     }
 
     fn fail(&self, flow: FlowRef) {

@@ -66,9 +66,10 @@ pub(super) mod attr {
     pub(super) const SKIP_AGE: u16 = 25;
     pub(in crate::netlink) const NAT: u16 = 26;
     pub(in crate::netlink) const FAST_BYTES: u16 = 27;
+    pub(in crate::netlink) const REASON: u16 = 28;
 }
 
-static POLICY: [Policy; 28] = filter::policy(&[
+static POLICY: [Policy; 29] = filter::policy(&[
     Policy::U8,
     Policy::U16,
     Policy::u8_max(filter::Tier::MAX),
@@ -79,6 +80,7 @@ static POLICY: [Policy; 28] = filter::policy(&[
     Policy::U16,
     Policy::U16,
     Policy::U16,
+    Policy::REJECT,
     Policy::REJECT,
     Policy::REJECT,
     Policy::REJECT,

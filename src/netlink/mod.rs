@@ -13,18 +13,21 @@ mod filter;
 mod flow;
 mod flush;
 mod info;
+mod notify;
 mod show;
 mod stats;
 mod table;
 
 use crate::ffi::genl::{
     GenlFamily,
+    Group,
     Op,
     Registration, //
 };
 use kernel::prelude::*;
 
-static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS);
+static FAMILY: GenlFamily = GenlFamily::new(c"nft_offload", 1, &OPS, &GROUPS);
+static GROUPS: [Group; 1] = [Group::new(c"flows")];
 static OPS: [Op; 6] = [
     Op::new::<flush::Flush>(),
     Op::new::<info::InfoGet>(),
@@ -33,6 +36,8 @@ static OPS: [Op; 6] = [
     Op::dump::<stats::StatsGet>(),
     Op::dump::<engine::EngineGet>(),
 ];
+
+pub(crate) use notify::notify;
 
 /// Registers the family.
 pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {

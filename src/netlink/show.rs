@@ -18,9 +18,9 @@ use crate::{
     flow::{
         entry::Entry,
         object::with_family,
-        shared::FlowShared, //
+        shared::FlowShared,
+        table_ref::TableRef, //
     },
-    flowtable::Flowtable,
     net::{
         family::Family,
         route::NeighRef, //
@@ -70,7 +70,7 @@ mod encap_attr {
 }
 
 /// Adds family, table and name of a flowtable.
-pub(super) fn names(out: &mut Attrs<'_>, ft: &Flowtable) -> Result {
+pub(super) fn names(out: &mut Attrs<'_>, ft: &TableRef) -> Result {
     let nft = ft.nft();
     let [table, name] = nft.names();
 
@@ -80,7 +80,7 @@ pub(super) fn names(out: &mut Attrs<'_>, ft: &Flowtable) -> Result {
 }
 
 /// Adds a flow of a flowtable.
-pub(super) fn flow(out: &mut Attrs<'_>, rcu: Rcu<'_>, ft: &Flowtable, flow: &FlowShared) -> Result {
+pub(super) fn flow(out: &mut Attrs<'_>, rcu: Rcu<'_>, ft: &TableRef, flow: &FlowShared) -> Result {
     let now = ffi::jiffies32();
     let ct = flow.ct.get();
     let [snat, dnat] = ct.nat().map(u8::from);

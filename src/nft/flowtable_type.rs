@@ -14,7 +14,8 @@ use crate::{
     net::{
         nf_tables::NftRef,
         nft_expr::NamedFlowtable, //
-    }, //
+    },
+    netlink, //
 };
 use core::{
     ptr::{
@@ -46,7 +47,8 @@ unsafe extern "C" fn init(nf: *mut c::nf_flowtable) -> c_int {
     // SAFETY: nf_tables has set the namespace, and ends the flowtable before that and its own
     // object.
     let nft = unsafe { NftRef::from_nf(nf) };
-    let ft = Flowtable::new(nft, HW_THRESHOLD.load(Ordering::Relaxed).into())
+    let threshold = HW_THRESHOLD.load(Ordering::Relaxed);
+    let ft = Flowtable::new(nft, threshold.into(), netlink::notify)
         .and_then(|ft| ft.start(&hook::HOOKS));
 
     match ft {

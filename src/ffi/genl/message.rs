@@ -4,6 +4,7 @@
 
 use super::{
     c,
+    NetRef,
     Request, //
 };
 use core::{
@@ -115,7 +116,7 @@ impl Attrs<'_> {
     }
 }
 
-/// The answer to a request.
+/// The answer to a request, or an event.
 ///
 /// # Invariants
 ///
@@ -148,6 +149,47 @@ impl Reply {
 
             // INVARIANT: Just made.
             Ok(Self { skb, hdr })
+        }
+    }
+
+    /// An empty event of a family with room for `size` bytes. Does not sleep.
+    pub(super) fn event(family: *const c::genl_family, command: u8, size: usize) -> Result<Self> {
+        // SAFETY: The family is registered.
+        unsafe {
+            let skb = NonNull::new(c::nfo_genl_new_atomic(size)).ok_or(ENOMEM)?;
+            let hdr = c::genlmsg_put(skb.as_ptr(), 0, 0, family, 0, command);
+            let Some(hdr) = NonNull::new(hdr) else {
+                c::nfo_genl_free(skb.as_ptr());
+                return Err(EMSGSIZE);
+            };
+
+            // INVARIANT: Just made.
+            Ok(Self { skb, hdr })
+        }
+    }
+
+    /// Sends the event to who has joined a group.
+    ///
+    /// # Safety
+    ///
+    /// `family` is the one that it was made for, and is registered.
+    pub(super) unsafe fn multicast(
+        self,
+        family: *const c::genl_family,
+        net: NetRef<'_>,
+        group: u32,
+    ) {
+        let this = ManuallyDrop::new(self);
+
+        // SAFETY: The message is given away, and the caller vouches for the family.
+        unsafe {
+            c::nfo_genl_multicast(
+                family,
+                net.as_ptr(),
+                this.skb.as_ptr(),
+                this.hdr.as_ptr(),
+                group,
+            );
         }
     }
 
