@@ -11,9 +11,17 @@
 
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
+#include <linux/string.h>
 #include <linux/tracepoint.h>
 #include <net/netfilter/nf_conntrack.h>
 #include <net/netfilter/nf_tables.h>
+
+/* Names of reasons and engines are arrays, not __string(): a fixed few, all shorter than this (tested in
+ * src/nft_flow/reason.rs), and what filters and tools can compare as it is.
+ */
+#define NFO_TRACE_NAME 32
+#define NFO_NAME_ASSIGN(to, from, len) \
+	memcpy_and_pad(to, NFO_TRACE_NAME, from, min_t(u32, len, NFO_TRACE_NAME - 1), 0)
 
 /* src/nft_flow/direction.rs */
 #define nfo_show_dir(dir) __print_symbolic(dir, { 0, "original" }, { 1, "reply" })
@@ -93,7 +101,7 @@ TRACE_EVENT(flow_skip,
 		NFO_CONN_FIELDS
 		__field(u32, iif)
 		__array(char, iifname, IFNAMSIZ)
-		__string_len(reason, reason, len)
+		__array(char, reason, NFO_TRACE_NAME)
 		__string(table, ft->table->name)
 		__string(flowtable, ft->name)
 	),
@@ -105,12 +113,12 @@ TRACE_EVENT(flow_skip,
 		}
 		__entry->iif = in ? in->ifindex : 0;
 		strscpy_pad(__entry->iifname, in ? in->name : "", IFNAMSIZ);
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, len);
 		__assign_str(table);
 		__assign_str(flowtable);
 	),
 	TP_printk(NFO_CONN_FORMAT " iif=%s reason=%s table=%s flowtable=%s", NFO_CONN_ARGS,
-		  __entry->iifname, __get_str(reason), __get_str(table), __get_str(flowtable))
+		  __entry->iifname, __entry->reason, __get_str(table), __get_str(flowtable))
 );
 
 #define NFO_PACKET_ASSIGN(skb, net)						\
@@ -133,7 +141,7 @@ TRACE_EVENT(flow_miss,
 		__field(u32, len)
 		__field(u16, ethertype)
 		__array(char, iifname, IFNAMSIZ)
-		__string_len(reason, reason, reason_len)
+		__array(char, reason, NFO_TRACE_NAME)
 	),
 	TP_fast_assign(
 		NFO_PACKET_ASSIGN(skb, dev_net(skb->dev));
@@ -141,12 +149,12 @@ TRACE_EVENT(flow_miss,
 		__entry->len = skb->len;
 		__entry->ethertype = ntohs(skb->protocol);
 		strscpy_pad(__entry->iifname, skb->dev->name, IFNAMSIZ);
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, reason_len);
 	),
 	TP_printk("protocol=%u saddr=%pI6c sport=%u daddr=%pI6c dport=%u mark=0x%x netns=%u iif=%s ethertype=0x%04x len=%u reason=%s",
 		  __entry->protocol, __entry->saddr, __entry->sport, __entry->daddr, __entry->dport,
 		  __entry->mark, __entry->netns, __entry->iifname, __entry->ethertype, __entry->len,
-		  __get_str(reason))
+		  __entry->reason)
 );
 
 /* The ruleset is asked about packets of a direction again, and why; or, with reason "answered", a
@@ -158,15 +166,15 @@ TRACE_EVENT(flow_revalidate,
 	TP_STRUCT__entry(
 		NFO_CONN_FIELDS
 		__field(u8, dir)
-		__string_len(reason, reason, len)
+		__array(char, reason, NFO_TRACE_NAME)
 	),
 	TP_fast_assign(
 		NFO_CONN_ASSIGN(ct);
 		__entry->dir = dir;
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, len);
 	),
 	TP_printk(NFO_CONN_FORMAT " dir=%s reason=%s", NFO_CONN_ARGS, nfo_show_dir(__entry->dir),
-		  __get_str(reason))
+		  __entry->reason)
 );
 
 /* A flow was torn down: teardown.* of the counters. Times are in milliseconds, idle since the
@@ -183,7 +191,7 @@ TRACE_EVENT(flow_teardown,
 		__field(u64, bytes)
 		__field(u64, reply_packets)
 		__field(u64, reply_bytes)
-		__string_len(reason, reason, len)
+		__array(char, reason, NFO_TRACE_NAME)
 	),
 	TP_fast_assign(
 		NFO_CONN_ASSIGN(ct);
@@ -191,11 +199,11 @@ TRACE_EVENT(flow_teardown,
 		__entry->idle_ms = idle_ms;
 		nfo_trace_acct(ct, IP_CT_DIR_ORIGINAL, &__entry->packets, &__entry->bytes);
 		nfo_trace_acct(ct, IP_CT_DIR_REPLY, &__entry->reply_packets, &__entry->reply_bytes);
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, len);
 	),
 	TP_printk(NFO_CONN_FORMAT " age_ms=%u idle_ms=%u packets=%llu bytes=%llu reply_packets=%llu reply_bytes=%llu reason=%s",
 		  NFO_CONN_ARGS, __entry->age_ms, __entry->idle_ms, __entry->packets,
-		  __entry->bytes, __entry->reply_packets, __entry->reply_bytes, __get_str(reason))
+		  __entry->bytes, __entry->reply_packets, __entry->reply_bytes, __entry->reason)
 );
 
 /* An engine has taken the rule of a direction. Its packets come in by iif. */
@@ -207,17 +215,17 @@ TRACE_EVENT(hw_add,
 		__field(u8, dir)
 		__field(u32, iif)
 		__array(char, iifname, IFNAMSIZ)
-		__string_len(engine, engine, len)
+		__array(char, engine, NFO_TRACE_NAME)
 	),
 	TP_fast_assign(
 		NFO_CONN_ASSIGN(ct);
 		__entry->dir = dir;
 		__entry->iif = iif;
 		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
-		__assign_str(engine);
+		NFO_NAME_ASSIGN(__entry->engine, engine, len);
 	),
 	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s engine=%s", NFO_CONN_ARGS,
-		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(engine))
+		  nfo_show_dir(__entry->dir), __entry->iifname, __entry->engine)
 );
 
 /* A direction was not put into hardware: decline.* of the file "hardware". If that was its driver's
@@ -233,7 +241,7 @@ TRACE_EVENT(hw_decline,
 		__field(u32, iif)
 		__field(int, error)
 		__array(char, iifname, IFNAMSIZ)
-		__string_len(reason, reason, len)
+		__array(char, reason, NFO_TRACE_NAME)
 		__string_len(text, text, text_len)
 	),
 	TP_fast_assign(
@@ -242,11 +250,11 @@ TRACE_EVENT(hw_decline,
 		__entry->iif = iif;
 		__entry->error = error;
 		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, len);
 		__assign_str(text);
 	),
 	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s reason=%s error=%d text=\"%s\"", NFO_CONN_ARGS,
-		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(reason), __entry->error,
+		  nfo_show_dir(__entry->dir), __entry->iifname, __entry->reason, __entry->error,
 		  __get_str(text))
 );
 
@@ -259,17 +267,17 @@ TRACE_EVENT(hw_remove,
 		__field(u8, dir)
 		__field(u32, iif)
 		__array(char, iifname, IFNAMSIZ)
-		__string_len(reason, reason, len)
+		__array(char, reason, NFO_TRACE_NAME)
 	),
 	TP_fast_assign(
 		NFO_CONN_ASSIGN(ct);
 		__entry->dir = dir;
 		__entry->iif = iif;
 		nfo_trace_ifname(nf_ct_net(ct), iif, __entry->iifname);
-		__assign_str(reason);
+		NFO_NAME_ASSIGN(__entry->reason, reason, len);
 	),
 	TP_printk(NFO_CONN_FORMAT " dir=%s iif=%s reason=%s", NFO_CONN_ARGS,
-		  nfo_show_dir(__entry->dir), __entry->iifname, __get_str(reason))
+		  nfo_show_dir(__entry->dir), __entry->iifname, __entry->reason)
 );
 
 /* The worker of a flowtable has run: it took this many flows out, and as many are left. */

@@ -360,6 +360,8 @@ mod tests {
                 assert_eq!($type::from_index(i), Some(*reason));
                 assert_eq!(reason.to_string(), reason.name());
                 assert!(names.insert(reason.name()));
+                // NFO_TRACE_NAME in src/ffi/trace.h, with a zero at the end.
+                assert!(reason.name().len() < 32);
 
                 // The name is the variant's own, in snake_case.
                 let mut snake = String::new();
