@@ -64,7 +64,8 @@ life() { # VERSION: of a flow, from the first packet to the end
 	traced flow_add flow_teardown gc_run flow_revalidate
 	conv_open x "$cl" udp "$there" || return
 	conv_ok x echo 50 200
-	local conn="protocol=17 saddr=$src daddr=$dst dport=$PORT zone=0 mark=0x17 netns=$(inum "$rt")"
+	local conn="protocol=17 saddr=$src daddr=$dst dport=$PORT zone=0 mark=0x17"
+	conn+=" netns=$(inum "$rt")"
 	# shellcheck disable=SC2086
 	saw flow_add $conn iif=lan oif=wan table=t flowtable=f "reply_saddr=$dst" "reply_daddr=$src" "reply_sport=$PORT"
 	# shellcheck disable=SC2086
