@@ -343,7 +343,14 @@ tcase -x "IPv6: DSCP from a forward rule, dscp=restore"              dscp restor
 tcase    "IPv4: no rule changes the DSCP, dscp=restore"              dscp restore $V4 "" other
 
 dscp_tcp() { # dscp_tcp ADDRESS: of a connection that the client opens
+	local rc
 	if [ "$FT" = ours ]; then echo restore >$DSCP || fail "cannot set $DSCP"; fi
+	restored "$1"
+	rc=$?
+	[ "$FT" != ours ] || echo keep >$DSCP
+	return $rc
+}
+restored() {
 	way wan
 	rules FWD="$CS3" || return
 	conv_open x "$cl" tcp "$1" 5000 || return
@@ -357,7 +364,6 @@ dscp_tcp() { # dscp_tcp ADDRESS: of a connection that the client opens
 	want_eq "packets without" "$(seen other)" 0
 	want_le "bytes seen by the forward chain" "$FORWARDED_BYTES" 1000000
 	conv_close x
-	[ "$FT" != ours ] || echo keep >$DSCP
 }
 tcase -x "IPv4 TCP: DSCP from a forward rule, dscp=restore" dscp_tcp $V4
 tcase -x "IPv6 TCP: DSCP from a forward rule, dscp=restore" dscp_tcp $V6
