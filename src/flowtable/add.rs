@@ -137,6 +137,7 @@ impl Flowtable {
     }
 
     /// Allocates what a new flow may need.
+    #[inline(never)]
     fn prepare<F: Store>(
         &self,
         ct: Ct,
@@ -157,6 +158,7 @@ impl Flowtable {
     }
 
     /// Makes a flow that is in no table yet.
+    #[inline(never)]
     fn make<F: Store>(
         &self,
         inner: &mut FlowtableInner,
@@ -207,6 +209,7 @@ impl Flowtable {
 
     /// Publishes a flow. From here on a packet may take it, and somebody may give its conntrack
     /// entry back.
+    #[inline(never)]
     fn publish<F: Store>(
         &self,
         inner: &mut FlowtableInner,

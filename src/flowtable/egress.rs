@@ -114,6 +114,7 @@ impl Flowtable {
     /// Looks which devices want conntrack entries now, and tells the flows if that has changed.
     /// False if it is to be done again soon, because RTNL was not to be had: it must not be waited
     /// for here, see [`check_bridges`](Self::check_bridges).
+    #[inline(never)]
     pub(super) fn check_egress(&self) -> bool {
         let now = ffi::jiffies32();
         let old = self.locked(|inner| {

@@ -58,6 +58,7 @@ impl Follows {
 impl Flowtable {
     /// Makes the hooks that flows wait for, and takes those away that none wants. Called by the
     /// worker.
+    #[inline(never)]
     pub(super) fn follow(&self) {
         if !self.follows.changed.swap(false, Ordering::Acquire) {
             return;

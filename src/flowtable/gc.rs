@@ -80,7 +80,8 @@ impl Flowtable {
         pause
     }
 
-    /// Does what is to be done, and adds the flows that were taken out to `removed`.
+    /// Does what is to be done, and adds the flows that were taken out to `removed`. Its steps are not
+    /// inlined: they use the stack one after the other, and drivers need some of it, too.
     fn gc_run_once(&self, removed: &mut u32) -> usize {
         let scheduled = self.begin_work();
         let unread = self.read_rules();
@@ -111,12 +112,14 @@ impl Flowtable {
 
     /// Reads the ruleset, if it has changed. Returns in how many jiffies to try again, if it has to
     /// be.
+    #[inline(never)]
     fn read_rules(&self) -> Option<u32> {
         self.watch.read(self.net(), self.serves, self.generation())
     }
 
     /// Requests revalidations of flows whose verdict may have changed without a commit, for a part
     /// of the table each time. Returns whether the ruleset has rules of that kind.
+    #[inline(never)]
     fn request_revals(&self) -> bool {
         if !self.watch.has_volatile() {
             return false;
@@ -154,6 +157,7 @@ impl Flowtable {
 
     /// Does all but the revalidation: collects, checks, resizes, and runs the hardware tier.
     /// Returns how many jiffies to pause then.
+    #[inline(never)]
     fn gc_pass(&self, removed: &mut u32) -> usize {
         self.bridge_check_scheduled.store(false, Ordering::Relaxed);
         let unsettled = self.check_policies();
@@ -189,6 +193,7 @@ impl Flowtable {
     /// Checks the bridge ports of ingress paths. The state of a port is protected by RTNL, which
     /// must not be waited for here: who holds it may wait for a flowtable's end, which waits for
     /// us. Nor is it held for long.
+    #[inline(never)]
     fn check_bridges(&self) {
         const STEPS: usize = 8;
 
@@ -232,6 +237,7 @@ impl Flowtable {
     }
 
     /// Adds those that it has taken out to `n`. Returns whether some are left.
+    #[inline(never)]
     fn gc_collect_while(&self, n: &mut u32, go_on: impl Fn() -> bool) -> bool {
         let mut left = false;
 
@@ -282,6 +288,7 @@ impl Flowtable {
 
     /// Looks at the flows whose time has come. True if some are left: on a slow machine with many
     /// flows the dead must be taken out in between.
+    #[inline(never)]
     fn gc_step(&self) -> bool {
         let mut due = [None::<&FlowShared>; FLOWS_AT_ONCE];
         let begun = tick();

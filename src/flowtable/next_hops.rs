@@ -62,6 +62,7 @@ impl Flowtable {
     /// Finds out how packets to each next hop leave now. False if it is to be done again soon, because
     /// RTNL was not to be had: it must not be waited for here, see
     /// [`check_bridges`](Self::check_bridges).
+    #[inline(never)]
     pub(super) fn check_next_hops(&self) -> bool {
         if self.check_all_next_hops(false) {
             return true;

@@ -54,6 +54,7 @@ pub(super) struct Policies {
 impl Flowtable {
     /// Has packets pass the rules once more where they may have met policies that are not in force
     /// any more. Returns in how many jiffies to look again, at most.
+    #[inline(never)]
     pub(super) fn check_policies(&self) -> u32 {
         let seen = &self.policies;
         let generation = self.generation();

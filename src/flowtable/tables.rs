@@ -140,6 +140,7 @@ pub(super) unsafe fn insert<T: Item>(
 
 impl Flowtable {
     /// Gives a table more or fewer buckets, if it wants them.
+    #[inline(never)]
     pub(super) fn resize<T: Item>(
         &self,
         table: &Table<T>,

@@ -403,6 +403,7 @@ impl HwOffload {
 
     /// Runs the tier once, in the flowtable's worker. Returns in how many jiffies it wants the next
     /// one.
+    #[inline(never)]
     pub(crate) fn run(&self, table: &TableRef) -> u32 {
         let mut inner = self.inner.lock();
 
@@ -460,6 +461,7 @@ impl HwOffload {
 
 impl TierInner {
     /// Takes what the packet path has queued.
+    #[inline(never)]
     fn drain_queue(&mut self, tier: &HwOffload) {
         let (now, ms) = (now(), now_ms());
 

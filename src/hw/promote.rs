@@ -65,6 +65,7 @@ enum Outcome {
 
 impl TierInner {
     /// Gives places to the flows that wait. Returns whether others were about to move.
+    #[inline(never)]
     pub(super) fn schedule(&mut self, tier: &HwOffload) -> bool {
         let (now, ms) = (now(), now_ms());
         let config = Config::new(tier.threshold);

@@ -74,6 +74,7 @@ impl ScanCursors {
 impl TierInner {
     /// Scans the flows in hardware: demotes those that must not be there, and reads statistics of
     /// the rest once a second. Returns whether there was not enough time for all of them.
+    #[inline(never)]
     pub(super) fn revalidate(&mut self) -> bool {
         let topology_gen = TOPOLOGY_GEN.load(Ordering::Relaxed);
         let (start, len) = (now(), self.resident.len());
