@@ -9,7 +9,7 @@ DESTDIR ?=
 export KVER FT T ARGS TIMEOUT ICOUNT
 
 .PHONY: all modules modules_install install uninstall demo test test-all check-quick check-host check-uml check-stock check-arm64 check-vfio check-debug \
-	bench vm uml fuzz fmt clippy doc rust-analyzer tool doctor clean distclean help
+	bench profile vm uml fuzz fmt clippy doc rust-analyzer tool doctor clean distclean help
 
 all: modules
 
@@ -57,8 +57,12 @@ check-debug:
 ## bench              instructions per packet on the ways that routers have, in-tree C and ours, as a table:
 ##                      docs/benchmarks.md. T='plain-plain ipv6' rows, ARGS='-m "classic intree ours fwd"' and more
 ##                      options of selftests/bench/matrix.sh
+## profile            the same by function, with the misses of caches: docs/benchmarks.md. ARGS='-f 100000 -m "ours"'
+##                    are options of selftests/bench/pktgen.sh
 bench:
 	@ICOUNT=1 $(LANES)/run-lane stock -t 14400 -- 'selftests/bench/matrix.sh $(subst ','\'',$(value ARGS) $(value T))'
+profile:
+	@ICOUNT=1 PROFILE=1 $(LANES)/run-lane stock -t 14400 -- 'selftests/bench/pktgen.sh -r 1 -n 1 -p 10000 -m "intree ours" $(subst ','\'',$(value ARGS))'
 
 ## vm CMD='...'       run a command in the stock guest with the module at hand; a shell without CMD
 ##                      ICOUNT=1: one CPU whose clock counts instructions, one a nanosecond

@@ -16,6 +16,7 @@
 # eight short runs of which the quickest counts. With ICOUNT set (see tools/lanes/run-lane) the
 # figures are executed instructions. All packets have to be counted at out0, by the queueing discipline if
 # there is one, and not by the forward chain with a flowtable; else there is no figure.
+# With PROFILE set as well the runs are counted by function: make profile.
 #
 #   -i WAY      in:  plain, bridge, vlan, pppoe, pppoe-vlan
 #   -w WAY      out: plain, bridge, vlan, pppoe, pppoe-vlan
@@ -246,6 +247,12 @@ in_qdisc() { # packets of the discipline, which noqueue does not count
 	*) at "$bench" tc -s qdisc show dev $queued root | awk '$1 == "Sent" { print $4; exit }' ;;
 	esac
 }
+# mark WHAT VARIANT: for the emulator's plugin; the code of flowtables is told apart
+mark() {
+	local m=()
+	case $2 in ours | refused) m=(nft_offload) ;; intree) m=(nf_flow_table nf_flow_table_inet nft_flow_offload) ;; esac
+	python3 "$HERE/bench/profile/mark.py" "$1" "$2" "${m[@]}" || die "no mark"
+}
 # measure VARIANT: sets COST (per packet, everything included) and HIT (percent)
 measure() {
 	case $1 in
@@ -265,7 +272,9 @@ measure() {
 	[ $n -ge $flows ] || n=$flows
 	local all=$((n * runs)) out0 passed queue
 	out0=$(sent) passed=$(seen) queue=$(in_qdisc 0)
+	[ -z "${PROFILE:-}" ] || { mark warm "$1"; generate "$flows"; out0=$(sent) passed=$(seen) queue=$(in_qdisc 0); mark begin "$1"; }
 	generate $n $runs
+	[ -z "${PROFILE:-}" ] || mark end "$1"
 	out0=$(($(sent) - out0)) passed=$(($(seen) - passed)) queue=$(($(in_qdisc $all) - queue))
 	if [ "$1" = drop ]; then
 		[ $out0 = 0 ] || die "$out0 packets came out that were to be dropped"
@@ -338,3 +347,4 @@ for m in $modes; do
 done
 read -r med lo hi <<<"$(median "${LIST[base]}")"
 echo "  (generator and device: $med $unit, subtracted; speed-up against the first line)"
+[ -z "${PROFILE:-}" ] || python3 "$HERE/bench/profile/table.py" "$OUT" -f "$flows"
