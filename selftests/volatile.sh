@@ -111,7 +111,7 @@ tcase -x "the set is looked at in a chain by a map of protocols" reached "meta l
 
 by_map() { # the element of a verdict map times out itself
 	load "ip saddr vmap @says; meta l4proto udp drop;" "map says { type ipv4_addr : verdict; flags timeout; }" || return
-	nft_rt "add element inet t says { $C4 timeout 4s : accept }" || fail "no element"
+	nft_rt "add element inet t says { $C4 timeout $((4 * SLOW))s : accept }" || fail "no element"
 	stream_start $V4 || return
 	fast_now
 	stops no_word
@@ -143,7 +143,7 @@ tcase -x "an element that the flow's packets refresh stays" refreshed
 
 until_time() { # until_time CONDITION: as a function of when
 	local end
-	end=$(($(date +%s) + 5))
+	end=$(($(date +%s) + 5 * SLOW))
 	# shellcheck disable=SC2059 # the rule is the format
 	load "$(printf "$1" "$(date -d "@$end" "+$2")") accept; meta l4proto udp drop;" || return
 	stream_start $V4 || return
