@@ -160,7 +160,7 @@ tcase -x "the bridge leaves a VLAN"             cut_off bridge vlan del dev br0 
 tcase "the bridge goes down, the ports stay" cut_off ip link set br0 down -- ip link set br0 up
 # wan_bridge CMD...: the same with a bridge on either side
 wan_bridge() {
-	printf '%s\n' "link add br1 type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan" "link set wan master br1" | batch "$rt"
+	printf '%s\n' "link add br1 type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan scope global" "link set wan master br1" | batch "$rt"
 	addr "$rt" br1 10.0.2.1/24 fd00:2::1/64
 	"$@"
 	ipn "$rt" link del br1

@@ -135,7 +135,7 @@ tcase -x "cake without nat: packets carry nothing"                 without
 
 bridged() { # WAN is a bridge, cake at its port
 	local rc
-	printf '%s\n' "link add br-wan type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan" "link set wan master br-wan" | batch "$rt"
+	printf '%s\n' "link add br-wan type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan scope global" "link set wan master br-wan" | batch "$rt"
 	addr "$rt" br-wan 10.0.2.1/24 fd00:2::1/64
 	busywait 5000 at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
 	"$@"

@@ -133,7 +133,7 @@ tcase -x "fq_codel on the VLAN device sees every packet" over $VLAN4 every wan.5
 tcase -x "cake on the VLAN device sees every packet"     over $VLAN6 every wan.5 cake bandwidth 1gbit
 bridged() { # WAN is a bridge: its discipline, though the flowtable lists the port
 	local rc
-	printf '%s\n' "link add br-wan type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan" "link set wan master br-wan" | batch "$rt"
+	printf '%s\n' "link add br-wan type bridge forward_delay 0 mcast_snooping 0" "addr flush dev wan scope global" "link set wan master br-wan" | batch "$rt"
 	addr "$rt" br-wan 10.0.2.1/24 fd00:2::1/64
 	busywait 5000 at "$cl" ping -c1 -W1 -q $V4 || fail "no connectivity"
 	every br-wan fq_codel
