@@ -37,7 +37,13 @@ use core::sync::atomic::{
     AtomicBool,
     Ordering, //
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    str::{
+        CStr,
+        CString, //
+    }, //
+};
 use nft_flow::{
     key::Seed,
     llist::Llist,
@@ -79,6 +85,10 @@ struct Busy {
     #[pin]
     worker: Worker,
     net: NetRef<'static>,
+    /// The family of its table, the name of that and its own: events of flows have them, and packets
+    /// that nf_tables has not waited for may tear a flow down when its object is gone.
+    nfproto: u8,
+    names: [CString; 2],
     /// Connections that back off.
     backoff: Backoff,
     /// Connections whose packets are rewritten by rules.
@@ -95,12 +105,16 @@ impl TableRef {
         // nf_tables sets the flag before it calls `init`, and never changes it.
         let has_hw = nft.flags() & NF_FLOWTABLE_HW_OFFLOAD != 0;
         let backoff = Backoff::new()?;
+        let [table, name] = nft.names();
+        let names = [CString::try_from(table)?, CString::try_from(name)?];
         let busy = pin_init!(Busy {
             dead: Llist::new(),
             gc_scheduled: AtomicBool::new(false),
             has_hw,
             worker <- Worker::new(),
             net: nft.net(),
+            nfproto: nft.family() as u8,
+            names,
             backoff,
             rewritten: Rewritten::new(),
             notify,
@@ -114,6 +128,16 @@ impl TableRef {
             nft,
             busy: KBox::pin_init(busy, GFP_KERNEL)?,
         })
+    }
+
+    /// The family of its table, an `NFPROTO_*`.
+    pub(crate) fn nfproto(&self) -> u8 {
+        self.busy.nfproto
+    }
+
+    /// The names of its table and of itself.
+    pub(crate) fn names(&self) -> [&CStr; 2] {
+        self.busy.names.each_ref().map(|name| &**name)
     }
 
     /// Returns the worker, which looks after the flows.

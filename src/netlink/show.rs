@@ -71,10 +71,9 @@ mod encap_attr {
 
 /// Adds family, table and name of a flowtable.
 pub(super) fn names(out: &mut Attrs<'_>, ft: &TableRef) -> Result {
-    let nft = ft.nft();
-    let [table, name] = nft.names();
+    let [table, name] = ft.names();
 
-    out.put_u8(attr::NFPROTO, nft.family() as u8)?;
+    out.put_u8(attr::NFPROTO, ft.nfproto())?;
     out.put_string(attr::TABLE, table)?;
     out.put_string(attr::FLOWTABLE, name)
 }
