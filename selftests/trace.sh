@@ -215,6 +215,8 @@ bpf_lines() {
 		conv_close x
 		kill -INT $pid; wait $pid
 		want_ge "lines of $prog" "$(grep -c '[0-9]' "$TMP/bpf.out")" 1
+		# A version that cannot read a string prints an empty one.
+		[[ $prog != *reason* ]] || want_ge "reasons of $prog" "$(grep -cE '(\[| )[a-z_]{4,}(,| )' "$TMP/bpf.out")" 1
 		note "$(tail -n 2 "$TMP/bpf.out" | tr '\n' ' ')"
 		rules DEVS=wan || return
 	done 7< <(sed -n "s/^bpftrace -e '\(.*\)'\$/\1/p" "$(dirname "$HERE")/docs/observability.md")
